@@ -1,0 +1,191 @@
+"""What a configuration may say: types and checks in Python, values and documentation in configs/*.yaml.
+
+`resolve` turns what Hydra composed into a plain nested dictionary or raises ConfigError with a message for the user.
+torch is never imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from relax_exp import estimators
+from relax_exp.data import BINARIZATIONS, DATASETS
+from relax_exp.schema import Check, ConfigError, check, checked, hints, one_of
+
+_HERE = Path(__file__).parent
+CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir())  # wheel, source tree
+MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile")  # say where and how, and change no number
+MAX_EXACT_LATENTS = 16  # 2^16 states
+
+NOT_EMPTY = Check("that is not empty", bool)
+DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(values))
+
+Count = Annotated[int, Check("> 0", lambda value: value > 0)]
+Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
+Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
+Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
+NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
+Text = Annotated[str, NOT_EMPTY]
+
+
+class RunOptions(TypedDict):
+    """Top-level keys."""
+
+    steps: Count
+    lr: Positive
+    lrs: Annotated[list[Positive], NOT_EMPTY, DISTINCT] | None
+    seed: Seed
+    seeds: Annotated[list[Seed], NOT_EMPTY, DISTINCT] | None
+    batch_size: Count
+    eval_every: Count
+    track: Annotated[list[Literal[*estimators.names()]], DISTINCT]
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Count
+    compile: Literal["auto", True, False]
+    dtype: Literal["float32", "float64"]
+    data_root: Text | None
+    out: Text | None
+
+
+class ToyOptions(TypedDict):
+    """Keys of task=toy."""
+
+    t: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    latents: Count
+    black_box: bool
+    variance_draws: Draws
+    freeze: bool
+
+
+class VAEOptions(TypedDict):
+    """Keys of task=vae."""
+
+    dataset: Literal[*DATASETS]
+    model: Literal["linear1", "linear2", "nonlinear"]
+    latents: Count
+    hidden: Count
+    binarize: Literal[*BINARIZATIONS]
+    bound_every: Count | None
+    variance_draws: Draws
+
+
+TASKS: dict[str, type] = {"toy": ToyOptions, "vae": VAEOptions}
+
+
+class EstimatorOptions(TypedDict, total=False):
+    """The catalogue of estimators' keys. An estimator takes those in its YAML file; a key that is not here keeps the
+    type that its value has there."""
+
+    surrogate: Literal["network", "relaxed"]
+    noise: Literal["tied", "independent"]
+    activation: Literal["relu", "tanh"]
+    objective: Literal["mse", "variance"]
+    samples: Count
+    depth: Count
+    width: Count
+    temperature: Positive
+    eta: float
+    decay: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
+    normalize: bool
+    lr_scale: NotNegative
+    weight_decay: NotNegative
+    warmup: Annotated[int, Check(">= 0", lambda value: value >= 0)]
+
+
+def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
+    """The checked configuration: ``{"task": {"name", ...}, "estimator": {"name", ...}, "steps", ...}``.
+
+    ``seeds`` and ``lrs`` are always lists (``seed`` and ``lr`` are gone), ``track`` maps names to options, ``compile``
+    is "auto", True or False. ``overrides``: what was typed. Raises ConfigError.
+    """
+    groups = {"task": TASKS, "estimator": estimators.names()}
+    if missing := [f"{group}=NAME, {one_of(names)}" for group, names in groups.items() if group not in cfg]:
+        raise ConfigError(f"choose {'; and '.join(missing)} (relax-exp --help explains them)")
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {error}".splitlines()[0]) from error
+
+    task, estimator = values.pop("task"), values.pop("estimator")
+    defaults = task.pop("estimator_defaults", {})
+    name = checked("task.name", task.pop("name", None), Literal[*TASKS])
+    task = {"name": name, **check(task, hints(TASKS[name]), "task.")}
+    estimator = _estimator(estimator, defaults)
+    config = check(values, hints(RunOptions))
+    config["track"] = {name: _estimator(_file(name, defaults), defaults) for name in config["track"]}
+
+    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    for one, many in (("lr", "lrs"), ("seed", "seeds")):
+        if {one, many} <= typed:
+            raise ConfigError(f"{one} and {many} exclude each other: type {one}=VALUE or '{many}=[VALUE,VALUE]'")
+        value = config.pop(one)
+        if config[many] is None or one in typed:
+            config[many] = [value]
+
+    for options in (estimator, *config["track"].values()):
+        _check_fit(task, options, defaults)
+    return {"task": task, "estimator": estimator, **config}
+
+
+def replicas(config: dict) -> list[tuple[int, float]]:
+    """(seed, lr) of every replica, in the order in which they are stacked."""
+    return [(seed, lr) for seed in config["seeds"] for lr in config["lrs"]]
+
+
+def numbers(config: dict) -> dict:
+    """The part of the configuration that changes the numbers."""
+    return {key: value for key, value in config.items() if key not in MACHINE_KEYS}
+
+
+def run_hash(config: dict, without: Iterable[str] = ()) -> str:
+    """Ten hexadecimal digits over `numbers`, seeds and learning rates included unless they are ``without``."""
+    kept = {key: value for key, value in numbers(config).items() if key not in without}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def group_key(config: dict) -> str:
+    """The hash without the seeds: runs that differ in nothing else belong to one row of a report."""
+    return run_hash(config, without=["seeds"])
+
+
+def run_path(config: dict) -> Path:
+    """Where the run is written: ``out``, else ``runs/TASK/ESTIMATOR-HASH``."""
+    if config["out"] is not None:
+        return Path(config["out"]).expanduser()
+    return Path("runs", config["task"]["name"], f"{config['estimator']['name']}-{run_hash(config)}")
+
+
+def _file(name: str, defaults: dict) -> dict:
+    """The estimator's YAML file with a task's defaults filled in."""
+    section = OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml")
+    cfg = OmegaConf.create({"task": {"estimator_defaults": defaults}, "estimator": section})
+    return OmegaConf.to_container(cfg, resolve=True)["estimator"]
+
+
+def _estimator(section: dict, defaults: dict) -> dict:
+    """The options of an estimator, checked against the catalogue and against its own file. Raises ConfigError."""
+    name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
+    catalogue = hints(EstimatorOptions)
+    types = {key: catalogue.get(key, type(default)) for key, default in _file(name, defaults).items()}
+    return check(section, types, "estimator.")
+
+
+def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
+    """Whether the estimator can do the task. Raises ConfigError."""
+    name = estimator["name"]
+    if task.get("black_box") and estimators.needs(name, estimator) != "value":
+        able = [other for other in estimators.names() if estimators.needs(other, defaults) == "value"]
+        raise ConfigError(
+            f"{name} differentiates f, which task.black_box=true forbids: use {one_of(able)} with their defaults here"
+        )
+    if name == "exact" and task.get("latents", 0) > MAX_EXACT_LATENTS:
+        raise ConfigError(
+            f"exact enumerates 2^{task['latents']} states: task.latents must be at most {MAX_EXACT_LATENTS}"
+        )

@@ -1,0 +1,78 @@
+"""Image data sets of the VAE experiments: found, downloaded, checked, binarised.
+
+`load` is the whole interface. torch, scipy, scikit-learn and torchvision are imported when it is called, not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from relax_exp.data.files import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BINARIZATIONS", "DATASETS", "DataError", "ImageData", "default_root", "load"]
+
+DATASETS = ("mnist", "omniglot", "digits")
+BINARIZATIONS = ("static", "dynamic", "threshold")
+
+
+class ImageData(NamedTuple):
+    """Images as rows of pixels, row-major, in the order in which they are used.
+
+    `train`, `valid`, `test`: (N, pixels) uint8, {0, 1} when `binarize` is static or threshold, grey values 0..255 when
+    it is dynamic (whoever uses them divides by 255 and draws, from noise of its own).
+    `mean`: (pixels,) float64, the mean of `train`, divided by 255 when dynamic.
+    """
+
+    name: str
+    train: torch.Tensor
+    valid: torch.Tensor
+    test: torch.Tensor
+    mean: torch.Tensor
+    image_shape: tuple[int, int]
+    binarize: str
+
+
+def default_root() -> Path:
+    """The folder named by RELAX_EXP_DATA, else `relax-exp` in the user's cache folder."""
+    if root := os.environ.get("RELAX_EXP_DATA"):
+        return Path(root).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification asks that relative paths be ignored.
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "relax-exp"
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None, binarize: str = "static") -> ImageData:
+    """Return the data set `name`, of 50,000/10,000/10,000 (mnist), 23,000/1,345/8,070 (omniglot), 1,297/250/250 images.
+
+    Files are looked for in `root` (None: `default_root()`) and downloaded there if missing; digits needs none. The
+    same arguments give the same tensors, and no global random state is read or changed.
+
+    Raises ValueError for an unknown name or binarisation, DataError where files are missing and cannot be downloaded,
+    are damaged, or cannot be read. Warns (UserWarning) where a sound file is not the published one.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
+    if binarize not in BINARIZATIONS:
+        raise ValueError(f"unknown binarization {binarize!r}: choose one of {', '.join(BINARIZATIONS)}")
+
+    import torch
+
+    from relax_exp.data.binarization import binarizer
+
+    dataset = importlib.import_module(f"{__name__}.{name}")
+    root = default_root() if root is None else Path(root).expanduser()
+    try:
+        train, valid, test = dataset.splits(root, binarizer(binarize))
+    except OSError as error:
+        raise DataError(
+            f"cannot read the {name} data in {root}: {error}. Check its permissions or choose another data_root."
+        ) from error
+    mean = train.sum(axis=0, dtype="int64") / len(train) / (255 if binarize == "dynamic" else 1)
+    tensors = (torch.from_numpy(array) for array in (train, valid, test, mean))
+    return ImageData(name, *tensors, dataset.IMAGE_SHAPE, binarize)

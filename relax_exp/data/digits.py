@@ -1,0 +1,23 @@
+"""The handwritten digits that come with scikit-learn (UCI, Alpaydin and Kaynak): 1,297 / 250 / 250 images of 8 x 8.
+
+Needs no files: for tests, CI and first steps. No paper reports numbers on this split.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SHAPE = (8, 8)
+TRAIN, VALID = 1_297, 250
+SHUFFLE_SEED = 123
+
+
+def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train, valid and test images (N, 64), shuffled before they are split; `root` is not used."""
+    from sklearn.datasets import load_digits
+
+    values = load_digits().data  # (1797, 64), 0..16
+    order = np.random.RandomState(SHUFFLE_SEED).permutation(len(values))
+    images = binarized(np.rint(values[order] * 255 / 16).astype(np.uint8))
+    return images[:TRAIN], images[TRAIN : TRAIN + VALID], images[TRAIN + VALID :]

@@ -1,0 +1,191 @@
+"""Antithetic samples: pairs (ARM, DisARM), K at once (ARMS), and pairs of paths down a binary tree (categorical)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vjp
+
+from relax_exp.distributions import logit_uniform, open_uniform
+from relax_exp.estimators.base import Estimator, Output, ScoreFunction
+
+
+class Comparison(Estimator):
+    """Compares f at the sample with f at points made from the same noise. ``out.loss`` is f at the sample."""
+
+    def values(self, f, points: Tensor, logits: Tensor, f_b: Tensor | None) -> Tensor:
+        """f at ``points`` (S, N, event) as one batch: ``(S, N)``. The first point is the sample, left out if f_b is given."""
+        if f_b is None:
+            return self.evaluate(f.hard, points, logits)
+        return torch.cat([f_b.unsqueeze(0), self.evaluate(f.hard, points[1:], logits)])
+
+
+def antithetic(logits: Tensor, u: Tensor) -> Tensor:
+    """The Bernoulli sample that belongs to 1 - u."""
+    return (logits > logit_uniform(u)).to(logits.dtype)
+
+
+def disarm_weight(logits: Tensor, b: Tensor, opposite: Tensor) -> Tensor:
+    """(b - b') sigma(|logits|) / 2: what DisARM multiplies with f(b) - f(b')."""
+    return (b - opposite) * torch.sigmoid(logits.abs()) / 2
+
+
+class ARM(Comparison):
+    """Augment-REINFORCE-merge (Yin & Zhou 2019, theorem 1): [f(b) - f(b')] (u - 1/2), b' from 1 - u.
+
+    b = 1 where u > sigma(-logits), b' = 1 where u < sigma(logits).
+    """
+
+    evaluations = 2
+
+    def weight(self, logits: Tensor, u: Tensor, b: Tensor, opposite: Tensor) -> Tensor:
+        """u - 1/2."""
+        return u - 0.5
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        u = noise["u"]
+        b, opposite = self.sample(logits, noise), antithetic(logits, u)
+        values = self.values(f, torch.stack([b, opposite]), logits, f_b)
+        difference = (values[0] - values[1]).detach()
+        return Output(difference.unsqueeze(-1) * self.weight(logits, u, b, opposite), values[0], b, {}, {})
+
+
+class DisARM(ARM):
+    """DisARM = U2G (Dong, Mnih & Tucker 2020; Yin et al. 2020): ARM with u integrated out given the pair,
+
+    [f(b) - f(b')] (b - b') sigma(|logits|) / 2: a coordinate moves only where the two samples differ in it.
+    """
+
+    def weight(self, logits, u, b, opposite):
+        """`disarm_weight`."""
+        return disarm_weight(logits, b, opposite)
+
+
+class ARMS(ScoreFunction):
+    """ARMS (Dimitriev & Zhou 2021): leave-one-out REINFORCE over K antithetic samples, each coordinate corrected,
+
+        sum_k (f_k - mean f) (b_k - theta) / (K - 1)  *  theta (1 - theta) / (theta - P(b_i = b_j = 1)).
+
+    The copula is the paper's Dirichlet one, mirrored where theta > 1/2 (b = 1 is then the common value). With s the
+    probability of the rarer value and (d_1 .. d_K) ~ Dir(1), sample k takes it where 1 - d_k < s^(1/(K-1)), and two
+    samples take it together with probability max(2 s^(1/(K-1)) - 1, 0)^(K-1), exactly. K = 2 is DisARM.
+
+    Where every chain has logits of its own, (K, N, D) as in the upper layers of a hierarchy, the samples are drawn
+    independently and the correction is one: the formula above holds for equal marginals only.
+    """
+
+    def __init__(self, *args, samples: int = 4, **kwargs):
+        super().__init__(*args, **kwargs)
+        if samples < 2:
+            raise ValueError(f"arms compares samples with each other: samples={samples} must be at least 2")
+        self.samples = self.evaluations = samples
+
+    def sample(self, logits, noise):
+        """``(K, N, D)``, each distributed as p(b)."""
+        u = noise["u"]
+        if logits.dim() == u.dim():
+            return super().sample(logits, noise)
+        exponential = -open_uniform(u).log()
+        log_a = torch.log1p(-exponential / exponential.sum(0))
+        rare = ((self.samples - 1) * log_a < F.logsigmoid(-logits.abs())).to(logits.dtype)
+        return torch.where(logits < 0, rare, 1 - rare)
+
+    def correction(self, logits: Tensor) -> Tensor:
+        """theta (1 - theta) / (theta - joint) = (1 - s) / (1 - joint / s), s the probability of the rarer value."""
+        order = self.samples - 1
+        log_s = F.logsigmoid(-logits.abs())
+        log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
+        return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
+
+    def signal(self, f_b, context):
+        """f minus the mean of the other chains' f."""
+        return (f_b - f_b.mean(0)) * (self.samples / (self.samples - 1)), {}, {}
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        b = self.sample(logits, noise)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        out = super().from_sample(logits, b, f_b, noise, context)
+        return out._replace(grad=out.grad * self.correction(logits)) if logits.dim() < b.dim() else out
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """Not offered: the samples must be coupled as `sample` does it. Raises TypeError."""
+        return Estimator.from_sample(self, logits, b, f_b, noise, context)
+
+
+class DisARMTree(Comparison):
+    """DisARM-Tree (Dong, Mnih & Tucker 2021, "Coupled gradient estimators for discrete latent variables").
+
+    C - 1 binary decisions lead down a balanced tree (by the bits of the class's index) to a class: b with noise u, b'
+    with 1 - u. DisARM over all decisions, averaged given the two classes, gives a decision of logit a and bits d, d'
+
+        [f(b) - f(b')] / 2  *  (d - d') sigma(|a|)   where both paths pass it,
+                               d - sigma(a)          where only b's does,
+                               sigma(a) - d'         where only b''s does, and zero elsewhere;
+
+    the chain rule takes that from a to the logits.
+    """
+
+    evaluations = 2
+
+    def splits(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Decision m parts the classes low <= c < high into c < middle (bit 0) and the others (bit 1): ``(C - 1,)``."""
+        middle = torch.arange(1, self.event_shape[-1], device=device)
+        width = middle & -middle
+        return middle - width, middle, middle + width
+
+    def tree(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether class c passes decision m, and whether it goes right there: two masks ``(C - 1, C)``."""
+        low, middle, high = (x.unsqueeze(-1) for x in self.splits(logits.device))
+        classes = torch.arange(self.event_shape[-1], device=logits.device)
+        inside = (classes >= low) & (classes < high)
+        return inside, inside & (classes >= middle)
+
+    def decision_logits(self, logits: Tensor) -> Tensor:
+        """log P(right) - log P(left) of every decision: ``(..., C)`` -> ``(..., C - 1)``."""
+        inside, right = self.tree(logits)
+        each = logits.unsqueeze(-2)
+        total_right = each.masked_fill(~right, -torch.inf).logsumexp(-1)
+        return total_right - each.masked_fill(right | ~inside, -torch.inf).logsumexp(-1)
+
+    def reach(self, bits: Tensor) -> Tensor:
+        """The class where the decisions ``(..., C - 1)`` lead, one-hot: the one on whose path all bits agree."""
+        inside, right = (mask.to(bits.dtype) for mask in self.tree(bits))
+        disagreements = bits @ (inside - 2 * right) + right.sum(0)
+        return (disagreements < 0.5).to(bits.dtype)
+
+    def sample(self, logits, noise):
+        """The class reached with u; the last of the C uniforms of a variable is not used."""
+        decisions = self.decision_logits(logits)
+        return self.reach(self._bits(decisions, noise["u"]))
+
+    @staticmethod
+    def _bits(decisions: Tensor, u: Tensor) -> Tensor:
+        return (decisions + logit_uniform(u[..., :-1]) > 0).to(decisions.dtype)
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        u = noise["u"]
+        decisions, pull = vjp(self.decision_logits, logits)
+        bits, opposite = self._bits(decisions, u), antithetic(decisions, u[..., :-1])
+        points = torch.stack([self.reach(bits), self.reach(opposite)])
+        values = self.values(f, points, logits, f_b)
+        inside, _ = self.tree(logits)
+        passed, other = points @ inside.to(logits.dtype).T
+        p = torch.sigmoid(decisions)
+        one = (passed * (1 - other) * (bits - p) - other * (1 - passed) * (opposite - p)) / 2
+        weight = passed * other * disarm_weight(decisions, bits, opposite) + one
+        difference = (values[0] - values[1]).detach()[..., None, None]
+        return Output(pull(difference * weight)[0], values[0], points[0], {}, {})
+
+
+class DisARMSB(DisARMTree):
+    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking, one class after the other, as the tree."""
+
+    def splits(self, device):
+        """Decision m parts class m - 1 from all later ones."""
+        middle = torch.arange(1, self.event_shape[-1], device=device)
+        return middle - 1, middle, torch.full_like(middle, self.event_shape[-1])

@@ -1,0 +1,155 @@
+"""REBAR and RELAX: the score function corrected by a control variate that is differentiable in a relaxed sample."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from relax_exp.distributions import expand_event
+from relax_exp.estimators.base import Estimator, Output, as_objective, mean_square
+from relax_exp.models.mlp import Surrogate
+
+
+class Rebar(Estimator):
+    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes 004):
+
+        [f(b) - c(z~)] d log p(b) / d logits + d c(z) / d logits - d c(z~) / d logits,    c(z) = eta f(sigma_lambda(z)),
+
+    with z the relaxed sample that gave b and z~ a draw from p(z | b). (Equations 10 to 12 of the draft print a relaxed
+    sample in the first factor; enumeration agrees with the formula above.) c is differentiated in total: through the
+    sample and through f's own dependence on the logits. Temperature lambda (its log) and eta are tuned.
+
+    ``noise="tied"`` solves v from u, so that z~ has the value of z and the path of p(z | b): one evaluation of c then
+    serves both (as in the original VAE code). ``"independent"`` draws v for itself (as in the paper).
+    """
+
+    needs = "relaxed"
+
+    def __init__(self, *args, noise: str = "independent", temperature: float = 0.5, eta: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tied = noise == "tied"
+        self.evaluations = 2 if self.tied else 3
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.eta = nn.Parameter(torch.tensor(float(eta)))
+
+    def noise_shapes(self, n):
+        """One uniform for z, and one for z~ where the noise is independent."""
+        shape = (n, *self.event_shape)
+        return {"u": shape} if self.tied else {"u": shape, "v": shape}
+
+    @property
+    def temperature(self) -> Tensor:
+        """lambda > 0."""
+        return self.log_temperature.exp()
+
+    def features(self, context: Tensor | None):
+        """What the control variate takes from the context, computed once for z and z~."""
+        return None
+
+    def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
+        """c(z), ``(..., N)``."""
+        return self.eta * self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits)
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        z = self.family.path(logits, noise["u"])
+        b = self.family.hard(z)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        return self._combine(logits, b, f_b, z, f, noise, context)
+
+    def _combine(self, logits, b, f_b, z, f, noise, context) -> Output:
+        """The formula of the class, with z on the unconditional path and z~ on the path of p(z | b)."""
+        family = self.family
+        features = self.features(context)
+
+        def control(z: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+            values = self.control(z, logits, f, features)
+            return values.sum(), values
+
+        if self.tied:
+            # Equal values, so f's direct dependence on the logits cancels between z and z~.
+            dc_dz, c_tilde = grad(control, has_aux=True)(z, logits)
+            correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
+        else:
+            z_tilde = family.conditional_path(logits, b, noise["v"])
+            both = torch.stack([z, z_tilde]), torch.stack([logits, logits])
+            (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
+            through = dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)
+            correction = family.to_logits(through, logits) + direct[0] - direct[1]
+        gradient = expand_event(f_b.detach() - c_tilde, family) * family.score(logits, b) + correction
+        return Output(gradient, f_b, b, self.scalars(), {})
+
+    @torch.no_grad()
+    def relaxation(self, z: Tensor, logits: Tensor, f, context: Tensor | None = None) -> Tensor:
+        """c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``: to draw it, as in Figure 1 of the draft."""
+        return self.control(z, logits, as_objective(f), self.features(context))
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is worth logging, and the penalty of the tuning loss."""
+        return {"temperature": self.temperature, "eta": self.eta}
+
+    def tuning_loss(self, out: Output) -> Tensor:
+        """`mean_square` of the gradient; excludes the direct part."""
+        return mean_square(out.grad)
+
+
+class Relax(Rebar):
+    """RELAX (RELAX draft, sections 3 and 6.2): REBAR's formula with a learned control variate r(z, context).
+
+    ``surrogate="relaxed"``: c(z) = r(z) + eta f(sigma_lambda(z)), the draft's relaxed-REBAR. ``surrogate="network"``:
+    c(z) = r(2 sigma(z / lambda) - 1) alone, all that a black box needs; squashed as in the public toy code, since a
+    bounded input is what makes the learned relaxation flat in the tails. r has ``depth`` hidden layers of ``width``
+    units; ``weight_decay`` adds weight_decay / 2 times its squared weights to the tuning loss.
+    """
+
+    def __init__(
+        self,
+        *args,
+        surrogate: str = "relaxed",
+        depth: int = 2,
+        width: int = 200,
+        activation: str = "relu",
+        weight_decay: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.free = surrogate == "network"
+        if self.free:
+            self.needs, self.evaluations = "value", 1
+            del self.eta
+        self.weight_decay = weight_decay
+        self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
+
+    def features(self, context):
+        """The context's share of the surrogate's first layer."""
+        return self.network.features(context)
+
+    def control(self, z, logits, f, features):
+        """c(z), ``(..., N)``."""
+        if self.free:
+            return self.network(2 * self.family.relax(z, self.temperature) - 1, features)
+        return super().control(z, logits, f, features) + self.network(z, features)
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """See `Estimator.from_sample`; only for ``surrogate="network"``, whose c needs no f. Takes u and v of `noise`.
+
+        u gives the *value* of z, a draw from p(z | b), but z stays on its unconditional path; v gives z~.
+        """
+        if not self.free:
+            return super().from_sample(logits, b, f_b, noise, context)
+        z = self.family.conditional_path(logits, b, noise["u"])
+        return self._combine(logits, b, f_b, z, None, noise, context)
+
+    def scalars(self):
+        """Temperature, eta and the surrogate's squared weights."""
+        penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
+        logged = {"temperature": self.temperature, "penalty": penalty}
+        return logged if self.free else logged | {"eta": self.eta}
+
+    def tuning_loss(self, out):
+        """`mean_square` of the gradient plus the weight decay of the surrogate."""
+        return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]

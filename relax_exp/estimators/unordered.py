@@ -1,0 +1,105 @@
+"""The unordered set estimator: the score function on samples drawn without replacement."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from relax_exp.distributions import expand_event, gumbel
+from relax_exp.estimators.base import Output, ScoreFunction
+
+MAX_STATES = 4096
+MAX_SAMPLES = 8
+
+
+class Unordered(ScoreFunction):
+    """Unordered set estimator with the built-in baseline (Kool, van Hoof & Welling 2020):
+
+        sum_s p(s) R(S, s) [f(s) - sum_s' p(s') R^{D\\s}(S, s') f(s')] d log p(s) / d logits,
+
+    with S the ``samples`` = K different states of the *joint* of all variables of a row, drawn by Gumbel-top-k, and
+    R the leave-one-out ratios p^{D\\s}(S \\ s) / p(S), of second order inside the baseline, where R^{D\\s}(S, s) = 1.
+    With as many samples as states (or more: they are cut to that) it is the exact gradient. ValueError at construction
+    above 4096 states or 8 samples. One layer only: the states of a row must share their logits.
+
+    ``out.loss`` is sum_s p(s) R(S, s) f(s), not the mean over S: the samples are not equally likely.
+    """
+
+    def __init__(self, *args, samples: int = 4, **kwargs):
+        super().__init__(*args, **kwargs)
+        size, classes = self.event_shape
+        states = classes**size
+        if states > MAX_STATES:
+            raise ValueError(
+                f"unordered ranks all {classes}^{size} states of a row; the limit is {MAX_STATES}: use fewer variables "
+                "or rloo"
+            )
+        if not 2 <= samples <= MAX_SAMPLES:
+            raise ValueError(f"unordered: samples={samples} must be from 2 to {MAX_SAMPLES}")
+        self.states = states
+        self.samples = self.evaluations = min(samples, states)
+
+    def noise_shapes(self, n):
+        """One uniform for every state of the joint."""
+        return {"u": (n, self.states)}
+
+    def sample(self, logits, noise):
+        """The K states of each row with the largest perturbed log-probabilities, ``(K, N, D, C)``, in that order."""
+        classes = self.event_shape[1]
+        index = (self._log_joint(logits) + gumbel(noise["u"])).topk(self.samples, -1).indices.movedim(-1, 0)
+        digits = index.unsqueeze(-1) // self._powers(index) % classes
+        return (digits.unsqueeze(-1) == torch.arange(classes, device=index.device)).to(logits.dtype)
+
+    def objective(self, f_b: Tensor) -> Tensor:
+        """Refused: the weights of the samples depend on the logits. Raises TypeError."""
+        raise TypeError("unordered weights its samples by their probabilities: use out.loss, and one layer of latents")
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """See `Estimator.from_sample`: b ``(K, N, D, C)`` without replacement, in any order; f_b ``(K, N)``."""
+        first, second = self._ratios(logits.detach(), b)
+        f_s = f_b.detach().movedim(0, -1)
+        signal = first * (second * (f_s.unsqueeze(-1) - f_s.unsqueeze(-2))).sum(-1)
+        grad = expand_event(signal.movedim(-1, 0), self.family) * self.family.score(logits, b)
+        return Output(grad.sum(0), (first.movedim(-1, 0) * f_b).sum(0), b, {}, {})
+
+    def _ratios(self, logits: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """p(s) R(S, s), ``(N, K)``, and p(s') R^{D\\s}(S, s'), ``(N, K, K)``; each sums to one over the last."""
+        k = self.samples
+        digits = b.argmax(-1)
+        index = (digits * self._powers(digits)).sum(-1).movedim(0, -1)
+        joint = self._log_joint(logits)
+        log_p = joint.gather(-1, index)
+        unseen = joint.scatter(-1, index, -math.inf).logsumexp(-1, keepdim=True)
+        # A set A within S is a number, its members the bits. log_set[A] = log p^{D\A}(S \ A), the probability of
+        # drawing the rest of S in whatever order once A is gone: a sum over the next member, from A = S downwards.
+        # log_left[A] = log p(D \ A), summed from what is left and so free of cancellation.
+        sets = torch.arange(2**k, device=logits.device)
+        one = 2 ** torch.arange(k, device=logits.device)
+        gone = (sets.unsqueeze(-1) & one) > 0
+        step = log_p.unsqueeze(-2).masked_fill(gone, -math.inf)
+        log_left = torch.logaddexp(step.logsumexp(-1), unseen)
+        full = sets == 2**k - 1
+        log_set = torch.zeros_like(log_left).masked_fill(~full, -math.inf)
+        for _ in range(k):  # after i rounds all sets with at least k - i members are right
+            following = log_set[..., sets.unsqueeze(-1) | one]
+            log_set = ((step + following).logsumexp(-1) - log_left).masked_fill(full, 0.0)
+        without = log_set[..., one]
+        first = (log_p + without - log_set[..., :1]).exp()
+        second = (log_p.unsqueeze(-2) + log_set[..., one.unsqueeze(-1) | one] - without.unsqueeze(-1)).exp()
+        return first, second
+
+    def _log_joint(self, logits: Tensor) -> Tensor:
+        """log p of every state, ``(N, C^D)``, the last variable changing fastest."""
+        if logits.dim() != 1 + len(self.event_shape):
+            raise ValueError(f"unordered works on one layer, logits (N, D, C), not {tuple(logits.shape)}")
+        log_p = logits.log_softmax(-1)
+        joint = log_p[..., 0, :]
+        for i in range(1, self.event_shape[0]):
+            joint = (joint.unsqueeze(-1) + log_p[..., i, None, :]).flatten(-2)
+        return joint
+
+    def _powers(self, like: Tensor) -> Tensor:
+        size, classes = self.event_shape
+        return classes ** torch.arange(size - 1, -1, -1, device=like.device)

@@ -1,0 +1,129 @@
+"""What the command says: its help, taken from the comments in configs/*.yaml, and Hydra's errors in plain words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from relax_exp import estimators
+from relax_exp.config import CONFIGS, TASKS
+from relax_exp.schema import ConfigError, one_of, show, unknown_key
+
+HELP = """\
+relax-exp: train gradient estimators for discrete and black-box variables, and compare them.
+
+  relax-exp task=NAME estimator=NAME [key=value ...]
+
+{choices}
+
+Keys, their values, and what they mean{hint}:
+{keys}
+
+Examples:
+  relax-exp task=toy estimator=relax 'seeds=[0,1,2]'     three seeds, trained together
+  relax-exp task=vae estimator=rebar 'lrs=[1e-3,3e-4]'   two learning rates, trained together
+  relax-exp -m task=toy estimator=relax,rebar,reinforce  one run after the other
+  tensorboard --logdir runs
+
+A run is written to runs/TASK/ESTIMATOR-HASH or to out=DIR. The same command continues what was interrupted, and does
+nothing if it is finished.
+
+Flags:
+  -m                  run every combination of values separated by commas
+  --cfg job           print the configuration instead of running it (--resolve: with all values filled in)
+  -sc install=bash    tab completion: eval "$(relax-exp -sc install=bash)" (also zsh, fish)
+  --version           print the version
+  --hydra-help        what Hydra offers beyond this
+
+Exit codes: 0 done, 1 a run failed, 2 bad configuration, 130 interrupted."""
+
+HINT = " (relax-exp task=vae estimator=relax --help: theirs too)"
+
+
+def text(_root_: DictConfig) -> str:
+    """The help, for the configuration composed so far: with the keys of the task and estimator that are chosen."""
+    choices = {
+        "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
+        "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],
+        "Experiments, complete settings: experiment=NAME": [
+            (path.stem, _summary(path)) for path in sorted((CONFIGS / "experiment").glob("*.yaml"))
+        ],
+    }
+    keys, hint = _keys(_root_, CONFIGS / "config.yaml", ""), ""
+    for group in ("task", "estimator"):
+        path = CONFIGS / group / f"{OmegaConf.select(_root_, f'{group}.name')}.yaml"
+        if path.is_file():
+            keys += _keys(_root_, path, f"{group}.")
+        else:
+            hint = HINT
+    sections = "\n\n".join(f"{title}:\n{_table(rows)}" for title, rows in choices.items() if rows)
+    return HELP.format(choices=sections, keys=_table(keys), hint=hint).replace("$", "$$")  # Hydra takes a template
+
+
+def explain(error: Exception) -> str:
+    """A ConfigError as it is, an error of Hydra or OmegaConf in one line that says what to type."""
+    first, cause = str(error).split("\n")[0], error.__cause__
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key}: {first}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group} {name}: must be {one_of(error.options, name)}"
+    if isinstance(error, OverrideParseException):
+        hint = "type key=value, with quotes around lists and around values that hold = or ~ or commas"
+        return f"cannot read {error.override}: {hint}: 'seeds=[0,1]', 'out=\"a=b\"'"
+    if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '((.+?)=.*)'", first):
+        key = {"lr": "lrs", "seed": "seeds"}.get(several[2], several[2])
+        together = f", or '{key}=[A,B]' for a list" if key in ("lrs", "seeds", "track") else ""
+        return f"{several[1]} is several values: type -m to run one after the other{together}"
+    if (missing := re.match("Could not override '(.+)'", first)) and isinstance(cause, OmegaConfBaseException):
+        return _unknown(missing[1], cause)
+    if first.startswith("Config group override must be"):
+        return "task, estimator and experiment take a name: type task=toy"
+    return f"{first or 'the configuration is not valid'}: {cause}".split("\n")[0] if cause else first
+
+
+def _unknown(key: str, error: OmegaConfBaseException) -> str:
+    """The message for a key that is not in the configuration, which ``error`` knows."""
+    parent = error.parent_node
+    if not parent:
+        return f"unknown key {key}: {key.rpartition('.')[0]} is a value and has no keys"
+    if error.full_key in ("task", "estimator"):
+        names = TASKS if error.full_key == "task" else estimators.names()
+        return f"{key} needs a choice first: type {error.full_key}=NAME, {one_of(names)}"
+    if "hydra" not in parent:
+        return str(unknown_key(key, [name for name in parent if name not in ("name", "estimator_defaults")]))
+    if inner := [f"{group}.{key}" for group in ("task", "estimator") if key in parent.get(group, {})]:
+        return f"unknown key {key}; did you mean {' or '.join(inner)}?"
+    return str(unknown_key(key, ["task", "estimator", *(name for name in parent if name != "hydra")]))
+
+
+def _keys(root: DictConfig, path: Path, prefix: str) -> list[tuple[str, str, str]]:
+    """Every commented key of a YAML file, with its value in ``root`` and the comment."""
+    rows = []
+    for key, comment in re.findall(r"^ *(\w+): .*?# (.+)$", path.read_text(), re.MULTILINE):
+        try:
+            value = OmegaConf.select(root, prefix + key, throw_on_missing=True)
+            value = show(list(value) if OmegaConf.is_list(value) else value)
+        except OmegaConfBaseException:
+            value = "(task's)"
+        rows.append((prefix + key, value, comment))
+    return rows
+
+
+def _summary(path: Path) -> str:
+    """The sentence at the head of a YAML file."""
+    lines = path.read_text().splitlines()
+    return next((line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line), "")
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Rows in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line.rstrip()}" for line in lines)

@@ -1,0 +1,91 @@
+"""The small networks that baselines and surrogates are made of."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def glorot_(weight: Tensor, fan_in: int | None = None) -> Tensor:
+    """Glorot-uniform weights ``(out, in)`` in place, the default of the original code; ``fan_in`` where split."""
+    bound = math.sqrt(6 / ((fan_in or weight.shape[1]) + weight.shape[0]))
+    return nn.init.uniform_(weight, -bound, bound)
+
+
+class Linear(nn.Linear):
+    """An affine map with Glorot-uniform weights and zero bias."""
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights."""
+        glorot_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class MLP(nn.Module):
+    """``depth`` hidden layers of ``width`` units and a linear output; ``(..., *input_shape)`` -> ``(...)``."""
+
+    def __init__(self, input_shape: tuple[int, ...], width: int, depth: int, activation: str = "relu"):
+        super().__init__()
+        self.input_dims = len(input_shape)
+        sizes = [math.prod(input_shape), *[width] * depth]
+        self.hidden = nn.ModuleList(Linear(i, o) for i, o in pairwise(sizes))
+        self.out = Linear(sizes[-1], 1)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = x.flatten(-self.input_dims)
+        for layer in self.hidden:
+            x = self.activation(layer(x))
+        return self.out(x).squeeze(-1)
+
+
+class Surrogate(nn.Module):
+    """The learned control variate r(z, context) of RELAX: ``depth`` hidden layers, one number a row.
+
+    The first layer is split into a part for z and a part for the context, so that the context, which is the larger
+    input in a VAE, is multiplied once however often r is evaluated or differentiated in z.
+    """
+
+    def __init__(
+        self,
+        z_shape: tuple[int, ...],
+        context_shape: tuple[int, ...] | None,
+        width: int,
+        depth: int,
+        activation: str = "relu",
+    ):
+        super().__init__()
+        self.z_dims = len(z_shape)
+        self.context_dims = len(context_shape or ())
+        z_size, context_size = math.prod(z_shape), math.prod(context_shape) if context_shape else 0
+        self.from_z = Linear(z_size, width)
+        glorot_(self.from_z.weight, z_size + context_size)
+        self.from_context = None
+        if context_size:
+            self.from_context = Linear(context_size, width, bias=False)
+            glorot_(self.from_context.weight, z_size + context_size)
+        self.hidden = nn.ModuleList(Linear(width, width) for _ in range(depth - 1))
+        self.out = Linear(width, 1)
+        self.activation = ACTIVATIONS[activation]
+
+    def features(self, context: Tensor | None) -> Tensor | float:
+        """The context's share of the first layer, ``(N, width)``; zero where there is none. ValueError if missing."""
+        if self.from_context is None:
+            return 0.0
+        if context is None:
+            raise ValueError("the surrogate was built with context_shape: pass context=")
+        return self.from_context(context.flatten(-self.context_dims))
+
+    def forward(self, z: Tensor, features: Tensor | float) -> Tensor:
+        """r at z ``(..., N, *z_shape)`` with the ``features`` of the context: ``(..., N)``."""
+        h = self.activation(self.from_z(z.flatten(-self.z_dims)) + features)
+        for layer in self.hidden:
+            h = self.activation(layer(h))
+        return self.out(h).squeeze(-1)

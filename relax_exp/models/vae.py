@@ -1,0 +1,118 @@
+"""Variational autoencoders with layers of discrete latents, and the terms of their bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from relax_exp.distributions import FAMILIES, Bernoulli
+from relax_exp.models.mlp import Linear
+
+MODELS = {"linear1": (1, False), "linear2": (2, False), "nonlinear": (1, True)}  # layers of latents, nonlinear maps
+
+
+class Layer(NamedTuple):
+    """One layer of latents: "bernoulli" with shape (D,) or "categorical" with shape (D, C)."""
+
+    family: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in one row's sample."""
+        return math.prod(self.shape)
+
+
+def network(inputs: int, outputs: int, nonlinear: bool, hidden: int) -> nn.Module:
+    """A linear map, or two tanh layers of ``hidden`` units before it."""
+    if not nonlinear:
+        return Linear(inputs, outputs)
+    return nn.Sequential(Linear(inputs, hidden), nn.Tanh(), Linear(hidden, hidden), nn.Tanh(), Linear(hidden, outputs))
+
+
+class DiscreteVAE(nn.Module):
+    """Encoder q(b_0 | x) q(b_1 | b_0).., decoder p(x | b_0) p(b_0 | b_1).. and prior p(b_last).
+
+    x: ``(..., N, pixels)`` in {0, 1}; b_l: ``(..., N, *layers[l].shape)``, in [0, 1] where relaxed. ``mean``: of the
+    training images, ``(pixels,)``. Centred input and 2b - 1 coding of Bernoulli layers as in the REBAR code; one-hot
+    samples are coded as they are. Called as ``vae(method_name, *args)``, which is what ``functional_call`` can reach.
+    """
+
+    def __init__(self, layers: list[Layer], mean: Tensor, nonlinear: bool = False, hidden: int = 200):
+        super().__init__()
+        self.layers = layers
+        self.families = [FAMILIES[layer.family] for layer in layers]
+        self.depth = len(layers)
+        sizes = [len(mean), *(layer.size for layer in layers)]
+        pairs = list(pairwise(sizes))
+        self.encoder = nn.ModuleList(network(below, above, nonlinear, hidden) for below, above in pairs)
+        self.decoder = nn.ModuleList(network(above, below, nonlinear, hidden) for below, above in pairs)
+        self.prior = nn.Parameter(torch.zeros(layers[-1].shape))
+        self.register_buffer("mean", mean.clone())
+        clipped = mean.clamp(0.001, 0.999)
+        self.register_buffer("pixel_bias", clipped.log() - (-clipped).log1p())
+
+    def forward(self, method: str, *args):
+        """Dispatch to a method by name."""
+        return getattr(self, method)(*args)
+
+    def code(self, layer: int, b: Tensor) -> Tensor:
+        """What other networks see of b_layer, ``(..., N, size)``; of x for layer -1."""
+        if layer < 0:
+            return b - self.mean
+        return 2 * b - 1 if self.families[layer] is Bernoulli else b.flatten(-2)
+
+    def encode(self, layer: int, below: Tensor) -> Tensor:
+        """Logits of b_layer given what lies below it (x for layer 0)."""
+        return self.encoder[layer](self.code(layer - 1, below)).unflatten(-1, self.layers[layer].shape)
+
+    def decode(self, layer: int, b: Tensor) -> Tensor:
+        """Logits of what lies below b_layer: the pixels for layer 0."""
+        logits = self.decoder[layer](self.code(layer, b))
+        return logits + self.pixel_bias if layer == 0 else logits.unflatten(-1, self.layers[layer - 1].shape)
+
+    def log_p(self, layer: int, b: Tensor, below: Tensor) -> Tensor:
+        """log p(below | b_layer), ``(..., N)``; below: x for layer 0."""
+        family = self.families[layer - 1] if layer else Bernoulli
+        return family.log_prob(self.decode(layer, b), below)
+
+    def log_prior(self, b: Tensor) -> Tensor:
+        """log p(b_last), ``(..., N)``."""
+        return self.families[-1].log_prob(self.prior, b)
+
+    def chain(self, x: Tensor, convert: Callable[[int, Tensor], Tensor]):
+        """Ancestral pass through the encoder, b_l = ``convert(l, logits_l)``, with the terms of the bound.
+
+        Returns lists by layer: logits, samples, ``log_q`` = log q(b_l | below), ``log_p`` = log p(below | b_l), each
+        ``(..., N)``, and log p(b_last).
+        """
+        logits, samples, log_q, log_p = [], [], [], []
+        below = x
+        for layer in range(self.depth):
+            logits.append(self.encode(layer, below))
+            samples.append(convert(layer, logits[-1]))
+            log_q.append(self.families[layer].log_prob(logits[-1], samples[-1]))
+            log_p.append(self.log_p(layer, samples[-1], below))
+            below = samples[-1]
+        return logits, samples, log_q, log_p, self.log_prior(below)
+
+    def above(self, layer: int, s: Tensor, logits: Tensor, below: Tensor, convert: Callable[[int, Tensor], Tensor]):
+        """-ELBO less the terms of the layers under ``layer``, as a function of s in its place; layers above follow."""
+        value = self.families[layer].log_prob(logits, s) - self.log_p(layer, s, below)
+        for k in range(layer + 1, self.depth):
+            below, upper = s, self.encode(k, s)
+            s = convert(k, upper)
+            value = value + self.families[k].log_prob(upper, s) - self.log_p(k, s, below)
+        return value - self.log_prior(s)
+
+    def generate(self, uniforms: list[Tensor]) -> Tensor:
+        """Pixel probabilities of draws from the prior; ``uniforms`` by layer, ``(N, *shape)``."""
+        logits = self.prior.expand_as(uniforms[-1])
+        for layer in reversed(range(self.depth)):
+            logits = self.decode(layer, self.families[layer].sample(logits, uniforms[layer]))
+        return torch.sigmoid(logits)

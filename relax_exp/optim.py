@@ -1,0 +1,28 @@
+"""Adam as a pure function: state in, state out, the learning rate a tensor, so that replicas may differ in it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+BETAS = (0.9, 0.999)
+
+
+def adam_init(params) -> dict:
+    """Zero moments for a pytree of parameters."""
+    return {"m": tree_map(lambda p: p.new_zeros(p.shape), params), "v": tree_map(lambda p: p.new_zeros(p.shape), params)}
+
+
+def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS, eps: float = 1e-8):
+    """One step; ``t`` counts from one. Returns new parameters and moments.
+
+    Kingma & Ba (2015), in the order given at the end of their section 2: the bias corrections go into the step size and
+    eps is added to the *uncorrected* sqrt(v). With beta2 = .99999, as in the REBAR and RELAX code, that differs visibly
+    from adding it after the correction.
+    """
+    beta1, beta2 = betas
+    size = lr * (1 - beta2**t).sqrt() / (1 - beta1**t)
+    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
+    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
+    new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)
+    return new, {"m": m, "v": v}

@@ -1,0 +1,204 @@
+"""Cells: the replicas that one row of a table, or one curve, speaks for. Different configurations never share one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from relax_exp.report.read import DONE, FAILED, Replica, ReportError, Run, series
+from relax_exp.report.style import order
+
+# Seeds and learning rates make the replicas; the others do not change the numbers.
+NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "track")
+FIXED_THETA = "fixed_theta"
+BEST = {  # what the learning rate is chosen by, where a figure has room for one: (sign, metrics, in words)
+    "toy": (-1, ("excess", "loss"), "final exact loss"),
+    "vae": (1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
+    FIXED_THETA: (-1, ("grad/log_variance",), "final log-variance"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Replicas of one configuration at one learning rate. ``kind``: of table; ``task``, ``estimator``: labels."""
+
+    kind: str
+    task: str
+    name: str
+    estimator: str
+    lr: float
+    replicas: tuple[Replica, ...]
+
+    @cached_property
+    def counted(self) -> list[Replica]:
+        """The replicas behind the numbers: those that are done, or while none is, those that have not failed."""
+        done = [r for r in self.replicas if r.status == DONE]
+        return done or [r for r in self.replicas if r.status != FAILED]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the numbers are those of finished replicas."""
+        return any(r.status == DONE for r in self.replicas)
+
+    @cached_property
+    def steps(self) -> int:
+        """The last step that all counted replicas have reached."""
+        return min((r.last_step for r in self.counted), default=0)
+
+    @property
+    def planned(self) -> int:
+        """The steps asked for."""
+        return self.replicas[0].run.config.get("steps", 0)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The folders that the replicas come from."""
+        return list({id(r.run): r.run for r in self.replicas}.values())
+
+    def series(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps ``(S,)`` and values ``(S, seeds)`` of the counted replicas."""
+        return series(self.counted, metric, self.steps)
+
+    def last(self, metric: str) -> np.ndarray:
+        """The metric at the last step, one value a seed."""
+        return np.array([r.value(metric, self.steps) for r in self.counted], dtype=float)
+
+    @property
+    def status(self) -> str:
+        """``done``, or what is missing."""
+        others = [r for r in self.replicas if r.status != DONE]
+        if not others:
+            return DONE
+        parts = [f"{len(self.replicas) - len(others)} of {len(self.replicas)} done"] if self.finished else []
+        for status in dict.fromkeys(r.status for r in others):
+            which = [r for r in others if r.status == status]
+            seeds = f"seed{'s' * (len(which) > 1)} {', '.join(str(r.seed) for r in which)} "
+            at = "" if status == FAILED else f" at {max(r.last_step for r in which):,} of {self.planned:,}"
+            parts.append(f"{seeds if self.finished or len(which) < len(others) else ''}{status}{at}")
+        return "; ".join(parts)
+
+
+def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
+    """Cells of the runs, sorted. Keys named in `by` tell tasks apart too; other differences are refused, by name.
+
+    Configurations are compared without seeds and learning rates. Where they differ in the task's keys the task's label
+    says so, where they differ in the estimator's keys, the estimator's. Any other difference inside a cell (steps,
+    batch size ...), or a seed that is there twice, is a `ReportError` that names the runs.
+    """
+    entries = [_Entry(run) for run in runs]
+    for key in by:
+        if not any(key in e.flat for e in entries):
+            raise ReportError(f"no run has a key {key!r} in its configuration")
+    for same in _groups(entries, lambda e: (e.kind, e.task)):
+        keys = _differing(same, lambda key: key.startswith("task.") or key in by)
+        for e in same:
+            e.task += e.options(keys, ", ")
+    for same in _groups(entries, lambda e: (e.kind, e.task, e.run.estimator)):
+        keys = _differing(same, lambda key: key.startswith("estimator."))
+        for e in same:
+            options = e.options(keys, "")
+            e.estimator = f"{e.run.estimator} ({options})" if options else e.run.estimator
+    cells, problems = [], []
+    for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
+        first = same[0]
+        for lr in sorted({r.lr for e in same for r in e.replicas}):
+            here = [e for e in same if any(r.lr == lr for r in e.replicas)]
+            replicas = sorted((r for e in here for r in e.replicas if r.lr == lr), key=lambda r: r.seed)
+            cell = Cell(first.kind, first.task, first.run.estimator, first.estimator, lr, tuple(replicas))
+            problems += _problems(cell, here)
+            cells.append(cell)
+    if problems:
+        raise ReportError("\n".join(dict.fromkeys(problems)))
+    return sorted(cells, key=lambda c: (c.kind, c.task, order(c.name), c.estimator, c.lr))
+
+
+def best(cells: list[Cell]) -> tuple[list[Cell], str | None]:
+    """One cell an estimator: the learning rate with the best final value; and the rule in words, where one was needed.
+
+    Finished cells go before unfinished ones; cells without an evaluation are left out.
+    """
+    chosen, rule = [], None
+    for same in _groups([c for c in cells if c.steps], lambda c: (c.kind, c.task, c.estimator)):
+        same = [c for c in same if c.finished] or same
+        if len(same) > 1:
+            sign, metrics, rule = BEST.get(same[0].kind, (-1, ("loss",), "final loss"))
+            scores = [[sign * c.last(metric).mean() for c in same] for metric in metrics]
+            scores = next((s for s in scores if np.isfinite(s).all()), np.nan_to_num(scores[-1], nan=-np.inf))
+            same = [same[int(np.argmax(scores))]]
+        chosen += same
+    return chosen, rule
+
+
+class _Entry:
+    """A run on its way into cells: flat configuration and the labels so far."""
+
+    def __init__(self, run: Run):
+        self.run, self.replicas, self.flat = run, run.replicas(), flatten(run.config)
+        task = run.config["task"]
+        frozen = run.task == "toy" and bool(task.get("freeze"))
+        self.kind = FIXED_THETA if frozen else run.task
+        named = {"toy": ("toy", "t={t}"), "vae": ("{dataset}", "{model}")}.get(run.task, (run.task,))
+        self.task = " ".join(part.format_map(_Unset(task)) for part in named)
+        self.estimator = run.estimator
+        self.named = {"task.t"} if run.task == "toy" else {"task.dataset", "task.model"}
+
+    def options(self, keys: list[str], lead: str) -> str:
+        """``key=value`` of the keys that no label names yet."""
+        parts = [f"{key.split('.', 1)[-1]}={_text(self.flat.get(key))}" for key in keys if key not in self.named]
+        return lead + ", ".join(parts) if parts else ""
+
+
+class _Unset(dict):
+    def __missing__(self, key):
+        return "?"
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The configuration as ``{"task.t": 0.499}``, without what `NOT_CONFIGURATION` lists."""
+    flat = {}
+    for key, value in config.items():
+        if not prefix and key in NOT_CONFIGURATION:
+            continue
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _groups(items: list, key) -> list[list]:
+    groups: dict[Any, list] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "unset" if value is None else json.dumps(value)
+
+
+def _differing(entries: list[_Entry], which) -> list[str]:
+    """The keys that do not have one value in all entries."""
+    keys = dict.fromkeys(key for e in entries for key in e.flat if which(key))
+    return [key for key in keys if len({_text(e.flat.get(key)) for e in entries}) > 1]
+
+
+def _problems(cell: Cell, entries: list[_Entry]) -> list[str]:
+    """Why these runs may not share the cell."""
+    where = f"{cell.task}, {cell.estimator}, lr {cell.lr:g}"
+    paths = ", ".join(str(e.run.path) for e in entries)
+    keys = _differing(entries, lambda key: True)
+    if keys:
+        values = [f"{key}: {', '.join(dict.fromkeys(_text(e.flat.get(key)) for e in entries))}" for key in keys]
+        return [
+            f"runs of different configurations in one cell ({where}): {paths} differ in {'; '.join(values)}. "
+            f"Report on them separately, or tell them apart with --by {','.join(keys)}"
+        ]
+    seeds = [r.seed for r in cell.replicas]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    return [f"seed {seed} is there twice ({where}): {paths}" for seed in twice]

@@ -1,0 +1,167 @@
+"""Run folders, read: what the runner wrote, as plain data. Nothing here writes, and nothing imports torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONFIG, META, METRICS, CURVES = "config.yaml", "meta.json", "metrics.jsonl", "curves.json"
+DONE, FAILED = "done", "failed"
+NO_VARIANCE = -80.0  # a log-variance below stands for none at all: the logarithm of the smallest float32 is -87.3
+
+
+class ReportError(Exception):
+    """Something that whoever asked for the report can mend; the message is all there is to say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replica:
+    """One seed at one learning rate of a run: its status, and its rows of `metrics.jsonl` by step."""
+
+    run: Run
+    seed: int
+    lr: float
+    status: str
+    reason: str | None
+    rows: dict[int, dict[str, Any]]
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last evaluation; 0 before the first."""
+        return max(self.rows, default=0)
+
+    def value(self, metric: str, step: int) -> float:
+        """The metric at that step, the mean where it is a list, NaN where it is null or missing."""
+        value = self.rows.get(step, {}).get(metric)
+        if isinstance(value, list):
+            value = sum(value) / len(value) if value and None not in value else None
+        return float("nan") if value is None else float(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder: resolved configuration, what is known about the run, and its evaluations."""
+
+    path: Path
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """A short name for tables: the last two parts of the path."""
+        return "/".join(self.path.resolve().parts[-2:])
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.config["task"]["name"]
+
+    @property
+    def estimator(self) -> str:
+        """The estimator's name."""
+        return self.config["estimator"]["name"]
+
+    @property
+    def status(self) -> str:
+        """running, interrupted, done or failed."""
+        return self.meta.get("status", "unknown")
+
+    @property
+    def step(self) -> int:
+        """The last step that has an evaluation."""
+        return max((row["step"] for row in self.rows), default=0)
+
+    def replicas(self) -> list[Replica]:
+        """Every replica: as `meta.json` lists them, else the grid of seeds and learning rates of the configuration."""
+        grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]
+        rows: dict[tuple[int, float], dict[int, dict]] = {}
+        for row in self.rows:
+            rows.setdefault((row["seed"], float(row["lr"])), {})[row["step"]] = row
+        out = []
+        for entry in self.meta.get("replicas") or grid:
+            seed, lr, status = entry["seed"], float(entry["lr"]), entry.get("status") or self.status
+            if status not in (DONE, FAILED):
+                status = self.status if self.status != DONE else status  # a replica runs no longer than its run
+            reason = entry.get("reason") or (self.meta.get("reason") if status == FAILED else None)
+            out.append(Replica(self, seed, lr, status, reason, rows.get((seed, lr), {})))
+        return out
+
+    @cached_property
+    def curves(self) -> dict[str, Any]:
+        """`curves.json` of a toy run: u, theta, f and the learned relaxation of each replica; empty where absent."""
+        path = self.path / CURVES
+        return _json(path) if path.is_file() else {}
+
+
+def find_folders(paths: Iterable[str | Path]) -> list[Path]:
+    """Run folders among the paths and anywhere below them, each once, sorted. ReportError for a path that is none."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ReportError(f"no such folder: {path}")
+        for folder, below, files in os.walk(path):
+            if CONFIG in files and META in files:
+                found.setdefault(Path(folder).resolve(), Path(folder))
+                below.clear()
+    return sorted(found.values())
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """The runs in `find_folders(paths)`."""
+    return [read_run(folder) for folder in find_folders(paths)]
+
+
+def read_run(path: str | Path) -> Run:
+    """One run folder. ReportError, naming the file, where one cannot be read; a torn last line is left out."""
+    from omegaconf import OmegaConf
+
+    path = Path(path)
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True)
+        config["task"]["name"], config["estimator"]["name"]
+    except Exception as error:
+        problem = " ".join(str(error).split())
+        raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
+    meta = _json(path / META)
+    return Run(path, config, meta, _rows(path / METRICS))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"cannot read {path}: expected an object")
+    return value
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):  # the last is empty, or being written
+        try:
+            row = json.loads(line)
+            row["step"], row["seed"], row["lr"]
+        except (ValueError, KeyError, TypeError):
+            raise ReportError(f"cannot read {path}: line {number} is damaged") from None
+        rows.append(row)
+    return rows
+
+
+def series(replicas: list[Replica], metric: str, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Steps ``(S,)`` and values ``(S, replicas)`` of a metric up to a step; NaN where a replica has no value."""
+    steps = sorted({step for replica in replicas for step in replica.rows if until is None or step <= until})
+    values = [[replica.value(metric, step) for replica in replicas] for step in steps]
+    return np.array(steps, dtype=int), np.array(values, dtype=float).reshape(len(steps), len(replicas))

@@ -1,0 +1,66 @@
+"""One colour, line style and marker for each estimator, the same in every figure; told apart in greyscale too."""
+
+from __future__ import annotations
+
+import colorsys
+import zlib
+from typing import Any, NamedTuple
+
+
+class Style(NamedTuple):
+    """How an estimator is drawn."""
+
+    color: str
+    line: Any
+    marker: str
+
+
+SOLID, DASHED, DOTTED, DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))
+LONG, TWO_DOTS = (0, (9, 3)), (0, (6, 2, 1, 2, 1, 2))
+
+# In the order of tables and legends.
+STYLES: dict[str, Style] = {
+    "exact": Style("#000000", DOTTED, "None"),
+    "reinforce": Style("#E69F00", DASHDOT, "^"),
+    "baseline": Style("#999933", LONG, "<"),
+    "optimal_baseline": Style("#DDCC77", DASHED, ">"),
+    "nvil": Style("#009E73", DOTTED, "D"),
+    "rloo": Style("#56B4E9", LONG, "p"),
+    "vimco": Style("#332288", DASHDOT, "*"),
+    "unordered": Style("#44AA99", TWO_DOTS, "h"),
+    "arm": Style("#AA4499", DOTTED, "8"),
+    "disarm": Style("#8C564B", DASHED, "d"),
+    "muprop": Style("#CC79A7", TWO_DOTS, "v"),
+    "concrete": Style("#882255", LONG, "P"),
+    "straight_through": Style("#7F7F7F", DASHDOT, "X"),
+    "rebar": Style("#0072B2", DASHED, "s"),
+    "relax": Style("#D55E00", SOLID, "o"),
+}
+COLORS = ("#661100", "#6699CC", "#117733", "#AA3377", "#BBBB33", "#5D3A9B")  # for names that are not in the table
+LINES = (SOLID, DASHED, DASHDOT, LONG, TWO_DOTS)
+MARKERS = ("p", ">", "*", "h", "d", "8", "H")
+
+
+def style(name: str, variant: int = 0) -> Style:
+    """The style of an estimator: from the table, else from the name alone, so that it is the same in every report.
+
+    variant: 0 for the estimator itself, 1, 2 ... for further settings of it in the same figure, which keep its hue.
+    """
+    if name in STYLES:
+        base = STYLES[name]
+    else:
+        n = zlib.crc32(name.encode())
+        base = Style(COLORS[n % len(COLORS)], LINES[n // 7 % len(LINES)], MARKERS[n // 41 % len(MARKERS)])
+    if not variant:
+        return base
+    red, green, blue = (int(base.color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, light, full = colorsys.rgb_to_hls(red, green, blue)
+    light = light * 0.55 if variant % 2 else min(0.8, light * 1.4)
+    color = "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, full))
+    lines = [line for line in LINES if line != base.line]
+    return Style(color, lines[(variant - 1) % len(lines)], MARKERS[(variant - 1) % len(MARKERS)])
+
+
+def order(name: str) -> tuple[int, str]:
+    """A sort key: the order of the table, then the alphabet."""
+    return (list(STYLES).index(name) if name in STYLES else len(STYLES), name)

@@ -1,0 +1,87 @@
+"""What the trainer asks of a task."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Tree = Any  # a pytree of tensors
+
+
+class Model(NamedTuple):
+    """What training changes in one replica: the model's parameters, and parameters and buffers of its estimators."""
+
+    params: Tree
+    tuning: Tree
+    buffers: Tree
+
+
+class Gradients(NamedTuple):
+    """One draw of all gradients: of the minibatch-mean loss, of the tuning loss; new buffers; scalars to average."""
+
+    params: Tree
+    tuning: Tree
+    buffers: Tree
+    loss: Tensor
+    tuning_loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Task:
+    """Base class. All methods are for ONE replica; the trainer vmaps ``gradients`` and ``evaluate_vmapped``.
+
+    Attributes: ``batch_size``; ``betas`` of Adam; ``lr_scale`` of the tuning parameters; ``warmup`` updates of the
+    tuning parameters before training; ``data`` (N, ...) or None; ``dtype``.
+    """
+
+    name: str
+    betas: tuple[float, float] = (0.9, 0.999)
+    data: Tensor | None = None
+    batch_size: int = 1
+    lr_scale: float = 1.0
+    warmup: int = 0
+    dtype: torch.dtype = torch.float32
+    compile_after: int = 2000  # steps from which compile=auto compiles
+
+    def init(self, generator: torch.Generator) -> Model:
+        """Initial parameters, drawn from ``generator``."""
+        raise NotImplementedError
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the uniform noise that one step uses."""
+        raise NotImplementedError
+
+    def gradients(self, model: Model, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Gradients:
+        """One draw of all gradients; a pure function that draws nothing. batch: {} or {"x": rows of ``data``}."""
+        raise NotImplementedError
+
+    def evaluate(self, models: Model, seeds: list[int], step: int, final: bool) -> list[dict[str, float]]:
+        """Metrics of all replicas (``models`` stacked in front), one dictionary each; draws from named streams."""
+        raise NotImplementedError
+
+    def finish(self, models: Model, labels: list[str]) -> dict[str, Any]:
+        """Files to leave in the run folder at the end, by name: JSON-able content."""
+        return {}
+
+    def images(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
+        """Pictures for TensorBoard, ``(N, 1, H, W)`` in [0, 1] by name."""
+        return {}
+
+
+def draw(shapes: dict[str, tuple[int, ...]], count: int, generator: torch.Generator, dtype) -> dict[str, Tensor]:
+    """Uniform noise of ``count`` steps: ``(count, *shape)`` by name."""
+    return {k: torch.rand((count, *s), generator=generator, dtype=dtype) for k, s in shapes.items()}
+
+
+def log_variances(gradients: Tensor) -> dict[str, Tensor]:
+    """``(draws, parameters)`` -> `summarize_variance` of the per-parameter sample variance (n - 1)."""
+    return summarize_variance(gradients.var(0))
+
+
+def summarize_variance(variance: Tensor) -> dict[str, Tensor]:
+    """``(parameters,)`` -> ``grad/log_variance``, log of the mean, and ``grad/mean_log_variance``, mean of the logs."""
+    tiny = torch.finfo(variance.dtype).tiny
+    variance = variance.clamp(min=tiny)
+    return {"grad/log_variance": variance.mean().log(), "grad/mean_log_variance": variance.log().mean()}

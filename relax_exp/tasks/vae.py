@@ -1,0 +1,182 @@
+"""The binary VAE: one or two layers of Bernoulli latents between linear or nonlinear maps (RELAX draft, section 6.2).
+
+The objective is f = -ELBO = log q(b | x) - log p(x, b), with one estimator for each layer of latents. Protocol of the
+original code: centred input x - mean, layer inputs 2b - 1, Glorot weights, pixel logits with a constant from the
+clipped training mean, learned prior logits, Adam with betas .9 and .99999, batches of 24.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from relax_exp import estimators
+from relax_exp.data import ImageData
+from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
+from relax_exp.streams import stream
+from relax_exp.tasks.base import Model, Task, draw, summarize_variance
+from relax_exp.tasks.hierarchy import Hierarchy, by_layer, context_shapes
+
+BOUND_SAMPLES = 100
+BOUND_IMAGES = 1000  # of the validation set, at each evaluation
+ROWS_AT_ONCE = 2500  # images x samples in one pass of the bound
+DRAWS_AT_ONCE = 10  # of the gradient's variance
+
+
+class VAE(Task):
+    """``task=vae``. data: images, see `relax_exp.data.load`; estimator: name and options.
+
+    Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
+    ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; the
+    gradient's log-variance over encoder parameters, direct part included; the estimators' scalars. Bounds in nats per
+    image, higher is better.
+    """
+
+    name = "vae"
+    betas = (0.9, 0.99999)
+
+    def __init__(
+        self,
+        estimator: dict,
+        data: ImageData,
+        model: str = "linear1",
+        latents: int = 200,
+        hidden: int = 200,
+        batch_size: int = 24,
+        variance_draws: int = 100,
+        bound_every: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        options = dict(estimator)
+        self.estimator_name = options.pop("name")
+        self.lr_scale = options.pop("lr_scale", 1.0)
+        self.warmup = options.pop("warmup", 0)
+        self.options = options
+        self.model, self.latents, self.hidden = model, latents, hidden
+        self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
+        self.dtype, self.device = dtype, torch.device(device)
+        self.dynamic = data.binarize == "dynamic"
+        self.image_shape = data.image_shape
+        self.data, self.valid = data.train.to(self.device), data.valid.to(self.device)
+        self.mean = data.mean.to(self.device, dtype)
+        self.hierarchy = self._build(stream(0, "template"))
+
+    def _build(self, generator: torch.Generator) -> Hierarchy:
+        depth, nonlinear = MODELS[self.model]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            vae = DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), nonlinear, self.hidden)
+        built = nn.ModuleList(
+            estimators.build(
+                self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options
+            )
+            for layer, context in zip(vae.layers, context_shapes(vae), strict=True)
+        )
+        return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype))
+
+    def init(self, generator):
+        """See `Task.init`."""
+        built = self._build(generator)
+        return Model(
+            {k: v.detach() for k, v in built.vae.named_parameters()},
+            [{k: v.detach() for k, v in estimator.named_parameters()} for estimator in built.estimators],
+            [dict(estimator.named_buffers()) for estimator in built.estimators],
+        )
+
+    def noise_shapes(self):
+        """Noise of layer l under ``l.name``; ``binarize`` where the pixels are drawn anew at each step."""
+        shapes = {
+            f"{i}.{k}": shape
+            for i, estimator in enumerate(self.hierarchy.estimators)
+            for k, shape in estimator.noise_shapes(self.batch_size).items()
+        }
+        return shapes | {"binarize": (self.batch_size, len(self.mean))} if self.dynamic else shapes
+
+    def pixels(self, rows: Tensor, uniform: Tensor | None) -> Tensor:
+        """Rows of ``data`` as pixels in {0, 1}; ``uniform`` binarises grey values."""
+        if self.dynamic:
+            return (uniform < rows / 255).to(self.dtype)
+        return rows.to(self.dtype)
+
+    def gradients(self, model, batch, noise, fixed=None):
+        """See `Task.gradients`; ``fixed`` are parameters of the model held constant."""
+        x = self.pixels(batch["x"], noise.get("binarize"))
+        return self.hierarchy.gradients(model, x, by_layer(noise, self.hierarchy.vae.depth), fixed)
+
+    def _sample(self, uniforms: list[Tensor]):
+        return lambda i, logits: self.hierarchy.families[i].sample(logits, uniforms[i])
+
+    def evaluate(self, models, seeds, step, final):
+        """Bounds on validation images and the gradient's variance, one replica after the other."""
+        full = final or bool(self.bound_every and step % self.bound_every == 0)
+        results = []
+        for i, seed in enumerate(seeds):
+            model = tree_map(lambda leaf, i=i: leaf[i], models)
+            metrics = self._bounds(model, BOUND_IMAGES, stream(seed, "evaluation/bound", step))
+            if full:
+                everything = self._bounds(model, len(self.valid), stream(seed, "evaluation/bound_full", step))
+                metrics |= {f"{k}_full": v for k, v in everything.items()}
+            results.append({**metrics, **self._variance(model, seed, step)})
+        return results
+
+    def _bounds(self, model: Model, images: int, generator: torch.Generator) -> dict[str, float]:
+        """Mean one-sample bound and 100-sample importance bound over the first ``images`` validation images."""
+        at_once = max(1, ROWS_AT_ONCE // BOUND_SAMPLES)
+        totals = torch.zeros(2, dtype=torch.float64)
+        valid = self.valid[:images]
+        for rows in valid.split(at_once):
+            x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)
+            layers = self.hierarchy.vae.layers
+            uniforms = [self._uniform(generator, BOUND_SAMPLES, len(rows), *layer.shape) for layer in layers]
+            log_w = -self.hierarchy.bound_terms(model.params, x, self._sample(uniforms))[0]
+            bound = log_w.logsumexp(0) - math.log(BOUND_SAMPLES)
+            totals += torch.stack([log_w.mean(0).sum(), bound.sum()]).double().cpu()
+        elbo, bound = (totals / len(valid)).tolist()
+        return {"valid/elbo": elbo, "valid/bound100": bound}
+
+    def _uniform(self, generator: torch.Generator, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=self.dtype).to(self.device)
+
+    def _variance(self, model: Model, seed: int, step: int) -> dict[str, float]:
+        """Of the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
+        start = int(torch.randint(len(self.data) - self.batch_size + 1, (), generator=stream(seed, "variance/batch")))
+        rows = self.data[start : start + self.batch_size]
+        encoder = {k: v for k, v in model.params.items() if k.startswith("encoder.")}
+        others = {k: v for k, v in model.params.items() if k not in encoder}
+        generator = stream(seed, "evaluation/variance", step)
+
+        def one(noise):
+            return self.gradients(model._replace(params=encoder), {"x": rows}, noise, fixed=others).params
+
+        reference, total, squares = None, 0.0, 0.0
+        for _ in range(self.variance_draws // DRAWS_AT_ONCE):
+            noise = draw(self.noise_shapes(), DRAWS_AT_ONCE, generator, self.dtype)
+            noise = {k: v.to(self.device) for k, v in noise.items()}
+            draws = torch.cat([g.flatten(1) for g in vmap(one)(noise).values()], 1)
+            # Sums of deviations from a reference near the mean: stable in single precision.
+            reference = draws.mean(0) if reference is None else reference
+            deviation = draws - reference
+            total, squares = total + deviation.sum(0), squares + deviation.square().sum(0)
+        n = self.variance_draws // DRAWS_AT_ONCE * DRAWS_AT_ONCE
+        variance = (squares - total.square() / n) / (n - 1)
+        return {k: float(v) for k, v in summarize_variance(variance).items()}
+
+    def images(self, models, replica, seed):
+        """Eight validation images above their reconstructions, and sixteen draws from the prior."""
+        params = tree_map(lambda leaf: leaf[replica], models.params)
+        generator = stream(seed, "evaluation/images")
+        x = self.valid[:8].to(self.dtype) / (255 if self.dynamic else 1)
+        uniforms = [self._uniform(generator, 16, *layer.shape) for layer in self.hierarchy.vae.layers]
+        _, (_, samples, *_) = self.hierarchy.bound_terms(params, x, self._sample([u[:8] for u in uniforms]))
+        reconstruction = torch.sigmoid(self.hierarchy.call(params, "decode", 0, samples[0]))
+        prior = self.hierarchy.call(params, "generate", uniforms)
+        shape = (-1, 1, *self.image_shape)
+        return {
+            "reconstructions": torch.cat([x, reconstruction]).reshape(shape).cpu(),
+            "prior_samples": prior.reshape(shape).cpu(),
+        }

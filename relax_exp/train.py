@@ -1,0 +1,230 @@
+"""The training step and the loop around it: a pure function of (state, batch, noise), over all replicas at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from relax_exp.optim import adam, adam_init
+from relax_exp.streams import stream
+from relax_exp.tasks.base import Model, Task, draw
+
+WATCHED = ("loss", "gradient", "tuning loss")  # what is checked for NaN and infinity at every step
+CHUNK_NUMBERS = 2**20  # noise is drawn ahead for as many steps as fit, at most CHUNK_STEPS
+CHUNK_STEPS = 100
+
+
+class State(NamedTuple):
+    """Everything that moves, for one replica or stacked over replicas.
+
+    model; moments of both Adams; ``t``: steps taken; ``sums``: running sums of the metrics since the last evaluation
+    and their ``count``; ``lr``; ``failed_at``: the step at which a watched quantity was first not finite (0: none),
+    ``failed_what``: its index in `WATCHED`, ``last_finite``: the last finite value of each.
+    """
+
+    model: Model
+    moments: dict[str, Any]
+    tuning_moments: dict[str, Any]
+    t: Tensor
+    tuning_t: Tensor
+    lr: Tensor
+    sums: dict[str, Tensor]
+    count: Tensor
+    failed_at: Tensor
+    failed_what: Tensor
+    last_finite: Tensor
+
+
+def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tensor]], State]:
+    """The training step of one replica: ``step(state, batch, noise) -> state``. Draws, mutates and prints nothing."""
+
+    def step(state: State, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
+        model = state.model
+        grads = task.gradients(model, batch, noise)
+        t, tuning_t = state.t + 1, state.tuning_t + 1
+        params, moments = adam(model.params, grads.params, state.moments, t, state.lr, task.betas)
+        tuning_lr = state.lr * task.lr_scale
+        tuning, tuning_moments = adam(
+            model.tuning, grads.tuning, state.tuning_moments, tuning_t, tuning_lr, task.betas
+        )
+        watched = torch.stack([grads.loss, square_sum(grads.params), grads.tuning_loss + square_sum(grads.tuning)])
+        finite = watched.isfinite()
+        alive = state.failed_at == 0
+        fails = alive & ~finite.all()
+        metrics = {"train/loss": grads.loss, **grads.metrics}
+        return State(
+            Model(params, tuning, grads.buffers),
+            moments,
+            tuning_moments,
+            t,
+            tuning_t,
+            state.lr,
+            {k: state.sums[k] + v for k, v in metrics.items()},
+            state.count + 1,
+            torch.where(fails, t, state.failed_at),
+            torch.where(fails, (~finite).to(torch.int64).argmax(), state.failed_what),
+            torch.where(alive & finite, watched, state.last_finite),
+        )
+
+    return step
+
+
+def square_sum(tree) -> Tensor | float:
+    """Sum of squares of all leaves."""
+    return sum((leaf.square().sum() for leaf in tree_leaves(tree)), 0.0)
+
+
+class Replicas:
+    """The grid of seeds x learning rates, trained side by side by one vmapped step.
+
+    ``advance`` runs steps; ``state`` is stacked over replicas; replica i uses the noise and the data order of the same
+    run made alone. compiled: wrap the step with ``torch.compile`` (``backend`` for tests).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seeds: list[int],
+        lrs: list[float],
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
+        backend: str = "inductor",
+    ):
+        self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
+        self.labels = [(seed, lr) for seed in seeds for lr in lrs]
+        self.seed_index = torch.tensor([self.seeds.index(s) for s, _ in self.labels], device=self.device)
+        per_step = sum(torch.Size(s).numel() for s in task.noise_shapes().values())
+        self.chunk_steps = max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(per_step, 1)))
+        step = make_step(task)
+        if len(self.labels) == 1:
+            # A batch dimension of one would turn every matrix product into a batched one.
+            single = step
+
+            def step(state, batch, noise):
+                squeeze = tree_map(lambda x: x[0], (state, batch, noise))
+                return tree_map(lambda x: x.unsqueeze(0), single(*squeeze))
+
+        else:
+            step = vmap(step)
+        self.step = torch.compile(step, backend=backend) if compiled else step
+        self.state = self._initial_state()
+        self._chunk: tuple[str, int] | None = None
+
+    def _initial_state(self) -> State:
+        task, dtype = self.task, self.task.dtype
+        names = metric_names(task)
+        inits = {seed: task.init(stream(seed, "init")) for seed in self.seeds}
+
+        def one(seed: int, lr: float) -> State:
+            model = inits[seed]
+            number = torch.zeros((), dtype=dtype, device=self.device)
+            whole = torch.zeros((), dtype=torch.int64, device=self.device)
+            return State(
+                model,
+                adam_init(model.params),
+                adam_init(model.tuning),
+                whole,
+                whole,
+                torch.tensor(lr, dtype=dtype, device=self.device),
+                {k: number for k in names},
+                whole,
+                whole,
+                whole,
+                torch.zeros(len(WATCHED), dtype=dtype, device=self.device),
+            )
+
+        return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
+
+    def _load_chunk(self, purpose: str, index: int) -> None:
+        """Noise and data indices of one chunk, drawn for every seed from its own streams."""
+        if self._chunk == (purpose, index):
+            return
+        task, n = self.task, self.chunk_steps
+        noise = [draw(task.noise_shapes(), n, stream(s, f"{purpose}/noise", index), task.dtype) for s in self.seeds]
+        self.noise = tree_map(lambda *x: torch.stack(x, 1).to(self.device, non_blocking=True), *noise)
+        self.indices = None
+        if task.data is not None:
+            rows = self._warmup_rows if purpose == "warmup" else self._epoch_rows
+            indices = [rows(s, index * n, n) for s in self.seeds]
+            self.indices = torch.stack(indices, 1).to(self.device, non_blocking=True)
+        self._chunk = (purpose, index)
+
+    def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
+        """Rows of steps start..start+count, ``(count, batch)``: a new permutation each epoch, the rest dropped."""
+        size, batch = len(self.task.data), self.task.batch_size
+        per_epoch = size // batch
+        rows = torch.empty((count, batch), dtype=torch.int64)
+        done = 0
+        while done < count:
+            epoch, within = divmod(start + done, per_epoch)
+            take = min(count - done, per_epoch - within)
+            order = torch.randperm(size, generator=stream(seed, "data", epoch))
+            rows[done : done + take] = order[within * batch : (within + take) * batch].view(take, batch)
+            done += take
+        return rows
+
+    def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:
+        """Randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
+        size, batch = len(self.task.data), self.task.batch_size
+        first = torch.randint(size - batch + 1, (count, 1), generator=stream(seed, "warmup/data", start))
+        return first + torch.arange(batch)
+
+    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        index, within = divmod(step, self.chunk_steps)
+        self._load_chunk(purpose, index)
+        noise = {k: v[within][self.seed_index] for k, v in self.noise.items()}
+        batch = {} if self.indices is None else {"x": self.task.data[self.indices[within][self.seed_index]]}
+        return batch, noise
+
+    def warm_up(self, updates: int) -> Iterator[int]:
+        """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
+        for step in range(int(self.state.tuning_t[0]), updates):
+            old, new = self.state, self.step(self.state, *self._inputs("warmup", step))
+            self.state = old._replace(
+                model=old.model._replace(tuning=new.model.tuning),
+                tuning_moments=new.tuning_moments,
+                tuning_t=new.tuning_t,
+                failed_at=torch.where(new.failed_at > 0, torch.ones_like(new.failed_at), old.failed_at),
+                failed_what=new.failed_what,
+                last_finite=new.last_finite,
+            )
+            yield step + 1
+
+    def advance(self, steps: int) -> Iterator[int]:
+        """Take ``steps`` training steps, yielding the number of steps taken so far after each."""
+        first = int(self.state.t[0])
+        for step in range(first, first + steps):
+            self.state = self.step(self.state, *self._inputs("train", step))
+            yield step + 1
+
+    def take_means(self) -> list[dict[str, float]]:
+        """Means of the metrics since the last call, one dictionary a replica; starts new sums."""
+        count = self.state.count.clamp(min=1)
+        means = {k: (v / count).tolist() for k, v in self.state.sums.items()}
+        zeros = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
+        self.state = self.state._replace(sums=zeros[0], count=zeros[1])
+        return [{k: v[i] for k, v in means.items()} for i in range(len(self.labels))]
+
+    def failures(self) -> list[str | None]:
+        """For each replica the reason why it failed, or None."""
+        reasons = []
+        for i in range(len(self.labels)):
+            at, what = int(self.state.failed_at[i]), int(self.state.failed_what[i])
+            last = float(self.state.last_finite[i, what])
+            reasons.append(f"{WATCHED[what]} not finite at step {at}; last finite value {last:.6g}" if at else None)
+        return reasons
+
+
+def metric_names(task: Task) -> list[str]:
+    """Names of the metrics that a step averages, found by tracing the step once on meta-free dummy inputs."""
+    model = task.init(stream(0, "names"))
+    noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
+    device = tree_leaves(model.params)[0].device
+    noise = tree_map(lambda x: x.to(device), noise)
+    batch = {} if task.data is None else {"x": task.data[: task.batch_size]}
+    return ["train/loss", *task.gradients(model, batch, noise).metrics]
