@@ -5,6 +5,7 @@ Everything that knows Hydra is here. torch comes with `relax_exp.run`, which is 
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -65,9 +66,8 @@ def job(cfg: DictConfig) -> int:
             print(f"job {this.job.num}: {shlex.join(overrides)}", flush=True)
             provenance.command = shlex.join(["relax-exp", *overrides])
         resolved = config.resolve(cfg, overrides)
-        from relax_exp.run import execute
-
-        code = execute(resolved)
+        runner = importlib.import_module(f"relax_exp.{config.TASKS[resolved['task']['name']].runner}")
+        code = runner.execute(resolved)
     except Exception as error:
         code = _report(error)
     _codes.append(code)

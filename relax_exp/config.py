@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -76,7 +76,25 @@ class VAEOptions(TypedDict):
     variance_draws: Draws
 
 
-TASKS: dict[str, type] = {"toy": ToyOptions, "vae": VAEOptions}
+class VerifyOptions(TypedDict):
+    """Keys of task=verify."""
+
+    draws: Draws
+
+
+class TaskEntry(NamedTuple):
+    """The keys of a task, the family of its random variables (None: any), and the module that executes it."""
+
+    options: type
+    family: str | None
+    runner: str = "run"
+
+
+TASKS = {
+    "toy": TaskEntry(ToyOptions, "bernoulli"),
+    "vae": TaskEntry(VAEOptions, "bernoulli"),
+    "verify": TaskEntry(VerifyOptions, None, "verification"),
+}
 
 
 class EstimatorOptions(TypedDict, total=False):
@@ -87,6 +105,7 @@ class EstimatorOptions(TypedDict, total=False):
     noise: Literal["tied", "independent"]
     activation: Literal["relu", "tanh"]
     objective: Literal["mse", "variance"]
+    mean: Literal["geometric", "arithmetic"]
     samples: Count
     depth: Count
     width: Count
@@ -94,6 +113,13 @@ class EstimatorOptions(TypedDict, total=False):
     eta: float
     decay: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
     normalize: bool
+    threshold: NotNegative
+    schedule: Literal["fixed", "annealed", "learned"]
+    minimum: Positive
+    rate: NotNegative
+    anneal_every: Count
+    draws: Count
+    gap: NotNegative
     lr_scale: NotNegative
     weight_decay: NotNegative
     warmup: Annotated[int, Check(">= 0", lambda value: value >= 0)]
@@ -116,7 +142,7 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
     task, estimator = values.pop("task"), values.pop("estimator")
     defaults = task.pop("estimator_defaults", {})
     name = checked("task.name", task.pop("name", None), Literal[*TASKS])
-    task = {"name": name, **check(task, hints(TASKS[name]), "task.")}
+    task = {"name": name, **check(task, hints(TASKS[name].options), "task.")}
     estimator = _estimator(estimator, defaults)
     config = check(values, hints(RunOptions))
     config["track"] = {name: _estimator(_file(name, defaults), defaults) for name in config["track"]}
@@ -164,6 +190,8 @@ def run_path(config: dict) -> Path:
 
 def _file(name: str, defaults: dict) -> dict:
     """The estimator's YAML file with a task's defaults filled in."""
+    if name == "all":
+        return {"name": "all", "path": None}
     section = OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml")
     cfg = OmegaConf.create({"task": {"estimator_defaults": defaults}, "estimator": section})
     return OmegaConf.to_container(cfg, resolve=True)["estimator"]
@@ -171,17 +199,28 @@ def _file(name: str, defaults: dict) -> dict:
 
 def _estimator(section: dict, defaults: dict) -> dict:
     """The options of an estimator, checked against the catalogue and against its own file. Raises ConfigError."""
+    path = {"path": checked("estimator.path", section.pop("path"), Text | None)} if "path" in section else {}
+    if path and section["name"] == "all":
+        return {"name": "all" if path["path"] is None else Path(path["path"]).stem, **path}
     name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
     catalogue = hints(EstimatorOptions)
     types = {key: catalogue.get(key, type(default)) for key, default in _file(name, defaults).items()}
-    return check(section, types, "estimator.")
+    return {**check(section, types, "estimator."), **path}
 
 
 def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
     """Whether the estimator can do the task. Raises ConfigError."""
-    name = estimator["name"]
+    name, family = estimator["name"], TASKS[task["name"]].family
+    least = 1 if name not in estimators.REGISTRY else estimators.lookup(name).least_samples
+    if estimator.get("samples", least) < least:
+        raise ConfigError(f"estimator.samples={estimator['samples']}: {name} compares samples, so at least {least}")
+    if family is None:
+        return
+    able = estimators.names(family)
+    if name not in able:
+        raise ConfigError(f"{name} is not for {family} variables, which task={task['name']} has: use {one_of(able)}")
     if task.get("black_box") and estimators.needs(name, estimator) != "value":
-        able = [other for other in estimators.names() if estimators.needs(other, defaults) == "value"]
+        able = [other for other in able if estimators.needs(other, defaults) == "value"]
         raise ConfigError(
             f"{name} differentiates f, which task.black_box=true forbids: use {one_of(able)} with their defaults here"
         )

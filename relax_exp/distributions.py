@@ -154,7 +154,7 @@ class Categorical:
 
     @staticmethod
     def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
-        """d z~_i / d log p_i along `conditional_path`, from the value alone: 1 - exp(z_i - z_b), zero for the winner."""
+        """d z~_i / d log p_i along `conditional_path`, from the value alone: 1 - exp(z_i - z_b), 0 for the winner."""
         winner = (b * z).sum(-1, keepdim=True)
         return -torch.expm1(z - winner)
 

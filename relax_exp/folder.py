@@ -23,7 +23,7 @@ from relax_exp import config as configuration
 from relax_exp import provenance
 from relax_exp.schema import show
 
-OWN_FILES = {"config.yaml", "meta.json", "lock"}  # what exists before the run has produced anything
+OWN_FILES = {"config.yaml", "meta.json", "lock", ".config.yaml.tmp", ".meta.json.tmp"}  # there before any result
 
 
 class RunError(Exception):
@@ -52,8 +52,8 @@ class RunFolder:
         RunError if the folder holds another configuration or other things, or if a run cannot be written there.
         """
         path = Path(path)
-        if not path.exists():
-            parent = next(parent for parent in path.absolute().parents if parent.exists())
+        if not os.path.exists(path):  # unlike Path.exists, also where looking is forbidden
+            parent = next(parent for parent in path.absolute().parents if os.path.exists(parent))
             _check_writable(parent, path)
             return False
         _check_writable(path, path)
@@ -69,7 +69,7 @@ class RunFolder:
         return meta.get("status") in ("done", "failed")
 
     def __enter__(self) -> RunFolder:
-        self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._created = [folder for folder in (self.path, *self.path.parents) if not os.path.exists(folder)]
         try:
             self._lock = _lock(self.path)
             RunFolder.finished(self.path, self.config)  # what was seen before the lock may have changed
@@ -121,11 +121,14 @@ class RunFolder:
                 folder.rmdir()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, also if the process is killed."""
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file whole or not at all, also if the process is killed or the power fails."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -167,7 +170,7 @@ def _check_writable(folder: Path, path: Path) -> None:
     """RunError unless ``folder``, which exists, is a folder in which ``path`` can be written."""
     if not folder.is_dir():
         raise RunError(f"cannot write {path}: {folder} is a file; choose another out=")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise RunError(f"cannot write {path}: no permission to write in {folder.absolute()}; choose another out=")
 
 
@@ -180,7 +183,8 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read ({error}): delete {path.parent} to start over") from error
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path} cannot be read ({reason}): delete {path.parent} to start over") from error
     return content
 
 

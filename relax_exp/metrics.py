@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-Row = dict[str, float | int | None]
+from relax_exp.folder import RunError
+
+Row = dict[str, float | int | str | None]
 
 
 def label(seed: int, lr: float) -> str:
     """Name of a replica in folders and figures."""
-    return f"seed-{seed}_lr-{lr:g}"
+    return f"seed-{seed}_lr-{lr}"
 
 
 def clean(row: Row) -> Row:
@@ -27,13 +31,15 @@ class MetricsFile:
     """``metrics.jsonl``: one line for each replica and evaluation, appended whole and synced.
 
     ``size`` bytes are known to belong to the checkpoint; whatever a killed process wrote after that is cut off.
+    RunError if there are less.
     """
 
     def __init__(self, path: Path, size: int = 0):
-        self.path = path
+        self.path, self.size = path, size
         with open(path, "ab") as file:
+            if file.tell() < size:
+                raise RunError(f"{path} has lost lines that the checkpoint beside it knows: delete {path.parent}")
             file.truncate(size)
-        self.size = size
 
     def append(self, rows: list[Row]) -> None:
         """Write rows in one go."""
@@ -50,20 +56,30 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """One TensorBoard run for each replica, below ``folder``; what was written after ``step`` is purged on resume."""
+    """One TensorBoard run for each replica, below ``folder``, made anew from the rows of `MetricsFile`.
 
-    def __init__(self, folder: Path, labels: list[tuple[int, float]], step: int):
+    So it holds every number once, whenever an earlier process was stopped.
+    """
+
+    def __init__(self, folder: Path, labels: list[tuple[int, float]], rows: list[Row]):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writers = [SummaryWriter(folder / label(*it), purge_step=step + 1 if step else None) for it in labels]
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writers = {it: SummaryWriter(folder / label(*it)) for it in labels}
+        self.begun = time.time() - max((row["time/elapsed"] for row in rows), default=0.0)
+        self.add(rows)
 
-    def scalars(self, replica: int, row: Row) -> None:
-        """One row of `MetricsFile`."""
-        for key, value in row.items():
-            if key not in ("step", "seed", "lr") and value is not None:
-                self.writers[replica].add_scalar(key, value, row["step"])
+    def add(self, rows: list[Row]) -> None:
+        """Scalars of rows, at the times at which they would have come had the run not been interrupted."""
+        for row in rows:
+            writer, seconds = self.writers[row["seed"], row["lr"]], self.begun + row["time/elapsed"]
+            for key, value in row.items():
+                if key not in ("step", "seed", "lr") and isinstance(value, int | float):
+                    writer.add_scalar(key, value, row["step"], walltime=seconds)
+        for writer in self.writers.values():
+            writer.flush()
 
-    def images(self, replica: int, images: dict, step: int) -> None:
+    def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
         """Grids of pictures ``(N, 1, H, W)``, eight in a row."""
         for name, batch in images.items():
             n, _, height, width = batch.shape
@@ -71,22 +87,16 @@ class TensorBoard:
             grid = batch.reshape(n // columns, columns, height, width).transpose(1, 2)
             self.writers[replica].add_image(name, grid.reshape(1, n // columns * height, columns * width), step)
 
-    def finish(self, replica: int, hparams: dict, final: Row, table: str, step: int) -> None:
+    def finish(self, replica: tuple[int, float], hparams: dict, final: Row, table: str, step: int) -> None:
         """The hparams page and the final table, once at the end."""
         writer = self.writers[replica]
         writer.add_text("table", table, step)
-        numbers = {f"final/{k}": v for k, v in final.items() if v is not None and k not in ("step", "seed", "lr")}
-        if numbers:
-            writer.add_hparams(hparams, numbers, run_name=".")
-
-    def flush(self) -> None:
-        """Hand everything to the disk."""
-        for writer in self.writers:
-            writer.flush()
+        numbers = {f"final/{k}": v for k, v in final.items() if isinstance(v, float)}
+        writer.add_hparams(hparams, numbers, run_name=".")
 
     def close(self) -> None:
         """Close all files."""
-        for writer in self.writers:
+        for writer in self.writers.values():
             writer.close()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -10,7 +13,8 @@ BETAS = (0.9, 0.999)
 
 def adam_init(params) -> dict:
     """Zero moments for a pytree of parameters."""
-    return {"m": tree_map(lambda p: p.new_zeros(p.shape), params), "v": tree_map(lambda p: p.new_zeros(p.shape), params)}
+    zeros = tree_map(torch.zeros_like, params)
+    return {"m": zeros, "v": zeros}
 
 
 def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS, eps: float = 1e-8):
@@ -21,7 +25,9 @@ def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float
     from adding it after the correction.
     """
     beta1, beta2 = betas
-    size = lr * (1 - beta2**t).sqrt() / (1 - beta1**t)
+    # 1 - beta^t without cancellation: in single precision 1 - .99999 is wrong in the third digit.
+    correction1, correction2 = (-torch.expm1(t.to(lr.dtype) * math.log(beta)) for beta in betas)
+    size = lr * correction2.sqrt() / correction1
     m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
     v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
     new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_map
 
 from relax_exp import checkpoint
 from relax_exp.config import run_path
-from relax_exp.folder import RunError, RunFolder
+from relax_exp.folder import RunError, RunFolder, write_atomically
 from relax_exp.metrics import Console, MetricsFile, Row, TensorBoard, clean, label
 from relax_exp.report.table import run_table
 from relax_exp.tasks import HEADLINES, build_task
@@ -26,7 +27,7 @@ def execute(config: dict) -> int:
     """Run ``config`` (from `relax_exp.config.resolve`) to its end; returns 1 if a replica failed, else 0.
 
     Continues what was interrupted and does nothing where the run is finished. RunError and DataError for what a user
-    can mend; KeyboardInterrupt after a checkpoint was saved.
+    can mend; KeyboardInterrupt or SystemExit(143) after SIGINT or SIGTERM, with everything saved.
     """
     path = run_path(config)
     if RunFolder.finished(path, config):
@@ -38,6 +39,8 @@ def execute(config: dict) -> int:
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
     task = build_task(config, device)
+    if task.data is not None and config["batch_size"] > len(task.data):
+        raise RunError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
     with RunFolder(path, config) as folder, torch.no_grad():
         return Run(config, task, folder, device).finish()
 
@@ -53,7 +56,14 @@ def choose_device(name: str) -> torch.device:
 def should_compile(config: dict, task) -> bool:
     """``compile=auto`` goes by the configured number of steps alone, so that resuming cannot change it."""
     choice = config["compile"]
-    return config["steps"] >= task.compile_after if choice == "auto" else choice == "true"
+    return config["steps"] >= task.compile_after if choice == "auto" else choice
+
+
+def find_compiler(device: torch.device) -> str | None:
+    """The compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
+    cpp = "clang++" if sys.platform == "darwin" else "g++"
+    names = [os.environ.get("CXX", cpp)] if device.type == "cpu" else [os.environ.get("CC", "cc"), "gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def say(text: str) -> None:
@@ -62,74 +72,87 @@ def say(text: str) -> None:
 
 
 class Run:
-    """A claimed run folder with everything that writes to it. ``finish`` trains to the end from wherever it stands."""
+    """A claimed run folder with everything that writes to it. ``finish`` trains to the end from wherever it stands.
+
+    ``evaluated``: the step of the last evaluation; ``failed``: reasons by replica, as reported up to then.
+    """
 
     def __init__(self, config: dict, task, folder: RunFolder, device: torch.device):
         self.config, self.task, self.folder = config, task, folder
         self.steps, self.eval_every = config["steps"], config["eval_every"]
-        compiled = should_compile(config, task)
-        if compiled and device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-            say("no C++ compiler found: running without torch.compile (slower)")
-            compiled = False
-        self.compiled = compiled
-        self.replicas = Replicas(task, config["seeds"], config["lrs"], device, compiled)
+        self.compiled = should_compile(config, task)
+        if self.compiled and not find_compiler(device):
+            say("no compiler found that torch.compile could use: running without it (slower)")
+            self.compiled = False
+        self.replicas = Replicas(task, config["seeds"], config["lrs"], device, self.compiled)
         self.labels = self.replicas.labels
         self.checkpoint_path = folder.path / "checkpoint.pt"
-        self.evaluated, self.elapsed, size = 0, 0.0, 0
+        self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
         if self.checkpoint_path.exists():
             self.replicas.state, extra = checkpoint.load(self.checkpoint_path, self.replicas.state)
-            self.evaluated, self.elapsed, size = extra["evaluated"], extra["elapsed"], extra["metrics_size"]
+            self.evaluated, self.failed = extra["evaluated"], extra["failed"]
+            self.elapsed, size = extra["elapsed"], extra["metrics_size"]
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
-        self.failed: dict[int, str] = {
-            i: it["reason"] for i, it in enumerate(folder.meta.get("replicas", [])) if self.evaluated and it["reason"]
-        }
-        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.step)
-        self.stop_signal = 0
+        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows())
+        self._ticked, self._stop_signal = False, 0
 
     @property
     def step(self) -> int:
         """Steps taken so far."""
         return int(self.replicas.state.t[0])
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to train and evaluate."""
+        return self.evaluated == self.steps or len(self.failed) == len(self.labels)
+
     def finish(self) -> int:
         """Train, evaluate, checkpoint; then tables and TensorBoard's closing pages. 1 if a replica failed."""
         path = self.folder.path
-        if self.step or self.evaluated:
+        if self.checkpoint_path.exists():
             say(f"continuing {path} at step {self.step}")
         else:
-            say(f"{len(self.labels)} replica{'s' * (len(self.labels) > 1)} on {self.replicas.device} -> {path}")
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+            many = f"{len(self.labels)} replica{'s' * (len(self.labels) > 1)}"
+            say(f"{many} on {self.replicas.device}{', compiled' * self.compiled} -> {path}")
+        now = time.monotonic()
+        self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
         self.console = Console(self.steps, self.step, HEADLINES[self.task.name])
-        self._started = time.monotonic() - self.elapsed
-        self._saved = time.monotonic()
-        self._last = (self.step, time.monotonic())
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._warm_up()
-            while self.step < self.steps and len(self.failed) < len(self.labels):
+            while not self.over:
                 self._advance()
                 self._evaluate()
-        except KeyboardInterrupt:
-            self._save()
-            self.tensorboard.close()
-            self.folder.update_meta(status="interrupted")
-            say(f"\nstopped at step {self.step}; the same command goes on from there")
-            raise
+            self.console.close()
+            self._close()
         finally:
             self.console.close()
+            self.tensorboard.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self._close()
         return int(bool(self.failed))
 
     def _on_signal(self, number: int, frame) -> None:
-        if self.stop_signal:  # a second one does not wait for the step
-            raise KeyboardInterrupt
-        self.stop_signal = number
+        """Stop after the step (or evaluation) that is being done; at once where that is asked for again."""
+        if self._stop_signal:
+            os.write(2, b"\nstopped at once; the same command goes on from the last checkpoint\n")
+            self._stop()
+        self._stop_signal = number
+        os.write(2, b"\nstopping as soon as everything can be saved (again: at once)\n")
+
+    def _stop(self) -> None:
+        raise KeyboardInterrupt if self._stop_signal == signal.SIGINT else SystemExit(128 + self._stop_signal)
 
     def _tick(self) -> None:
         """After each step: stop where asked to, save once a minute."""
-        if self.stop_signal:
-            raise KeyboardInterrupt
+        if not self._ticked and self.compiled:
+            self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
+            self._last = (self.step, time.monotonic())
+        self._ticked = True
+        if self._stop_signal:
+            self._save()
+            self.console.say(f"stopped at step {self.step}; the same command goes on from there")
+            self._stop()
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             self._save()
 
@@ -138,86 +161,89 @@ class Run:
             self.checkpoint_path,
             self.replicas.state,
             evaluated=self.evaluated,
+            failed=self.failed,
             metrics_size=self.file.size,
             elapsed=time.monotonic() - self._started,
         )
         self._saved = time.monotonic()
 
     def _warm_up(self) -> None:
+        """Updates of the estimators alone, before the first step."""
         if self.step == 0 and self.task.warmup:
             for _ in self.replicas.warm_up(self.task.warmup):
                 self._tick()
+            self._last = (0, time.monotonic())
 
     def _advance(self) -> None:
-        """To the next evaluation."""
-        target = min(self.steps, (self.step // self.eval_every + 1) * self.eval_every)
-        begun, first = time.monotonic(), self.step == 0
+        """To the next evaluation, which may be due already where a run was stopped right before it."""
+        target = min(self.steps, (self.evaluated // self.eval_every + 1) * self.eval_every)
         for step in self.replicas.advance(target - self.step):
             self.console.update(step)
-            if first and self.compiled:
-                self.console.say(f"compiled in {time.monotonic() - begun:.0f} s")
-            first = False
             self._tick()
 
     def _evaluate(self) -> None:
-        """Metrics of all living replicas at this step: written, then the checkpoint that includes them."""
+        """Metrics of all living replicas at this step: written, then the checkpoint that includes them.
+
+        Nothing changes before the numbers are there, so that stopping at any moment neither loses nor repeats one.
+        """
         step, now = self.step, time.monotonic()
-        before = self.replicas.state
         speed = (step - self._last[0]) / max(now - self._last[1], 1e-9)
         timing = {"time/elapsed": now - self._started, "time/steps_per_second": speed}
-        means = self.replicas.take_means()
-        try:
-            seeds = [seed for seed, _ in self.labels]
-            values = self.task.evaluate(self.replicas.state.model, seeds, step, step == self.steps)
-        except KeyboardInterrupt:
-            self.replicas.state = before
-            raise
+        means, failures = self.replicas.means(), self.replicas.failures()
+        alive = [i for i in range(len(self.labels)) if i not in failures]
+        values = dict(zip(alive, self._values(alive, step), strict=True)) if alive else {}
         rows: list[Row] = []
-        for i, reason in enumerate(self.replicas.failures()):
+        for i, (seed, lr) in enumerate(self.labels):
             if i in self.failed:
                 continue
-            seed, lr = self.labels[i]
-            row = clean({"step": step, "seed": seed, "lr": lr, **means[i], **values[i], **timing})
-            rows.append(row)
-            self.tensorboard.scalars(i, row)
-            if reason:
-                self.failed[i] = reason
-                self.console.say(f"{label(seed, lr)} failed: {reason}")
+            row = {"step": step, "seed": seed, "lr": lr, **means[i], **values.get(i, {})}
+            if i in failures:
+                row["failed"] = failures[i]
+                self.console.say(f"{label(seed, lr)} failed: {failures[i]}")
+            rows.append(clean({**row, **timing}))
         self.file.append(rows)
-        self.evaluated = step
+        self.replicas.clear_means()
+        self.evaluated, self.failed = step, failures
         self._save()
-        self.tensorboard.flush()
+        self.tensorboard.add(rows)
         self.console.rows(rows)
-        self._write_status("running")
+        self._write_status()
         self._last = (step, time.monotonic())
 
-    def _write_status(self, status: str, **more) -> None:
-        replicas = [
-            {
-                "seed": seed,
-                "lr": lr,
-                "status": "failed" if i in self.failed else ("running" if status == "running" else "done"),
-                "reason": self.failed.get(i),
-            }
-            for i, (seed, lr) in enumerate(self.labels)
-        ]
-        self.folder.update_meta(status=status, replicas=replicas, step=self.step, compiled=self.compiled, **more)
+    def _models(self, indices: list[int]):
+        """The models of some replicas, stacked."""
+        return tree_map(lambda leaf: leaf[indices], self.replicas.state.model)
+
+    def _values(self, alive: list[int], step: int) -> list[dict[str, float]]:
+        seeds = [self.labels[i][0] for i in alive]
+        return self.task.evaluate(self._models(alive), seeds, step, step == self.steps)
+
+    def _write_status(self) -> None:
+        """Every replica in meta.json. The run itself counts as running until all is written."""
+        replicas = []
+        for i, (seed, lr) in enumerate(self.labels):
+            status = "failed" if i in self.failed else "done" if self.over else "running"
+            replicas.append({"seed": seed, "lr": lr, "status": status, "reason": self.failed.get(i)})
+        self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled)
 
     def _close(self) -> None:
-        models, path = self.replicas.state.model, self.folder.path
-        names = [label(*it) for it in self.labels]
-        for name, content in self.task.finish(models, names).items():
-            (path / name).write_text(json.dumps(content))
-        self._write_status("failed" if self.failed else "done", end=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        """Files and pages of the end; the run counts as finished once they are all there."""
+        path, rows = self.folder.path, self.file.rows()
+        alive = [i for i in range(len(self.labels)) if i not in self.failed]
+        if alive:
+            models, names = self._models(alive), [label(*self.labels[i]) for i in alive]
+            for name, content in self.task.finish(models, names).items():
+                write_atomically(path / name, json.dumps(content))
+            for k, i in enumerate(alive):
+                self.tensorboard.images(self.labels[i], self.task.images(models, k, self.labels[i][0]), self.step)
+        self._write_status()
         table = run_table(path)
-        (path / "table.md").write_text(table + "\n")
-        rows = self.file.rows()
-        for i, (seed, lr) in enumerate(self.labels):
-            if i not in self.failed:
-                self.tensorboard.images(i, self.task.images(models, i, seed), self.step)
-            final = [row for row in rows if (row["seed"], row["lr"]) == (seed, lr)][-1]
-            self.tensorboard.finish(i, self._hparams(seed, lr), final, table, self.step)
+        write_atomically(path / "table.md", table + "\n")
+        for replica in self.labels:
+            final = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
+            self.tensorboard.finish(replica, self._hparams(*replica), final, table, self.step)
         self.tensorboard.close()
+        self.folder.update_meta(status="failed" if self.failed else "done")
         print(table)
         say(f"metrics, table and TensorBoard files are in {path}")
 
@@ -225,8 +251,3 @@ class Run:
         sections = {f"{s}.{k}": v for s in ("task", "estimator") for k, v in self.config[s].items()}
         flat = {"seed": seed, "lr": lr, "steps": self.steps, "batch_size": self.config["batch_size"], **sections}
         return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in flat.items()}
-
-
-def read_table(path: Path) -> str:
-    """The table of a finished run."""
-    return (path / "table.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from relax_exp.optim import adam, adam_init
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
-WATCHED = ("loss", "gradient", "tuning loss")  # what is checked for NaN and infinity at every step
+WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
 CHUNK_NUMBERS = 2**20  # noise is drawn ahead for as many steps as fit, at most CHUNK_STEPS
 CHUNK_STEPS = 100
 
@@ -23,8 +24,8 @@ class State(NamedTuple):
     """Everything that moves, for one replica or stacked over replicas.
 
     model; moments of both Adams; ``t``: steps taken; ``sums``: running sums of the metrics since the last evaluation
-    and their ``count``; ``lr``; ``failed_at``: the step at which a watched quantity was first not finite (0: none),
-    ``failed_what``: its index in `WATCHED`, ``last_finite``: the last finite value of each.
+    and their ``count``; ``lr``; ``failed_at``: the step at which a watched quantity was first not finite (0: none;
+    negative: a warm-up update), ``failed_what``: its index in `WATCHED`, ``last_finite``: the last value of each.
     """
 
     model: Model
@@ -49,10 +50,10 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
         t, tuning_t = state.t + 1, state.tuning_t + 1
         params, moments = adam(model.params, grads.params, state.moments, t, state.lr, task.betas)
         tuning_lr = state.lr * task.lr_scale
-        tuning, tuning_moments = adam(
-            model.tuning, grads.tuning, state.tuning_moments, tuning_t, tuning_lr, task.betas
-        )
-        watched = torch.stack([grads.loss, square_sum(grads.params), grads.tuning_loss + square_sum(grads.tuning)])
+        tuning, tuning_moments = adam(model.tuning, grads.tuning, state.tuning_moments, tuning_t, tuning_lr, task.betas)
+        zero = torch.zeros_like(grads.loss)
+        norms = norm(grads.params, zero), norm(grads.tuning, zero)
+        watched = torch.stack([grads.loss, norms[0], grads.tuning_loss, norms[1]])
         finite = watched.isfinite()
         alive = state.failed_at == 0
         fails = alive & ~finite.all()
@@ -74,9 +75,9 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
     return step
 
 
-def square_sum(tree) -> Tensor | float:
-    """Sum of squares of all leaves."""
-    return sum((leaf.square().sum() for leaf in tree_leaves(tree)), 0.0)
+def norm(tree, zero: Tensor) -> Tensor:
+    """Euclidean norm of all leaves together."""
+    return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
 
 
 class Replicas:
@@ -97,7 +98,6 @@ class Replicas:
     ):
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = [(seed, lr) for seed in seeds for lr in lrs]
-        self.seed_index = torch.tensor([self.seeds.index(s) for s, _ in self.labels], device=self.device)
         per_step = sum(torch.Size(s).numel() for s in task.noise_shapes().values())
         self.chunk_steps = max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(per_step, 1)))
         step = make_step(task)
@@ -111,7 +111,12 @@ class Replicas:
 
         else:
             step = vmap(step)
-        self.step = torch.compile(step, backend=backend) if compiled else step
+        if compiled:
+            # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would
+            # make the sizes that differ dynamic, which changes last bits.
+            torch.compiler.reset()
+            step = torch.compile(step, backend=backend, dynamic=False)
+        self.step = step
         self.state = self._initial_state()
         self._chunk: tuple[str, int] | None = None
 
@@ -122,7 +127,6 @@ class Replicas:
 
         def one(seed: int, lr: float) -> State:
             model = inits[seed]
-            number = torch.zeros((), dtype=dtype, device=self.device)
             whole = torch.zeros((), dtype=torch.int64, device=self.device)
             return State(
                 model,
@@ -131,27 +135,27 @@ class Replicas:
                 whole,
                 whole,
                 torch.tensor(lr, dtype=dtype, device=self.device),
-                {k: number for k in names},
+                {k: whole.double() for k in names},
                 whole,
                 whole,
                 whole,
-                torch.zeros(len(WATCHED), dtype=dtype, device=self.device),
+                torch.full((len(WATCHED),), torch.nan, dtype=dtype, device=self.device),
             )
 
         return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
 
     def _load_chunk(self, purpose: str, index: int) -> None:
-        """Noise and data indices of one chunk, drawn for every seed from its own streams."""
-        if self._chunk == (purpose, index):
-            return
+        """Noise and data indices of one chunk, ``(steps, replicas, ...)``; every seed draws from its own streams."""
         task, n = self.task, self.chunk_steps
-        noise = [draw(task.noise_shapes(), n, stream(s, f"{purpose}/noise", index), task.dtype) for s in self.seeds]
-        self.noise = tree_map(lambda *x: torch.stack(x, 1).to(self.device, non_blocking=True), *noise)
-        self.indices = None
-        if task.data is not None:
-            rows = self._warmup_rows if purpose == "warmup" else self._epoch_rows
-            indices = [rows(s, index * n, n) for s in self.seeds]
-            self.indices = torch.stack(indices, 1).to(self.device, non_blocking=True)
+        rows = self._warmup_rows if purpose == "warmup" else self._epoch_rows
+
+        def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            noise = draw(task.noise_shapes(), n, stream(seed, f"{purpose}/noise", index), task.dtype)
+            indices = {} if task.data is None else {"x": rows(seed, index * n, n)}
+            return tree_map(lambda x: x.to(self.device), (noise, indices))
+
+        drawn = {seed: one(seed) for seed in self.seeds}
+        self.noise, self.indices = tree_map(lambda *x: torch.stack(x, 1), *(drawn[seed] for seed, _ in self.labels))
         self._chunk = (purpose, index)
 
     def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
@@ -176,10 +180,10 @@ class Replicas:
 
     def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         index, within = divmod(step, self.chunk_steps)
-        self._load_chunk(purpose, index)
-        noise = {k: v[within][self.seed_index] for k, v in self.noise.items()}
-        batch = {} if self.indices is None else {"x": self.task.data[self.indices[within][self.seed_index]]}
-        return batch, noise
+        if self._chunk != (purpose, index):
+            self._load_chunk(purpose, index)
+        batch = {k: self.task.data[v[within]] for k, v in self.indices.items()}
+        return batch, {k: v[within] for k, v in self.noise.items()}
 
     def warm_up(self, updates: int) -> Iterator[int]:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
@@ -189,7 +193,7 @@ class Replicas:
                 model=old.model._replace(tuning=new.model.tuning),
                 tuning_moments=new.tuning_moments,
                 tuning_t=new.tuning_t,
-                failed_at=torch.where(new.failed_at > 0, torch.ones_like(new.failed_at), old.failed_at),
+                failed_at=torch.where(new.failed_at == old.failed_at, old.failed_at, -new.tuning_t),
                 failed_what=new.failed_what,
                 last_finite=new.last_finite,
             )
@@ -202,26 +206,32 @@ class Replicas:
             self.state = self.step(self.state, *self._inputs("train", step))
             yield step + 1
 
-    def take_means(self) -> list[dict[str, float]]:
-        """Means of the metrics since the last call, one dictionary a replica; starts new sums."""
+    def means(self) -> list[dict[str, float]]:
+        """Means of the metrics since `clear_means`, one dictionary a replica."""
         count = self.state.count.clamp(min=1)
         means = {k: (v / count).tolist() for k, v in self.state.sums.items()}
-        zeros = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
-        self.state = self.state._replace(sums=zeros[0], count=zeros[1])
         return [{k: v[i] for k, v in means.items()} for i in range(len(self.labels))]
 
-    def failures(self) -> list[str | None]:
-        """For each replica the reason why it failed, or None."""
-        reasons = []
-        for i in range(len(self.labels)):
-            at, what = int(self.state.failed_at[i]), int(self.state.failed_what[i])
-            last = float(self.state.last_finite[i, what])
-            reasons.append(f"{WATCHED[what]} not finite at step {at}; last finite value {last:.6g}" if at else None)
+    def clear_means(self) -> None:
+        """Start new sums."""
+        sums, count = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
+        self.state = self.state._replace(sums=sums, count=count)
+
+    def failures(self) -> dict[int, str]:
+        """Why replicas failed, by their index."""
+        reasons = {}
+        for i, at in enumerate(self.state.failed_at.tolist()):
+            if at:
+                what = int(self.state.failed_what[i])
+                last = float(self.state.last_finite[i, what])
+                when = f"step {at}" if at > 0 else f"warm-up update {-at}"
+                before = "it never was" if math.isnan(last) else f"last finite value {last:.6g}"
+                reasons[i] = f"{WATCHED[what]} not finite at {when}; {before}"
         return reasons
 
 
 def metric_names(task: Task) -> list[str]:
-    """Names of the metrics that a step averages, found by tracing the step once on meta-free dummy inputs."""
+    """Names of the metrics that a step averages, found by computing gradients once."""
     model = task.init(stream(0, "names"))
     noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
     device = tree_leaves(model.params)[0].device

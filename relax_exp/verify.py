@@ -36,7 +36,8 @@ ROUNDING = 1e-9  # difference of a noiseless coordinate that counts as none
 class Problem(NamedTuple):
     """An expectation small enough to enumerate: ``(N, ...)`` logits and a loss, plain or an `Objective`.
 
-    ``smooth``: f accepts soft samples. ``direct``: it also depends on the logits directly.
+    ``smooth``: f accepts soft samples. ``direct``: it also depends on the logits directly. ``rare``: has states so rare
+    that two rows' are never seen together, so that a correlation between rows cannot be judged.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Problem(NamedTuple):
     f: Callable[[Tensor], Tensor] | Objective
     smooth: bool = True
     direct: bool = False
+    rare: bool = False
 
 
 class Verdict(NamedTuple):
@@ -110,26 +112,33 @@ def direct_loss(f: Callable[[Tensor], Tensor], dims: int) -> Objective:
 
 
 def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
-    """The standard problems: Bernoulli and categorical, black box and smooth, direct dependence, extreme logits."""
+    """Black box and smooth losses, direct dependence on the logits, extreme logits; all three families."""
     made = []
-    for family, shapes in (("bernoulli", ((4,), (3,), (1,))), ("categorical", ((2, 3), (1, 5), (3, 2)))):
-        for shape in shapes:
+    cases = {
+        "bernoulli": {(4,): "table", (3,): "smooth direct extreme", (1,): "smooth"},
+        "categorical": {(2, 3): "table smooth direct extreme", (1, 5): "table smooth"},
+    }
+    for family, shapes in cases.items():
+        for shape, kinds in shapes.items():
             tag = f"{family} {'x'.join(map(str, shape))}"
             generator = stream(seed, f"problem {tag}")
-            logits = 6 * torch.rand((rows, *shape), generator=generator, dtype=torch.float64) - 3
+            wide = 6 * torch.rand((rows, *shape), generator=generator, dtype=torch.float64) - 3
+            # Log-odds of 8; rarer states than those would not be seen in 100,000 draws.
+            size = 8.0 if family == "bernoulli" else 4.0
+            extreme = size * (2 * torch.rand(wide.shape, generator=generator).round().double() - 1)
+            extreme[..., 0] = 0.5 if family == "bernoulli" else 3.5  # something must still be random
             smooth = smooth_loss(shape, rows, generator)
-            table = table_loss(family, shape, rows, generator)
-            made.append(Problem(f"{tag} table", family, shape, logits, table, smooth=False))
-            made.append(Problem(f"{tag} smooth", family, shape, logits, smooth))
-            if shape in ((3,), (2, 3)):
-                both = direct_loss(smooth, len(shape))
-                made.append(Problem(f"{tag} direct", family, shape, logits, both, direct=True))
-                # Log-odds of 8; rarer states than those would not be seen in 100,000 draws.
-                size = 8.0 if family == "bernoulli" else 4.0
-                extreme = size * (2 * torch.rand(logits.shape, generator=generator).round().double() - 1)
-                extreme[..., 0] = 0.5 if family == "bernoulli" else 3.5  # something must still be random
-                made.append(Problem(f"{tag} extreme", family, shape, extreme, smooth))
-    return made
+            of_kind = {
+                "table": (wide, table_loss(family, shape, rows, generator)),
+                "smooth": (wide, smooth),
+                "direct": (wide, direct_loss(smooth, len(shape))),
+                "extreme": (extreme, smooth),
+            }
+            for kind in kinds.split():
+                logits, f = of_kind[kind]
+                flags = {"smooth": kind != "table", "direct": kind == "direct", "rare": kind == "extreme"}
+                made.append(Problem(f"{tag} {kind}", family, shape, logits, f, **flags))
+    return [*made, gaussian_problem(rows, seed)]
 
 
 def gaussian_problem(rows: int = 3, seed: int = 0) -> Problem:
@@ -247,7 +256,7 @@ def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> 
 
     shapes = estimator.noise_shapes(rows)
     chunk = chunk_size(draws, shapes, estimator.evaluations)
-    return compare(one, shapes, exact, draws, generator, chunk, rows)
+    return compare(one, shapes, exact, draws, generator, chunk, 1 if problem.rare else rows)
 
 
 HIERARCHIES = {

@@ -60,9 +60,9 @@ def test_path_derivatives_against_finite_differences(family):
     direction = torch.randn(logits.shape, generator=stream(0, "direction"), dtype=torch.float64)
     weights = torch.randn(logits.shape, generator=stream(0, "weights"), dtype=torch.float64)
     step = 1e-6
-    for path, noise in ((family.path, (u,)), (lambda l, v: family.conditional_path(l, b, v), (v,))):
+    for path, noise in ((family.path, (u,)), (lambda x, v: family.conditional_path(x, b, v), (v,))):
         numeric = (path(logits + step * direction, *noise) - path(logits - step * direction, *noise)) / (2 * step)
-        gradient = grad(lambda l, path=path, noise=noise: (weights * path(l, *noise)).sum())(logits)
+        gradient = grad(lambda x, path=path, noise=noise: (weights * path(x, *noise)).sum())(logits)
         torch.testing.assert_close((gradient * direction).sum(), (weights * numeric).sum(), rtol=1e-6, atol=1e-7)
 
 
@@ -74,7 +74,7 @@ def test_conditional_slope_is_the_derivative_of_the_conditional_path(family):
     z = family.conditional_path(logits, b, v)
     weights = torch.randn(logits.shape, generator=stream(0, "weights"), dtype=torch.float64)
     through = family.to_logits(weights * family.conditional_slope(logits, b, z), logits)
-    gradient = grad(lambda l: (weights * family.conditional_path(l, b, v)).sum())(logits)
+    gradient = grad(lambda x: (weights * family.conditional_path(x, b, v)).sum())(logits)
     torch.testing.assert_close(through, gradient, rtol=1e-8, atol=1e-10)
 
 
@@ -84,7 +84,7 @@ def test_score_and_log_prob_over_all_states(family):
     states = family.enumerate(SHAPES[family], dtype=torch.float64)
     probability = family.log_prob(logits, states).exp()
     torch.testing.assert_close(probability.sum(), torch.ones((), dtype=torch.float64))
-    score = vmap(lambda b: grad(lambda l: family.log_prob(l, b))(logits))(states)
+    score = vmap(lambda b: grad(lambda x: family.log_prob(x, b))(logits))(states)
     torch.testing.assert_close(score, family.score(logits, states))
     mean = (probability.reshape(-1, *[1] * logits.dim()) * states).sum(0)
     torch.testing.assert_close(mean, family.mean(logits))

@@ -23,7 +23,7 @@ SMALL = {"width": 8, "depth": 2, "activation": "tanh"}
 class Entry(NamedTuple):
     """Where an estimator lives and what it asks for: families offered, and of f ("value", "gradient" or "relaxed").
 
-    ``variants``: sets of options under which it is verified.
+    ``variants``: sets of options under which it is verified. ``least_samples``: what the option ``samples`` may be.
     """
 
     path: str
@@ -31,11 +31,12 @@ class Entry(NamedTuple):
     needs: str
     summary: str
     variants: tuple[dict, ...] = ({},)
+    least_samples: int = 1
 
 
 REGISTRY: dict[str, Entry] = {
     "exact": Entry("exact:Exact", (B, C), "value", "enumeration of all states (small problems)"),
-    "reinforce": Entry("score:Reinforce", (B, C), "value", "score function, samples=M draws", ({}, {"samples": 3})),
+    "reinforce": Entry("score:Reinforce", (B, C, G), "value", "score function, samples=M draws", ({}, {"samples": 3})),
     "baseline": Entry(
         "score:Baseline", (B, C), "value", "score function minus a learned constant", ({}, {"objective": "variance"})
     ),
@@ -43,13 +44,20 @@ REGISTRY: dict[str, Entry] = {
         "score:OptimalBaseline", (B, C), "value", "score function minus the constant of least variance"
     ),
     "nvil": Entry("score:NVIL", (B, C), "value", "score function minus a learned, input-dependent baseline"),
-    "rloo": Entry("multisample:RLOO", (B, C), "value", "K samples, each with the others' mean as baseline (VarGrad)"),
+    "rloo": Entry(
+        "multisample:RLOO",
+        (B, C),
+        "value",
+        "K samples, each with the others' mean as baseline (VarGrad)",
+        least_samples=2,
+    ),
     "vimco": Entry(
         "multisample:VIMCO",
         (B, C),
         "value",
         "K-sample bound, leave-one-out baselines",
         ({"samples": 2}, {"samples": 2, "mean": "arithmetic"}),
+        least_samples=2,
     ),
     "unordered": Entry(
         "unordered:Unordered",
@@ -57,12 +65,28 @@ REGISTRY: dict[str, Entry] = {
         "value",
         "K samples without replacement from the joint of a row",
         ({}, {"samples": 2}),
+        least_samples=2,
     ),
     "muprop": Entry("muprop:MuProp", (B, C), "relaxed", "first-order Taylor control variate at the mean"),
-    "concrete": Entry("pathwise:Concrete", (B, C), "relaxed", "biased: differentiates the relaxed sample"),
+    "concrete": Entry(
+        "pathwise:Concrete",
+        (B, C),
+        "relaxed",
+        "biased: differentiates the relaxed sample, temperature fixed, annealed or learned",
+        ({}, {"schedule": "learned"}),
+    ),
     "straight_through": Entry(
         "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward"
     ),
+    "st_gumbel": Entry(
+        "pathwise:StraightThroughGumbel", (B, C), "gradient", "biased: hard forward, relaxed sample's slope backward"
+    ),
+    "gumbel_rao": Entry(
+        "pathwise:GumbelRao", (B, C), "gradient", "biased: st_gumbel averaged over draws given the hard sample"
+    ),
+    "reinmax": Entry("pathwise:ReinMax", (B, C), "gradient", "biased: second-order straight-through (Heun)"),
+    "gst": Entry("pathwise:GST", (C,), "gradient", "biased: straight-through a softmax moved to agree with the sample"),
+    "reparameterization": Entry("pathwise:Reparameterization", (G,), "gradient", "differentiates f along the sample"),
     "rebar": Entry(
         "control:Rebar", (B, C), "relaxed", "relaxed f as control variate, temperature and scale tuned", TIED
     ),
@@ -73,19 +97,41 @@ REGISTRY: dict[str, Entry] = {
         "learned control variate, beside the relaxed f or alone",
         tuple({**noise, "surrogate": s, **SMALL} for s in ("relaxed", "network") for noise in TIED),
     ),
+    "lax": Entry(
+        "lax:LAX", (B, C, G), "value", "learned control variate on the continuous path, no conditional draw", (SMALL,)
+    ),
+    "double_cv": Entry(
+        "multigradient:DoubleCV",
+        (B,),
+        "gradient",
+        "rloo plus Taylor control variates",
+        ({}, {"samples": 3}),
+        least_samples=2,
+    ),
+    "rodeo": Entry(
+        "multigradient:Rodeo",
+        (B,),
+        "gradient",
+        "rloo plus learned Stein control variates",
+        ({"width": 8}, {"width": 8, "samples": 3}),
+        least_samples=2,
+    ),
     "arm": Entry("antithetic:ARM", (B,), "value", "antithetic pair, weighted by the uniform noise"),
     "disarm": Entry("antithetic:DisARM", (B,), "value", "ARM with the uniform noise integrated out (= U2G)"),
     "arms": Entry(
-        "antithetic:ARMS", (B,), "value", "leave-one-out over K antithetic samples", ({}, {"samples": 2}, {"samples": 3})
+        "antithetic:ARMS",
+        (B,),
+        "value",
+        "leave-one-out over K antithetic draws",
+        ({}, {"samples": 2}, {"samples": 3}),
+        least_samples=2,
     ),
     "disarm_tree": Entry("antithetic:DisARMTree", (C,), "value", "DisARM over a balanced tree of binary decisions"),
     "disarm_sb": Entry("antithetic:DisARMSB", (C,), "value", "DisARM over stick-breaking binary decisions"),
     "ars": Entry("swap:ARS", (C,), "value", "swaps with one random reference class, C evaluations"),
     "arsm": Entry("swap:ARSM", (C,), "value", "swaps of all pairs of classes, C(C-1)/2 + 1 evaluations"),
     "bitflip": Entry("coordinate:BitFlip", (B,), "value", "one random latent flipped, scaled by their number"),
-    "ugc": Entry(
-        "coordinate:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})
-    ),
+    "ugc": Entry("coordinate:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),
     "local_expectation": Entry("coordinate:LocalExpectation", (B,), "value", "every latent flipped in turn, D + 1"),
 }
 

@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.func import vjp
 
 from relax_exp.distributions import logit_uniform, open_uniform
-from relax_exp.estimators.base import Estimator, Output, ScoreFunction
+from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.multisample import RLOO
 
 
 class Comparison(Estimator):
     """Compares f at the sample with f at points made from the same noise. ``out.loss`` is f at the sample."""
 
     def values(self, f, points: Tensor, logits: Tensor, f_b: Tensor | None) -> Tensor:
-        """f at ``points`` (S, N, event) as one batch: ``(S, N)``. The first point is the sample, left out if f_b is given."""
+        """f at ``points`` (S, N, event), in one batch: ``(S, N)``. The first is the sample; a given f_b is f there."""
         if f_b is None:
             return self.evaluate(f.hard, points, logits)
         return torch.cat([f_b.unsqueeze(0), self.evaluate(f.hard, points[1:], logits)])
@@ -63,8 +64,8 @@ class DisARM(ARM):
         return disarm_weight(logits, b, opposite)
 
 
-class ARMS(ScoreFunction):
-    """ARMS (Dimitriev & Zhou 2021): leave-one-out REINFORCE over K antithetic samples, each coordinate corrected,
+class ARMS(RLOO):
+    """ARMS (Dimitriev & Zhou 2021): `RLOO` over ``samples`` = K >= 2 antithetic samples, each coordinate corrected,
 
         sum_k (f_k - mean f) (b_k - theta) / (K - 1)  *  theta (1 - theta) / (theta - P(b_i = b_j = 1)).
 
@@ -75,12 +76,6 @@ class ARMS(ScoreFunction):
     Where every chain has logits of its own, (K, N, D) as in the upper layers of a hierarchy, the samples are drawn
     independently and the correction is one: the formula above holds for equal marginals only.
     """
-
-    def __init__(self, *args, samples: int = 4, **kwargs):
-        super().__init__(*args, **kwargs)
-        if samples < 2:
-            raise ValueError(f"arms compares samples with each other: samples={samples} must be at least 2")
-        self.samples = self.evaluations = samples
 
     def sample(self, logits, noise):
         """``(K, N, D)``, each distributed as p(b)."""
@@ -98,10 +93,6 @@ class ARMS(ScoreFunction):
         log_s = F.logsigmoid(-logits.abs())
         log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
         return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
-
-    def signal(self, f_b, context):
-        """f minus the mean of the other chains' f."""
-        return (f_b - f_b.mean(0)) * (self.samples / (self.samples - 1)), {}, {}
 
     def estimate(self, logits, f, noise, context, f_b):
         """See `Estimator.estimate`."""
@@ -183,7 +174,7 @@ class DisARMTree(Comparison):
 
 
 class DisARMSB(DisARMTree):
-    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking, one class after the other, as the tree."""
+    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree: one class after the other."""
 
     def splits(self, device):
         """Decision m parts class m - 1 from all later ones."""

@@ -77,7 +77,10 @@ class Estimator(nn.Module):
     samples: int = 1
 
     def __init__(
-        self, family: str = "bernoulli", event_shape: tuple[int, ...] = (1,), context_shape: tuple[int, ...] | None = None
+        self,
+        family: str = "bernoulli",
+        event_shape: tuple[int, ...] = (1,),
+        context_shape: tuple[int, ...] | None = None,
     ):
         super().__init__()
         self.family = FAMILIES[family]
@@ -140,7 +143,7 @@ class Estimator(nn.Module):
         noise: dict[str, Tensor] | None = None,
         context: Tensor | None = None,
     ) -> Output:
-        """One draw of the gradient where f cannot be queried, or the task drew the samples ``b`` with losses ``f_b``."""
+        """One draw where the task drew the samples ``b``, with losses ``f_b``, and f cannot be queried."""
         raise TypeError(f"{type(self).__name__} has to choose the samples itself: call it with f, not from_sample")
 
     def objective(self, f_b: Tensor) -> Tensor:
@@ -154,12 +157,17 @@ class Estimator(nn.Module):
     def _check_logits(self, logits: Tensor) -> None:
         expected = self.family.parameter_shape(self.event_shape)
         if logits.dim() < 1 + len(expected) or tuple(logits.shape[-len(expected) :]) != expected:
-            raise ValueError(
-                f"{type(self).__name__}: logits have shape {tuple(logits.shape)}, expected (N, {', '.join(map(str, expected))})"
-            )
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(f"{type(self).__name__}: logits have shape {tuple(logits.shape)}, expected (N, {sizes})")
 
-    def evaluate(self, f: Callable[[Tensor, Tensor], Tensor], sample: Tensor, logits: Tensor) -> Tensor:
-        """f at a sample, with its shape checked. Raises ValueError naming the estimator and the shapes."""
+    def evaluate(
+        self, f: Callable[[Tensor, Tensor], Tensor], sample: Tensor, logits: Tensor, differentiable: bool = False
+    ) -> Tensor:
+        """f at a sample. Raises ValueError, naming the estimator and the shapes, where f's shape is wrong.
+
+        ``differentiable``: the sample is being differentiated, and an f that does not depend on it smoothly is an error
+        too. (While compiling, nothing is checked; the first call of a run is not compiled.)
+        """
         value = f(sample, logits)
         expected = sample.shape[: sample.dim() - self.family.event_dims]
         if not isinstance(value, Tensor) or value.shape != expected:
@@ -167,6 +175,11 @@ class Estimator(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}: f returned {got} for samples of shape {tuple(sample.shape)}; "
                 f"it must act row by row and return {tuple(expected)}"
+            )
+        if differentiable and not torch.compiler.is_compiling() and not value.requires_grad:
+            raise ValueError(
+                f"{type(self).__name__} differentiates f, but f's losses {tuple(value.shape)} do not depend smoothly "
+                f"on its samples {tuple(sample.shape)}; for a black box take an estimator that needs values only"
             )
         return value
 

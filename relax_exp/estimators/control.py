@@ -51,7 +51,7 @@ class Rebar(Estimator):
 
     def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
         """c(z), ``(..., N)``."""
-        return self.eta * self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits)
+        return self.eta * self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
 
     def estimate(self, logits, f, noise, context, f_b):
         """See `Estimator.estimate`."""

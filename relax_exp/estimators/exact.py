@@ -24,7 +24,7 @@ class Exact(Estimator):
         self.evaluations = base**size
         if size * math.log2(base) > math.log2(MAX_STATES):
             raise ValueError(
-                f"exact enumerates {base}^{size} states; the limit is {MAX_STATES}: use fewer latents or a sampled estimator"
+                f"exact enumerates {base}^{size} states; the limit is {MAX_STATES}: use fewer latents or another one"
             )
 
     def estimate(self, logits, f, noise, context, f_b):

@@ -31,7 +31,7 @@ class MuProp(NVIL):
         mean, pull = vjp(family.mean, logits)
 
         def at_mean(m):
-            values = self.evaluate(f.mean, m, logits)
+            values = self.evaluate(f.mean, m, logits, True)
             return values.sum(), values
 
         slope, f_mean = grad(at_mean, has_aux=True)(mean)

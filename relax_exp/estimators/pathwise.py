@@ -1,8 +1,14 @@
-"""Biased estimators that differentiate f through a relaxed sample: Concrete and straight-through."""
+"""Estimators that differentiate f through a stand-in for the sample: Concrete, straight-through and their relatives.
+
+All but `Reparameterization` are biased.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
+
+import torch
+from torch import Tensor, nn
 from torch.func import grad, vjp
 
 from relax_exp.estimators.base import Estimator, Output
@@ -12,6 +18,7 @@ class Pathwise(Estimator):
     """d f(s(logits, u)) / d logits for a differentiable stand-in s of the sample, which a subclass gives as ``relax``.
 
     In a hierarchy s of every layer feeds the next, as in the papers: a task chains ``relax`` and differentiates once.
+    It calls the module without f, so that ``functional_call`` reaches ``relax``, and takes new buffers from `advance`.
     ``out.loss`` is f at s, whose ordinary gradient trains the decoder.
     """
 
@@ -22,38 +29,239 @@ class Pathwise(Estimator):
         """s, shape of a sample, differentiable in the logits."""
         raise NotImplementedError(f"{type(self).__name__} does not implement relax")
 
+    def forward(self, logits, f=None, noise=None, context=None, generator=None, f_b=None):
+        """See `Estimator.forward`. Without f: ``relax(logits, noise)``."""
+        if f is None:
+            self._check_logits(logits)
+            return self.relax(logits, noise)
+        return super().forward(logits, f, noise, context, generator, f_b)
+
     def sample(self, logits, noise):
         """s as a value."""
         return self.relax(logits, noise).detach()
 
+    def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """New values of the buffers after one step."""
+        return {}
+
     def estimate(self, logits, f, noise, context, f_b):
         """See `Estimator.estimate`."""
-        s, pull = vjp(lambda logits: self.relax(logits, noise), logits)
-        s = s.detach()
+        s, pull = vjp(lambda logits: self.relax(logits, noise), logits.detach())
         objective = f.relaxed if self.needs == "relaxed" else f.hard
-        slope = grad(lambda s: self.evaluate(objective, s, logits).sum())(s)
-        loss = self.evaluate(objective, s, logits) if f_b is None else f_b
-        return Output(pull(slope)[0], loss, s, {}, {})
+
+        def at(s):
+            values = self.evaluate(objective, s, logits, True)
+            return values.sum(), values
+
+        slope, values = grad(at, has_aux=True)(s)
+        loss = values if f_b is None else f_b
+        return Output(pull(slope)[0], loss, s.detach(), self.scalars(values), self.advance(dict(self.named_buffers())))
+
+    def scalars(self, values: Tensor) -> dict[str, Tensor]:
+        """What is worth logging, and what the tuning loss needs; ``values``: f at s."""
+        return {}
 
 
-class Concrete(Pathwise):
-    """Concrete / Gumbel-Softmax (Maddison et al. 2017, Jang et al. 2017; RELAX draft, eq. 4) at a fixed temperature."""
+def hard_with_slope(hard: Tensor, soft: Tensor) -> Tensor:
+    """``hard`` in value, exactly, with the derivative of ``soft``."""
+    return hard + (soft - soft.detach())
 
-    def __init__(self, *args, temperature: float = 0.5, **kwargs):
+
+class Tempered(Pathwise):
+    """A temperature that is fixed, annealed or (for a relaxed sample) learned, as ``schedule`` says.
+
+    fixed: ``temperature``. annealed: max(minimum, temperature exp(-rate t)), with the step t rounded down to a multiple
+    of ``anneal_every`` (Jang et al. 2017: temperature 1, minimum .5, rate 1e-5 or 1e-4, every 500 or 1000
+    steps); the step is a buffer. learned: its logarithm is a parameter that descends the relaxed loss itself, the
+    ordinary gradient (Jang et al.: a learned temperature acts as entropy regularisation). That takes no
+    further evaluation of f. It is no variance objective: nothing keeps the temperature low or the bias small.
+    """
+
+    schedules: tuple[str, ...] = ("fixed", "annealed")
+
+    def __init__(
+        self,
+        *args,
+        temperature: float = 0.5,
+        schedule: str = "fixed",
+        minimum: float = 0.5,
+        rate: float = 1e-4,
+        anneal_every: int = 1000,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
-        self.temperature = temperature
+        name = type(self).__name__
+        if schedule not in self.schedules:
+            raise ValueError(f"{name}: schedule={schedule!r} must be one of {', '.join(self.schedules)}")
+        if schedule == "annealed" and temperature <= minimum:
+            raise ValueError(
+                f"{name}: schedule=annealed goes from temperature={temperature} down to minimum={minimum}: "
+                "raise temperature (published: 1.0) or lower minimum"
+            )
+        self.schedule, self.start = schedule, temperature
+        self.minimum, self.rate, self.anneal_every = minimum, rate, anneal_every
+        if schedule == "learned":
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        if schedule == "annealed":
+            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """lambda > 0 as it stands."""
+        if self.schedule == "learned":
+            return self.log_temperature.exp()
+        if self.schedule == "annealed":
+            step = self.step.div(self.anneal_every, rounding_mode="floor") * self.anneal_every
+            dtype = torch.get_default_dtype()
+            return (self.start * (-self.rate * step.to(dtype)).exp()).clamp(min=self.minimum)
+        return self.start
+
+    def soften(self, z: Tensor) -> Tensor:
+        """sigma_lambda(z) at the temperature as it stands."""
+        temperature = self.temperature
+        return self.family.relax(z, temperature.to(z.dtype) if isinstance(temperature, Tensor) else temperature)
+
+    def advance(self, buffers):
+        """The step, one further."""
+        return {"step": buffers["step"] + 1} if self.schedule == "annealed" else {}
+
+    def scalars(self, values):
+        """The temperature where it moves, and the relaxed loss where that trains it."""
+        if self.schedule == "fixed":
+            return {}
+        scalars = {"temperature": self.temperature}
+        return scalars | {"relaxed_loss": values.mean()} if self.schedule == "learned" else scalars
+
+    def tuning_loss(self, out):
+        """The mean of f at the relaxed samples, where the temperature is learned."""
+        return out.aux["relaxed_loss"] if self.schedule == "learned" else super().tuning_loss(out)
+
+
+class Concrete(Tempered):
+    """Concrete / Gumbel-Softmax (Maddison et al. 2017, Jang et al. 2017; RELAX draft, eq. 4)."""
+
+    schedules = ("fixed", "annealed", "learned")
 
     def relax(self, logits, noise):
         """sigma_lambda(z)."""
-        return self.family.relax(self.family.path(logits, noise["u"]), self.temperature)
+        return self.soften(self.family.path(logits, noise["u"]))
 
 
-class StraightThrough(Pathwise):
-    """Straight-through (Bengio et al. 2013): the hard sample forward, the mean's derivative backward."""
+class StraightThroughGumbel(Tempered):
+    """Straight-through Gumbel-Softmax (Jang et al. 2017): hard forward, sigma_lambda(z) backward."""
 
     needs = "gradient"
 
     def relax(self, logits, noise):
+        """H(z) in value, sigma_lambda(z) in slope."""
+        z = self.family.path(logits, noise["u"])
+        return hard_with_slope(self.family.hard(z), self.soften(z))
+
+
+class StraightThrough(Pathwise):
+    """Straight-through (Bengio et al. 2013): the hard sample forward, the mean's derivative backward.
+
+    With a ``temperature`` other than 1 the derivative of the mean of logits / temperature. (This is Decoupled ST, Shah
+    et al. 2024, at forward temperature 1; another one would sample from another distribution.)
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, temperature: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.temperature = temperature
+
+    def relax(self, logits, noise):
         """The hard sample in value, the mean in slope."""
-        mean = self.family.mean(logits)
-        return mean + (self.family.sample(logits, noise["u"]) - mean).detach()
+        return hard_with_slope(self.family.sample(logits, noise["u"]), self.family.relax(logits, self.temperature))
+
+
+class GumbelRao(Pathwise):
+    """Gumbel-Rao, GR-MCK (Paulus et al. 2021): straight-through Gumbel-Softmax with its slope averaged over
+    ``draws`` = K of z given the hard sample.
+
+    The value of z is drawn from p(z | b), but its slope is that of the unconditional path: only so is the expectation
+    that of `StraightThroughGumbel`, of which this is a Rao-Blackwellisation. (The paper says that the derivative is
+    total, through the conditional draw too; enumeration disagrees.)
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, temperature: float = 0.5, draws: int = 10, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.temperature, self.draws = temperature, draws
+
+    def noise_shapes(self, n):
+        """One uniform for the sample, and one for each draw of z given it."""
+        return {"u": (n, *self.event_shape), "v": (self.draws, n, *self.event_shape)}
+
+    def relax(self, logits, noise):
+        """H(z) in value, the mean of sigma_lambda over draws of p(z | b) in slope."""
+        family = self.family
+        path = family.path(logits, noise["u"])
+        b = family.hard(path.detach())
+        drawn = family.conditional_path(logits.detach(), b, noise["v"])
+        soft = family.relax(path + (drawn - path.detach()), self.temperature)
+        return hard_with_slope(b, soft.mean(0))
+
+
+class ReinMax(Pathwise):
+    """ReinMax (Liu et al. 2023): hard forward, 2 J((p_lambda + b) / 2) - J(p) / 2 backward,
+
+    with J(p) = diag(p) - p p' the slope of the softmax at p, and p_lambda the mean of logits / temperature. Heun's
+    method where straight-through is Euler's: at temperature 1 it is exact, and so unbiased, for a quadratic f. A
+    Bernoulli variable is the categorical one with logits (l, 0).
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, temperature: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.temperature = temperature
+
+    def relax(self, logits, noise):
+        """The hard sample in value, the formula of the class in slope."""
+        family = self.family
+        fixed = logits.detach()
+        b = family.sample(fixed, noise["u"])
+        between = (family.relax(fixed, self.temperature) + b) / 2
+        step = logits - fixed
+        return b + 2 * self._slope(between, step) - self._slope(family.mean(fixed), step) / 2
+
+    def _slope(self, p: Tensor, step: Tensor) -> Tensor:
+        """J(p) step."""
+        if self.family.name == "bernoulli":
+            return p * (1 - p) * step
+        return p * (step - (p * step).sum(-1, keepdim=True))
+
+
+class GST(Pathwise):
+    """Gapped straight-through (Fan et al. 2022): hard forward, softmax((logits + m1 - m2) / temperature)
+    backward, with constants m1 and m2 that raise the sampled category to the largest logit and lower the others to at
+    least ``gap`` below it.
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, temperature: float = 0.5, gap: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.temperature, self.gap = temperature, gap
+
+    def relax(self, logits, noise):
+        """The hard sample in value, the softmax of the shifted logits in slope."""
+        fixed = logits.detach()
+        b = self.family.sample(fixed, noise["u"])
+        below = fixed.amax(-1, keepdim=True) - fixed
+        shift = b * below - (1 - b) * (self.gap - below).clamp(min=0)
+        return hard_with_slope(b, self.family.relax(logits + shift, self.temperature))
+
+
+class Reparameterization(Pathwise):
+    """The reparameterisation trick (Kingma & Welling 2014; RELAX draft, eq. 3), unbiased: b = mean + std x normal."""
+
+    unbiased = True
+    needs = "gradient"
+
+    def relax(self, logits, noise):
+        """The sample along its path."""
+        return self.family.path(logits, noise["u"])

@@ -40,10 +40,10 @@ def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
 class ARS(Comparison):
     """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019; slides 003), with one reference class r for each row,
 
-        [f(z^{c<->r}) - mean_m f(z^{m<->r})] (1 - C pi_r),    z^{c<->r} = argmin pi e^{-logits} with pi_c, pi_r swapped,
+        [f(z^{c<->r}) - mean_m f(z^{m<->r})] (1 - C pi_r),    z^{c<->r} = argmin pi e^{-logits}, pi_c and pi_r swapped,
 
-    pi ~ Dir(1) by normalised exponentials, so that argmin pi e^{-logits} is the Gumbel argmax, the sample. All variables
-    swap the same two classes at once, each with a pi of its own. r is drawn uniformly. C evaluations.
+    pi ~ Dir(1) by normalised exponentials, so that argmin pi e^{-logits} is the Gumbel argmax, the sample. All
+    variables swap the same two classes at once, each with a pi of its own. r is drawn uniformly. C evaluations.
     """
 
     def __init__(self, *args, **kwargs):

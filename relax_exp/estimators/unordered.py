@@ -75,16 +75,19 @@ class Unordered(ScoreFunction):
         # A set A within S is a number, its members the bits. log_set[A] = log p^{D\A}(S \ A), the probability of
         # drawing the rest of S in whatever order once A is gone: a sum over the next member, from A = S downwards.
         # log_left[A] = log p(D \ A), summed from what is left and so free of cancellation.
-        sets = torch.arange(2**k, device=logits.device)
-        one = 2 ** torch.arange(k, device=logits.device)
+        sets, one = torch.arange(2**k, device=logits.device), 2 ** torch.arange(k, device=logits.device)
+        sets = sets[((sets.unsqueeze(-1) & one) > 0).sum(-1).argsort(descending=True)]
+        place = sets.argsort()
         gone = (sets.unsqueeze(-1) & one) > 0
         step = log_p.unsqueeze(-2).masked_fill(gone, -math.inf)
         log_left = torch.logaddexp(step.logsumexp(-1), unseen)
-        full = sets == 2**k - 1
-        log_set = torch.zeros_like(log_left).masked_fill(~full, -math.inf)
-        for _ in range(k):  # after i rounds all sets with at least k - i members are right
-            following = log_set[..., sets.unsqueeze(-1) | one]
-            log_set = ((step + following).logsumexp(-1) - log_left).masked_fill(full, 0.0)
+        log_set = torch.zeros_like(unseen)
+        for size in reversed(range(k)):
+            level = slice(log_set.shape[-1], log_set.shape[-1] + math.comb(k, size))
+            larger = place[sets[level].unsqueeze(-1) | one].masked_fill(gone[level], 0)
+            smaller = (step[..., level, :] + log_set[..., larger]).logsumexp(-1) - log_left[..., level]
+            log_set = torch.cat([log_set, smaller], -1)
+        log_set = log_set[..., place]
         without = log_set[..., one]
         first = (log_p + without - log_set[..., :1]).exp()
         second = (log_p.unsqueeze(-2) + log_set[..., one.unsqueeze(-1) | one] - without.unsqueeze(-1)).exp()

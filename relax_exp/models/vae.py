@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relax_exp.distributions import FAMILIES, Bernoulli
 from relax_exp.models.mlp import Linear
 
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.2)}
 MODELS = {"linear1": (1, False), "linear2": (2, False), "nonlinear": (1, True)}  # layers of latents, nonlinear maps
 
 
@@ -28,11 +31,11 @@ class Layer(NamedTuple):
         return math.prod(self.shape)
 
 
-def network(inputs: int, outputs: int, nonlinear: bool, hidden: int) -> nn.Module:
-    """A linear map, or two tanh layers of ``hidden`` units before it."""
-    if not nonlinear:
-        return Linear(inputs, outputs)
-    return nn.Sequential(Linear(inputs, hidden), nn.Tanh(), Linear(hidden, hidden), nn.Tanh(), Linear(hidden, outputs))
+def network(inputs: int, outputs: int, widths: Sequence[int], activation: str) -> nn.Module:
+    """A linear map, after hidden layers of the ``widths`` if there are any."""
+    sizes = [inputs, *widths]
+    hidden = [part for i, o in pairwise(sizes) for part in (Linear(i, o), ACTIVATIONS[activation]())]
+    return nn.Sequential(*hidden, Linear(sizes[-1], outputs)) if hidden else Linear(inputs, outputs)
 
 
 class DiscreteVAE(nn.Module):
@@ -41,21 +44,41 @@ class DiscreteVAE(nn.Module):
     x: ``(..., N, pixels)`` in {0, 1}; b_l: ``(..., N, *layers[l].shape)``, in [0, 1] where relaxed. ``mean``: of the
     training images, ``(pixels,)``. Centred input and 2b - 1 coding of Bernoulli layers as in the REBAR code; one-hot
     samples are coded as they are. Called as ``vae(method_name, *args)``, which is what ``functional_call`` can reach.
+
+    hidden: widths of hidden layers between x and b_0, in the encoder's order; the maps between layers of latents are
+    linear. centred=False: x as it is, and no constant in the pixels' logits. learned_prior=False: uniform. pinned: the
+    encoder gives all but the first logit of a categorical variable, which is 0 (ARSM's code).
     """
 
-    def __init__(self, layers: list[Layer], mean: Tensor, nonlinear: bool = False, hidden: int = 200):
+    def __init__(
+        self,
+        layers: list[Layer],
+        mean: Tensor,
+        hidden: Sequence[int] = (),
+        activation: str = "tanh",
+        centred: bool = True,
+        learned_prior: bool = True,
+        pinned: bool = False,
+    ):
         super().__init__()
+        self.pinned = pinned
         self.layers = layers
         self.families = [FAMILIES[layer.family] for layer in layers]
         self.depth = len(layers)
         sizes = [len(mean), *(layer.size for layer in layers)]
-        pairs = list(pairwise(sizes))
-        self.encoder = nn.ModuleList(network(below, above, nonlinear, hidden) for below, above in pairs)
-        self.decoder = nn.ModuleList(network(above, below, nonlinear, hidden) for below, above in pairs)
-        self.prior = nn.Parameter(torch.zeros(layers[-1].shape))
-        self.register_buffer("mean", mean.clone())
+        outputs = [layer.size - layer.shape[0] if pinned else layer.size for layer in layers]
+        widths = [tuple(hidden), *[()] * (self.depth - 1)]
+        self.encoder = nn.ModuleList(map(network, sizes, outputs, widths, [activation] * self.depth))
+        mirrored = [w[::-1] for w in widths]
+        self.decoder = nn.ModuleList(map(network, sizes[1:], sizes, mirrored, [activation] * self.depth))
+        prior = torch.zeros(layers[-1].shape)
+        if learned_prior:
+            self.prior = nn.Parameter(prior)
+        else:
+            self.register_buffer("prior", prior)
         clipped = mean.clamp(0.001, 0.999)
-        self.register_buffer("pixel_bias", clipped.log() - (-clipped).log1p())
+        self.register_buffer("mean", mean.clone() if centred else torch.zeros_like(mean))
+        self.register_buffer("pixel_bias", (clipped.log() - (-clipped).log1p()) * centred)
 
     def forward(self, method: str, *args):
         """Dispatch to a method by name."""
@@ -69,7 +92,8 @@ class DiscreteVAE(nn.Module):
 
     def encode(self, layer: int, below: Tensor) -> Tensor:
         """Logits of b_layer given what lies below it (x for layer 0)."""
-        return self.encoder[layer](self.code(layer - 1, below)).unflatten(-1, self.layers[layer].shape)
+        logits, shape = self.encoder[layer](self.code(layer - 1, below)), self.layers[layer].shape
+        return F.pad(logits.unflatten(-1, (shape[0], -1)), (1, 0)) if self.pinned else logits.unflatten(-1, shape)
 
     def decode(self, layer: int, b: Tensor) -> Tensor:
         """Logits of what lies below b_layer: the pixels for layer 0."""
@@ -109,6 +133,18 @@ class DiscreteVAE(nn.Module):
             s = convert(k, upper)
             value = value + self.families[k].log_prob(upper, s) - self.log_p(k, s, below)
         return value - self.log_prior(s)
+
+    def relaxed(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], divergence) -> Tensor:
+        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of every layer, s_l = convert(l, q_logits)."""
+        s = x
+        q_logits, soft = [], []
+        for layer in range(self.depth):
+            q_logits.append(self.encode(layer, s))
+            s = convert(layer, q_logits[-1])
+            soft.append(s)
+        p_logits = [*(self.decode(k, soft[k]) for k in range(1, self.depth)), self.prior]
+        apart = (divergence(k, q_logits[k], p_logits[k], soft[k]) for k in range(self.depth))
+        return sum(apart) - self.log_p(0, soft[0], x)
 
     def generate(self, uniforms: list[Tensor]) -> Tensor:
         """Pixel probabilities of draws from the prior; ``uniforms`` by layer, ``(N, *shape)``."""

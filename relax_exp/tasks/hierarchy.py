@@ -120,15 +120,19 @@ class Hierarchy:
     def _pathwise(self, model: Model, x, noise: Noise, fixed) -> Gradients:
         """One relaxed pass through all layers, differentiated as a whole; ``train/elbo`` is the discrete bound."""
 
-        def relaxed(params):
-            soft = lambda i, logits: self.estimators[i].relax(logits, noise[i])  # noqa: E731
-            loss = self.bound_terms({**params, **fixed}, x, soft)[0].mean()
+        def relaxed(params, tuning):
+            def convert(i, logits):
+                state = (tuning[i], model.buffers[i])
+                return functional_call(self.estimators[i], state, (logits,), {"noise": noise[i]})
+
+            loss = self.bound_terms({**params, **fixed}, x, convert)[0].mean()
             return loss, loss
 
-        grads, loss = grad(relaxed, has_aux=True)(model.params)
+        # A learned temperature follows the ordinary gradient of the relaxed loss, as in the papers.
+        (grads, tuning_grads), loss = grad(relaxed, argnums=(0, 1), has_aux=True)(model.params, model.tuning)
         hard, _ = self.bound_terms(
             {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"])
         )
-        none = [{} for _ in self.estimators]
+        buffers = [{**old, **it.advance(old)} for it, old in zip(self.estimators, model.buffers, strict=True)]
         metrics = {"train/elbo": -hard.mean(), "train/relaxed_elbo": -loss}
-        return Gradients(grads, none, model.buffers, loss, torch.zeros_like(loss), metrics)
+        return Gradients(grads, tuning_grads, buffers, loss, torch.zeros_like(loss), metrics)

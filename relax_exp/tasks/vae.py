@@ -67,10 +67,9 @@ class VAE(Task):
         self.hierarchy = self._build(stream(0, "template"))
 
     def _build(self, generator: torch.Generator) -> Hierarchy:
-        depth, nonlinear = MODELS[self.model]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
-            vae = DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), nonlinear, self.hidden)
+            vae = self.network()
         built = nn.ModuleList(
             estimators.build(
                 self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options
@@ -78,6 +77,12 @@ class VAE(Task):
             for layer, context in zip(vae.layers, context_shapes(vae), strict=True)
         )
         return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype))
+
+    def network(self) -> DiscreteVAE:
+        """The model, with weights from the global generator."""
+        depth, nonlinear = MODELS[self.model]
+        hidden = (self.hidden, self.hidden) if nonlinear else ()
+        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden)
 
     def init(self, generator):
         """See `Task.init`."""
@@ -144,25 +149,26 @@ class VAE(Task):
 
     def _variance(self, model: Model, seed: int, step: int) -> dict[str, float]:
         """Of the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
-        start = int(torch.randint(len(self.data) - self.batch_size + 1, (), generator=stream(seed, "variance/batch")))
+        of_batch, shapes = stream(seed, "variance/batch"), self.noise_shapes()
+        start = int(torch.randint(len(self.data) - self.batch_size + 1, (), generator=of_batch))
         rows = self.data[start : start + self.batch_size]
+        still = {"binarize": self._uniform(of_batch, *shapes.pop("binarize"))} if self.dynamic else {}
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder.")}
         others = {k: v for k, v in model.params.items() if k not in encoder}
         generator = stream(seed, "evaluation/variance", step)
 
         def one(noise):
-            return self.gradients(model._replace(params=encoder), {"x": rows}, noise, fixed=others).params
+            return self.gradients(model._replace(params=encoder), {"x": rows}, noise | still, fixed=others).params
 
-        reference, total, squares = None, 0.0, 0.0
-        for _ in range(self.variance_draws // DRAWS_AT_ONCE):
-            noise = draw(self.noise_shapes(), DRAWS_AT_ONCE, generator, self.dtype)
+        reference, total, squares, n = None, 0.0, 0.0, self.variance_draws
+        for start in range(0, n, DRAWS_AT_ONCE):
+            noise = draw(shapes, min(DRAWS_AT_ONCE, n - start), generator, self.dtype)
             noise = {k: v.to(self.device) for k, v in noise.items()}
             draws = torch.cat([g.flatten(1) for g in vmap(one)(noise).values()], 1)
             # Sums of deviations from a reference near the mean: stable in single precision.
             reference = draws.mean(0) if reference is None else reference
             deviation = draws - reference
             total, squares = total + deviation.sum(0), squares + deviation.square().sum(0)
-        n = self.variance_draws // DRAWS_AT_ONCE * DRAWS_AT_ONCE
         variance = (squares - total.square() / n) / (n - 1)
         return {k: float(v) for k, v in summarize_variance(variance).items()}
 

@@ -17,7 +17,7 @@ RLOO, VIMCO, ARITHMETIC = ("rloo", {}), ("vimco", {}), ("vimco", {"mean": "arith
 
 
 def tuples(family: str, event_shape: tuple[int, ...], k: int, scale: float):
-    """Logits ``(1, event)``, random losses and all K-tuples of states: ``(T, K)`` indices and ``(T,)`` log p(logits)."""
+    """Logits ``(1, event)``, states, losses, all K-tuples of states ``(T, K)`` and their log p(logits) ``(T,)``."""
     generator = torch.Generator().manual_seed(7)
     signs = torch.randn((1, *event_shape), generator=generator, dtype=torch.float64)
     states = FAMILIES[family].enumerate(event_shape, dtype=torch.float64)

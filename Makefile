@@ -1,0 +1,43 @@
+# `make demo` and `make test` need nothing but Python 3.11 or 3.12: they create .venv and install into it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := runs/demo
+
+help:  ## this text
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | column -t -s '##'
+
+install: $(INSTALLED)  ## create .venv and install relax-exp into it
+
+# torch first and pinned to the tested build, so that no other dependency pulls in another one.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## train on bundled data, compare estimators, draw Figure 1
+	$(BIN)/relax-exp -m task=toy estimator=relax,rebar,reinforce 'seeds=[0,1,2,3,4]' $(call into,toy)
+	$(BIN)/relax-exp -m task=vae task.dataset=digits estimator=relax,rebar,reinforce steps=2000 eval_every=500 $(call into,vae)
+	$(BIN)/relax-exp-report $(DEMO) -o $(DEMO)/report
+	@echo "Figures and tables: $(DEMO)/report   TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
+
+into = 'out=$(DEMO)/$(1)-$${estimator.name}'
+
+test: $(INSTALLED)  ## run all tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(INSTALLED)  ## check style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+mutants: $(INSTALLED)  ## show that the verification rejects broken code
+	$(BIN)/python scripts/mutants.py
+
+verify: $(INSTALLED)  ## all estimators against exact enumeration, a million draws each
+	$(BIN)/relax-exp task=verify
+
+clean:  ## remove .venv (runs stay)
+	rm -rf $(VENV)
+
+.PHONY: help install demo test lint mutants verify clean

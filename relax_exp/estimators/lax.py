@@ -1,0 +1,100 @@
+"""LAX: the score function with a control variate that is learned and reparameterised, without conditional sampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from relax_exp.distributions import expand_event
+from relax_exp.estimators.base import Estimator, Output, mean_square
+from relax_exp.models.mlp import Surrogate
+
+
+class LAX(Estimator):
+    """LAX (RELAX, final paper, section 3; draft, section 5): with z the path of the sample and c a network of it,
+
+        [f(b) - c(z)] d log p(z) / d logits + d c(z) / d logits,    b = H(z).
+
+    For a Gaussian b = z. For Bernoulli and categorical variables the score is that of the *continuous* z, noisier than
+    that of b, which is why RELAX conditions on b. c(z) = r(z) for a Gaussian, and r(2 sigma(z / lambda) - 1) with tuned
+    lambda otherwise, as in `Relax`. r has ``depth`` hidden layers of ``width`` units; ``weight_decay`` adds
+    weight_decay / 2 times its squared weights to the tuning loss.
+    """
+
+    def __init__(
+        self,
+        *args,
+        depth: int = 2,
+        width: int = 200,
+        activation: str = "relu",
+        temperature: float = 0.5,
+        weight_decay: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.weight_decay = weight_decay
+        if self.family.discrete:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
+
+    def control(self, z: Tensor, features) -> Tensor:
+        """c(z), ``(..., N)``."""
+        if self.family.discrete:
+            z = 2 * self.family.relax(z, self.log_temperature.exp()) - 1
+        return self.network(z, features)
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        z = self.family.path(logits, noise["u"]).detach()
+        b = self.family.hard(z)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        return self._combine(logits, b, f_b, z, context)
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """See `Estimator.from_sample`. u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself."""
+        z = self.family.conditional_path(logits, b, noise["u"]).detach() if self.family.discrete else b
+        return self._combine(logits, b, f_b, z, context)
+
+    def _combine(self, logits, b, f_b, z, context) -> Output:
+        """The formula of the class, from the value of z."""
+        features = self.network.features(context)
+
+        def control(z: Tensor) -> tuple[Tensor, Tensor]:
+            values = self.control(z, features)
+            return values.sum(), values
+
+        dc_dz, c = grad(control, has_aux=True)(z)
+        signal = expand_event(f_b.detach() - c, self.family, parameters=True)
+        gradient = signal * path_score(self.family, logits, z) + along_path(self.family, logits, z, dc_dz)
+        return Output(gradient, f_b, b, self.scalars(), {})
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The surrogate's squared weights, and the temperature where there is one."""
+        penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
+        temperature = {"temperature": self.log_temperature.exp()} if self.family.discrete else {}
+        return {"penalty": penalty, **temperature}
+
+    def tuning_loss(self, out):
+        """`mean_square` of the gradient plus the weight decay of the surrogate."""
+        return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
+
+
+def path_score(family, logits: Tensor, z: Tensor) -> Tensor:
+    """d log p(z) / d logits of the continuous z: logistic for Bernoulli, Gumbel for categorical variables."""
+    if family.name == "bernoulli":
+        return torch.tanh((z - logits) / 2)
+    if family.name == "categorical":
+        return family.to_logits(1 - (logits.log_softmax(-1) - z).exp(), logits)
+    return family.score(logits, z)
+
+
+def along_path(family, logits: Tensor, z: Tensor, grad_z: Tensor) -> Tensor:
+    """Gradient with respect to z -> with respect to the logits, along ``family.path``, from the value of z."""
+    if family.discrete:
+        return family.to_logits(grad_z, logits)
+    mean = family.mean(logits)
+    return torch.stack([grad_z, grad_z * (z - mean)], -1)

@@ -1,0 +1,131 @@
+"""Leave-one-out estimators whose control variates use df/db, known at the samples from the same backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+from torch.nn.functional import leaky_relu
+
+from relax_exp.estimators.base import Output, ScoreFunction, mean_square
+from relax_exp.estimators.multisample import at_least_two
+from relax_exp.models.mlp import Linear
+
+
+class GradientLeaveOneOut(ScoreFunction):
+    """1/K sum_k {[f(b_k) + l_k - mean_{j != k} (f(b_j) + l_j)] s_k + r_k} with s_k the score and l, r from `controls`.
+
+    f and df/db come from one evaluation at the K samples; where the caller brings f, one more is made for df/db.
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, samples: int = 2, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.samples = self.evaluations = at_least_two(samples, self)
+
+    def controls(self, logits: Tensor, b: Tensor, f_b: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(l_k in the own term, l_j in the others' baseline, r_k): ``(K, N)`` twice and ``(K, N, D)``."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement controls")
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is worth logging."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement scalars")
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        b = self.sample(logits, noise)
+
+        def at(b):
+            values = self.evaluate(f.hard, b, logits, True)
+            return values.sum(), values
+
+        slope, values = grad(at, has_aux=True)(b)
+        f_b = values if f_b is None else f_b
+        fixed = f_b.detach()
+        own, others, rest = self.controls(logits, b, fixed, slope.detach())
+        signal = fixed + own - leave_one_out(fixed + others)
+        gradient = (signal.unsqueeze(-1) * self.family.score(logits, b) + rest) / self.samples
+        if gradient.dim() > logits.dim():
+            gradient = gradient.sum(0)
+        return Output(gradient, self.objective(f_b), b, self.scalars(), {})
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """Needs df/db, so it cannot work from samples alone. Raises TypeError."""
+        raise TypeError(f"{type(self).__name__} needs f's gradient at the samples: call it with f, not from_sample")
+
+    def tuning_loss(self, out):
+        """`mean_square` of the gradient."""
+        return mean_square(out.grad)
+
+
+def leave_one_out(x: Tensor) -> Tensor:
+    """Mean over the other samples, along the first dimension."""
+    return (x.sum(0) - x) / (x.shape[0] - 1)
+
+
+class DoubleCV(GradientLeaveOneOut):
+    """Double CV (Titsias & Shi 2022): RLOO of f(b_k) + alpha g_k (b_k - theta) - alpha g_k theta (1 - theta),
+
+    with g_k the mean of df/db over the *other* samples: a first-order Taylor control variate for every sample and,
+    through the baseline, for every other, and its mean in the last term. alpha is tuned, from 0, which is RLOO.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def controls(self, logits, b, f_b, slope):
+        """alpha g_k (b_k - theta) twice, and the mean of its product with the score."""
+        theta = self.family.mean(logits)
+        others = self.alpha * leave_one_out(slope)
+        taylor = (others * (b - theta)).sum(-1)
+        return taylor, taylor, -others * theta * (1 - theta)
+
+    def scalars(self):
+        """alpha."""
+        return {"alpha": self.alpha}
+
+
+class Rodeo(GradientLeaveOneOut):
+    """RODEO (Shi et al. 2022) with the Gibbs Stein operator A, whose mean under q is zero for any h:
+
+        1/K sum_k {[f(b_k) - mean_{j != k} (f(b_j) + alpha (A h_j)(b_j))] s_k + beta (A h~_k s)(b_k)},
+        (A h)(b) = 1/D sum_i q(b~_i | b_-i) [h(b~_i) - h(b)],    b~_i = b with bit i flipped.
+
+    h_k(b) = mean_{j != k} H(f(b_j), f'(b_j) (b - b_j)) knows f at the other samples only; H, one layer of ``width``
+    units with two outputs for h and h~, alpha and beta are tuned. With alpha = beta = 0, as at the start, it is RLOO.
+    """
+
+    def __init__(self, *args, width: int = 100, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.beta = nn.Parameter(torch.zeros(()))
+        self.hidden = Linear(2, width)
+        self.out = Linear(width, 2)
+        self.pairs = [[j for j in range(self.samples) if j != k] for k in range(self.samples)]
+
+    def controls(self, logits, b, f_b, slope):
+        """alpha A h_j in the baseline, beta A (h~_k s)."""
+        sign = 1 - 2 * b  # of the change of a bit that flips
+        flip = torch.sigmoid(sign * logits)  # q(b~_i | b_-i)
+        others = torch.tensor(self.pairs, device=b.device)
+        f_j, b_j, slope_j = f_b[others], b[others], slope[others]  # (K, K - 1, N[, D])
+        linear = (slope_j * (b.unsqueeze(1) - b_j)).sum(-1, keepdim=True)
+        linear = torch.cat([linear, linear + slope_j * sign.unsqueeze(1)], -1)  # at b, and at its D neighbours
+        h = self.surrogate(f_j.unsqueeze(-1).expand_as(linear), linear).mean(1)
+        here, there = h[..., :1, :], h[..., 1:, :]
+        operated = (flip.unsqueeze(-1) * (there - here)).mean(-2)
+        # The neighbour's score differs from that of b in the flipped bit alone.
+        score = self.family.score(logits, b)
+        moved = flip * there[..., 1] * sign / b.shape[-1]
+        rest = self.beta * (operated[..., 1:] * score + moved)
+        return torch.zeros_like(f_b), self.alpha * operated[..., 0], rest
+
+    def surrogate(self, f_j: Tensor, linear: Tensor) -> Tensor:
+        """H(f_j, linear), two numbers for each of them."""
+        return self.out(leaky_relu(self.hidden(torch.stack([f_j, linear], -1)), 0.3))
+
+    def scalars(self):
+        """alpha and beta."""
+        return {"alpha": self.alpha, "beta": self.beta}

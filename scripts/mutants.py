@@ -1,0 +1,339 @@
+"""Does the verification notice mistakes? Patches the shipped code, one place at a time, and expects a rejection.
+
+``make mutants`` prints the table. A mutant replaces one snippet of one function's source (which must occur once), so
+that it breaks the code that is shipped and not a copy of it. Exit code 1 if a mutant survives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+import textwrap
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+
+from relax_exp import verify
+
+DRAWS = 100_000
+B3, C23 = "bernoulli 3", "categorical 2x3"
+TWO = "bernoulli 3+3"
+NETWORK = {"surrogate": "network", "width": 8, "activation": "tanh"}
+
+
+class Mutant(NamedTuple):
+    """``place``: module:owner.function below relax_exp; checked on ``problem`` of `verify`, or on a hierarchy."""
+
+    mistake: str
+    place: str
+    old: str
+    new: str
+    estimator: str
+    options: dict
+    problem: str
+
+
+MUTANTS = [
+    Mutant(
+        "z~ detached: no conditional path",
+        "estimators.control:Rebar._combine",
+        "dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)",
+        "dc_dz[0]",
+        "rebar",
+        {"noise": "independent"},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "z~ detached, tied noise",
+        "estimators.control:Rebar._combine",
+        "(1 - family.conditional_slope(logits, b, z))",
+        "1",
+        "rebar",
+        {"noise": "tied"},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "eta missing from the score's term",
+        "estimators.control:Rebar._combine",
+        "f_b.detach() - c_tilde",
+        "f_b.detach() - c_tilde / self.eta",
+        "rebar",
+        {"noise": "independent"},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "conditional sampler with theta for 1 - theta",
+        "distributions:Bernoulli.conditional_path",
+        "F.softplus(sign * logits)",
+        "F.softplus(-sign * logits)",
+        "rebar",
+        {"noise": "independent"},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "conditional slope with theta for 1 - theta",
+        "distributions:Bernoulli.conditional_slope",
+        "torch.sigmoid(sign * logits)",
+        "torch.sigmoid(-sign * logits)",
+        "relax",
+        {**NETWORK, "noise": "tied"},
+        "bernoulli 4 table",
+    ),
+    Mutant(
+        "z and z~ both on the conditional path",
+        "estimators.control:Rebar._combine",
+        "through = dc_dz[0] -",
+        "through = dc_dz[0] * family.conditional_slope(logits, b, z) -",
+        "relax",
+        {**NETWORK, "noise": "independent"},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "f's direct dependence counted for z only",
+        "estimators.control:Rebar._combine",
+        "+ direct[0] - direct[1]",
+        "+ direct[0]",
+        "rebar",
+        {"noise": "independent"},
+        f"{B3} direct",
+    ),
+    Mutant(
+        "categorical: a loser keeps its own truncation",
+        "distributions:Categorical.conditional_path",
+        "torch.logaddexp(g - log_p, winner)",
+        "torch.logaddexp(g - log_p, g)",
+        "rebar",
+        {"noise": "independent"},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "categorical: log p of the winner kept",
+        "distributions:Categorical.conditional_path",
+        "torch.where(b > 0.5, -winner, losers)",
+        "torch.where(b > 0.5, log_p - winner, losers)",
+        "rebar",
+        {"noise": "independent"},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "categorical: unnormalised log p in the conditional path",
+        "distributions:Categorical.conditional_path",
+        "logits.log_softmax(-1)",
+        "logits",
+        "rebar",
+        {"noise": "independent"},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "categorical: no chain rule through log-softmax",
+        "distributions:Categorical.to_logits",
+        "grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)",
+        "grad",
+        "relax",
+        {**NETWORK, "noise": "independent"},
+        f"{C23} table",
+    ),
+    Mutant(
+        "noise shared across rows",
+        "distributions:Bernoulli.path",
+        "logit_uniform(u)",
+        "logit_uniform(u[..., :1, :].expand_as(u))",
+        "reinforce",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "RLOO: wrong denominator",
+        "estimators.multisample:RLOO.signal",
+        "self.samples / (self.samples - 1)",
+        "1.0",
+        "rloo",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "baseline that includes the own sample",
+        "estimators.score:Baseline.signal",
+        "f_b - self.constant",
+        "f_b - f_b.mean() - self.constant",
+        "baseline",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "NVIL: running mean over the present too",
+        "estimators.score:NVIL.signal",
+        "f_b - self.running_mean",
+        "f_b - (self.decay * self.running_mean + (1 - self.decay) * f_b.mean())",
+        "nvil",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "ARM: independent instead of antithetic noise",
+        "estimators.antithetic:antithetic",
+        "logits > logit_uniform(u)",
+        "logits > logit_uniform(u.flip(0))",
+        "arm",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "DisARM: sigma(logits) for sigma(|logits|)",
+        "estimators.antithetic:disarm_weight",
+        "logits.abs()",
+        "logits",
+        "disarm",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "ARSM: summed over the references, not their mean",
+        "estimators.swap:ARSM.estimate",
+        "1 / size - ",
+        "1 - size * ",
+        "arsm",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "ARS: 1 - pi instead of 1 - C pi",
+        "estimators.swap:ARS.estimate",
+        "1 - size * pi",
+        "1 - pi",
+        "ars",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "VIMCO: mean over all samples, own included",
+        "estimators.multisample:VIMCO.signal",
+        "log_w.masked_fill(own, 0.0).sum(1) / (k - 1)",
+        "log_w.sum(1).expand(k, -1) / k",
+        "vimco",
+        {"samples": 2},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "MuProp: Taylor term without its mean",
+        "estimators.muprop:MuProp.estimate",
+        " + pull(slope)[0]",
+        "",
+        "muprop",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "MuProp: batch-mean baseline including the own sample",
+        "estimators.muprop:MuProp.estimate",
+        "(f_b - taylor).detach()",
+        "(f_b - taylor - (f_b - taylor).mean()).detach()",
+        "muprop",
+        {},
+        f"{B3} smooth",
+    ),
+    Mutant(
+        "direct gradient counted once per layer",
+        "tasks.hierarchy:Hierarchy.gradients",
+        "torch.full_like(loss, 1 / n)",
+        "torch.full_like(loss, len(outs) / n)",
+        "rebar",
+        {"noise": "tied"},
+        TWO,
+    ),
+    Mutant(
+        "an upper layer's noise redrawn from the lower layer's",
+        "tasks.hierarchy:Hierarchy.objective",
+        "self.estimators[k].sample(logits, noise[k])",
+        "self.estimators[k].sample(logits, noise[0])",
+        "local_expectation",
+        {},
+        TWO,
+    ),
+    Mutant(
+        "layers above left out of the control variate",
+        "models.vae:DiscreteVAE.above",
+        "return value - self.log_prior(s)",
+        "return value",
+        "local_expectation",
+        {},
+        TWO,
+    ),
+]
+
+
+@contextlib.contextmanager
+def patched(place: str, old: str, new: str):
+    """The function at ``place`` with one snippet of its source replaced. ValueError where it does not occur once."""
+    module_name, _, path = place.partition(":")
+    module = importlib.import_module(f"relax_exp.{module_name}")
+    *owners, name = path.split(".")
+    owner = module
+    for part in owners:
+        owner = getattr(owner, part)
+    original = inspect.getattr_static(owner, name)
+    source = textwrap.dedent(inspect.getsource(getattr(original, "__func__", original)))
+    if source.count(old) != 1:
+        raise ValueError(f"{place}: the snippet to replace occurs {source.count(old)} times: {old}")
+    scope: dict = {}
+    exec("from __future__ import annotations\n" + source.replace(old, new), vars(module), scope)
+    setattr(owner, name, scope[name])
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def measure(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
+    """The verdict on the mutant's estimator and problem, with the code as it stands."""
+    if mutant.problem in verify.HIERARCHIES:
+        layers = verify.HIERARCHIES[mutant.problem]
+        return verify.check_hierarchy(mutant.estimator, mutant.options, layers, draws)
+    problem = next(p for p in verify.problems() if p.name == mutant.problem)
+    return verify.check(verify.build(mutant.estimator, mutant.options, problem), problem, draws)
+
+
+def rejected(verdict: verify.Verdict) -> bool:
+    """Whether the verification calls it wrong."""
+    return max(verdict.largest_z, verdict.row_z) > verify.threshold(verdict.tests)
+
+
+def run(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
+    """The verdict on the mutated code."""
+    with patched(mutant.place, mutant.old, mutant.new):
+        return measure(mutant, draws)
+
+
+def main() -> int:
+    """Print the kill table."""
+    torch.set_num_threads(1)
+    rows, survivors = [], 0
+    for mutant in MUTANTS:
+        right, wrong = measure(mutant), run(mutant)
+        killed = rejected(wrong) and not rejected(right)
+        survivors += not killed
+        label = " ".join(
+            [mutant.estimator, *(f"{k}={v}" for k, v in mutant.options.items() if k in ("noise", "samples"))]
+        )
+        z = max(wrong.largest_z, wrong.row_z)
+        rows.append(
+            [
+                mutant.mistake,
+                label,
+                mutant.problem,
+                f"{right.largest_z:.1f}",
+                f"{z:.1f}",
+                "killed" if killed else "SURVIVED",
+            ]
+        )
+    headers = ["mistake", "estimator", "problem", "|z| as shipped", "|z| mutated", "verdict"]
+    print(tabulate(rows, headers, tablefmt="github"))
+    print(f"\n{len(MUTANTS) - survivors} of {len(MUTANTS)} mutants killed, {DRAWS:,} draws each")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
