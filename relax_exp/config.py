@@ -29,6 +29,7 @@ DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(va
 
 Count = Annotated[int, Check("> 0", lambda value: value > 0)]
 Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
+Categories = Draws
 Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
 NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
@@ -76,6 +77,24 @@ class VAEOptions(TypedDict):
     variance_draws: Draws
 
 
+class CategoricalVAEOptions(TypedDict):
+    """Keys of task=categorical_vae."""
+
+    dataset: Literal[*DATASETS]
+    layers: Literal[1, 2]
+    variables: Count
+    categories: Categories
+    hidden: list[Count]
+    activation: Literal["tanh", "relu", "leaky_relu"]
+    binarize: Literal[*BINARIZATIONS]
+    centred: bool
+    learned_prior: bool
+    pinned: bool
+    relaxed: Literal["elbo", "kl", "density"]
+    bound_every: Count | None
+    variance_draws: Draws
+
+
 class VerifyOptions(TypedDict):
     """Keys of task=verify."""
 
@@ -93,6 +112,7 @@ class TaskEntry(NamedTuple):
 TASKS = {
     "toy": TaskEntry(ToyOptions, "bernoulli"),
     "vae": TaskEntry(VAEOptions, "bernoulli"),
+    "categorical_vae": TaskEntry(CategoricalVAEOptions, "categorical"),
     "verify": TaskEntry(VerifyOptions, None, "verification"),
 }
 

@@ -179,6 +179,16 @@ class Categorical:
         return (z / temperature).softmax(-1)
 
     @staticmethod
+    def log_density(logits: Tensor, log_s: Tensor, temperature: Tensor | float) -> Tensor:
+        """Log density of log s for s = relax(path(logits, u), temperature), summed over the variables: ``(...)``.
+
+        (C-1)! lambda^(C-1) prod_k w_k / (sum_k w_k)^C with w = p s^-lambda (ExpConcrete: Maddison et al. 2017, eq. 25).
+        """
+        size, temperature = logits.shape[-1], torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device)
+        w = (logits.log_softmax(-1) - temperature * log_s).log_softmax(-1)
+        return (w.sum(-1) + math.lgamma(size) + (size - 1) * temperature.log()).sum(-1)
+
+    @staticmethod
     def mean(logits: Tensor) -> Tensor:
         """p = softmax(logits)."""
         return logits.softmax(-1)

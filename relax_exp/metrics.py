@@ -7,8 +7,10 @@ import math
 import os
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -36,10 +38,11 @@ class MetricsFile:
 
     def __init__(self, path: Path, size: int = 0):
         self.path, self.size = path, size
-        with open(path, "ab") as file:
-            if file.tell() < size:
-                raise RunError(f"{path} has lost lines that the checkpoint beside it knows: delete {path.parent}")
-            file.truncate(size)
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise RunError(f"{path} has lost lines that the checkpoint beside it knows of: delete {path.parent}")
+        if found > size:
+            os.truncate(path, size)
 
     def append(self, rows: list[Row]) -> None:
         """Write rows in one go."""
@@ -52,25 +55,32 @@ class MetricsFile:
 
     def rows(self) -> list[Row]:
         """All rows."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.size else []
 
 
 class TensorBoard:
-    """One TensorBoard run for each replica, below ``folder``, made anew from the rows of `MetricsFile`.
+    """One TensorBoard run for each replica, below ``folder``, which starts with the ``rows`` of earlier processes.
 
-    So it holds every number once, whenever an earlier process was stopped.
+    It is made anew when there is something to add: so it holds every number once, however those processes ended.
     """
 
     def __init__(self, folder: Path, labels: list[tuple[int, float]], rows: list[Row]):
+        self.folder, self.labels, self.earlier = folder, labels, rows
+        self.writers: dict[tuple[int, float], Any] = {}
+
+    def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        shutil.rmtree(folder, ignore_errors=True)
-        self.writers = {it: SummaryWriter(folder / label(*it)) for it in labels}
-        self.begun = time.time() - max((row["time/elapsed"] for row in rows), default=0.0)
-        self.add(rows)
+        threading.excepthook = _unless_raised_again
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.writers = {it: SummaryWriter(self.folder / label(*it)) for it in self.labels}
+        self.begun = time.time() - max((row["time/elapsed"] for row in self.earlier), default=0.0)
+        self.add(self.earlier)
 
     def add(self, rows: list[Row]) -> None:
         """Scalars of rows, at the times at which they would have come had the run not been interrupted."""
+        if not self.writers:
+            self._open()
         for row in rows:
             writer, seconds = self.writers[row["seed"], row["lr"]], self.begun + row["time/elapsed"]
             for key, value in row.items():
@@ -78,6 +88,11 @@ class TensorBoard:
                     writer.add_scalar(key, value, row["step"], walltime=seconds)
         for writer in self.writers.values():
             writer.flush()
+
+    def charts(self, page: str, charts: dict[str, str]) -> None:
+        """A page of custom scalars: each chart draws all metrics that match its regular expression."""
+        for writer in self.writers.values():
+            writer.add_custom_scalars({page: {name: ["Multiline", [metrics]] for name, metrics in charts.items()}})
 
     def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
         """Grids of pictures ``(N, 1, H, W)``, eight in a row."""
@@ -98,6 +113,13 @@ class TensorBoard:
         """Close all files."""
         for writer in self.writers.values():
             writer.close()
+        threading.excepthook = threading.__excepthook__
+
+
+def _unless_raised_again(args) -> None:
+    """Print what ended a thread, except that TensorBoard's threads hand errors of writing to whoever writes next."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 class Console:

@@ -230,6 +230,10 @@ class Run:
         """Files and pages of the end; the run counts as finished once they are all there."""
         path, rows = self.folder.path, self.file.rows()
         alive = [i for i in range(len(self.labels)) if i not in self.failed]
+        self.tensorboard.add([])
+        if self.config["track"]:
+            kinds = ("log_variance", "log_variance_x_evaluations")
+            self.tensorboard.charts("track", {kind: f"track/.*/{kind}$" for kind in kinds})
         if alive:
             models, names = self._models(alive), [label(*self.labels[i]) for i in alive]
             for name, content in self.task.finish(models, names).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,8 +17,7 @@ from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
-CHUNK_NUMBERS = 2**20  # noise is drawn ahead for as many steps as fit, at most CHUNK_STEPS
-CHUNK_STEPS = 100
+CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
 
 
 class State(NamedTuple):
@@ -98,8 +98,6 @@ class Replicas:
     ):
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = [(seed, lr) for seed in seeds for lr in lrs]
-        per_step = sum(torch.Size(s).numel() for s in task.noise_shapes().values())
-        self.chunk_steps = max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(per_step, 1)))
         step = make_step(task)
         if len(self.labels) == 1:
             # A batch dimension of one would turn every matrix product into a batched one.
@@ -119,6 +117,7 @@ class Replicas:
         self.step = step
         self.state = self._initial_state()
         self._chunk: tuple[str, int] | None = None
+        self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
 
     def _initial_state(self) -> State:
         task, dtype = self.task, self.task.dtype
@@ -145,13 +144,14 @@ class Replicas:
         return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
 
     def _load_chunk(self, purpose: str, index: int) -> None:
-        """Noise and data indices of one chunk, ``(steps, replicas, ...)``; every seed draws from its own streams."""
-        task, n = self.task, self.chunk_steps
-        rows = self._warmup_rows if purpose == "warmup" else self._epoch_rows
+        """Noise and data indices of one chunk, ``(steps, replicas, ...)``; every seed and name has its own stream."""
+        task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
 
         def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            noise = draw(task.noise_shapes(), n, stream(seed, f"{purpose}/noise", index), task.dtype)
-            indices = {} if task.data is None else {"x": rows(seed, index * n, n)}
+            noise = {}
+            for name, shape in task.noise_shapes().items():
+                noise |= draw({name: shape}, CHUNK, stream(seed, f"{purpose}/noise/{name}", index), task.dtype)
+            indices = {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
             return tree_map(lambda x: x.to(self.device), (noise, indices))
 
         drawn = {seed: one(seed) for seed in self.seeds}
@@ -167,10 +167,12 @@ class Replicas:
         while done < count:
             epoch, within = divmod(start + done, per_epoch)
             take = min(count - done, per_epoch - within)
-            order = torch.randperm(size, generator=stream(seed, "data", epoch))
-            rows[done : done + take] = order[within * batch : (within + take) * batch].view(take, batch)
+            rows[done : done + take] = self._order(seed, epoch)[within * batch :][: take * batch].view(take, batch)
             done += take
         return rows
+
+    def _draw_order(self, seed: int, epoch: int) -> Tensor:
+        return torch.randperm(len(self.task.data), generator=stream(seed, "data", epoch))
 
     def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:
         """Randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
@@ -179,7 +181,7 @@ class Replicas:
         return first + torch.arange(batch)
 
     def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        index, within = divmod(step, self.chunk_steps)
+        index, within = divmod(step, CHUNK)
         if self._chunk != (purpose, index):
             self._load_chunk(purpose, index)
         batch = {k: self.task.data[v[within]] for k, v in self.indices.items()}

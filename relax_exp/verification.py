@@ -175,12 +175,41 @@ def execute(config: dict) -> int:
         write_atomically(path / "table.md", text)
         write_atomically(path / "table.json", json.dumps(rows, indent=1))
         draw_variances(rows, path)
+        if config["estimator"]["name"] in ("all", "reinforce"):
+            law = m_sample_law(config["task"]["draws"] // 10)
+            write_atomically(path / "m_sample_law.json", json.dumps(law))
+            draw_law(law, path)
         folder.update_meta(status="failed" if wrong else "done", failures=wrong)
     print(text)
     for line in wrong:
         print(f"FAILS {line}", file=sys.stderr)
     print(f"{len(rows)} cells, {len(wrong)} failures; table and figure are in {path}", file=sys.stderr)
     return int(bool(wrong))
+
+
+def m_sample_law(draws: int, most: int = 64) -> dict[int, float]:
+    """Variance of ``reinforce samples=M`` for M = 1, 2, 4, ..: it must fall as 1/M."""
+    problem = next(p for p in verify.problems() if p.name == "bernoulli 3 smooth")
+    counts = [2**i for i in range(most.bit_length())]
+    return {
+        m: verify.check(verify.build("reinforce", {"samples": m}, problem), problem, draws).variance for m in counts
+    }
+
+
+def draw_law(law: dict[int, float], path: Path) -> None:
+    """The measured variances over M, beside variance(1) / M."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(list(law), [law[1] / m for m in law], color="0.6", label="variance at M = 1, divided by M")
+    axes.loglog(list(law), list(law.values()), "o", color="#2166ac", label="reinforce samples=M, measured")
+    axes.set(xlabel="samples M", ylabel="variance of the gradient", title="bernoulli 3 smooth")
+    axes.set_xticks(list(law), [str(m) for m in law])
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8)
+    for ending in ("png", "pdf"):
+        figure.savefig(path / f"m_sample_law.{ending}", dpi=150)
 
 
 def draw_variances(rows: list[dict[str, Any]], path: Path) -> None:

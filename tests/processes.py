@@ -50,6 +50,8 @@ def _main(line: str, folder: Path, log: Path, setup: tuple[Callable[[], None], .
 
 def moments() -> dict[str, tuple[object, str]]:
     """Functions whose calls are the moments at which a run can be stopped."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
     from relax_exp import checkpoint
     from relax_exp.metrics import MetricsFile, TensorBoard
     from relax_exp.tasks.toy import Toy
@@ -65,6 +67,7 @@ def moments() -> dict[str, tuple[object, str]]:
         "replace": (os, "replace"),
         "tensorboard": (TensorBoard, "add"),
         "finish": (TensorBoard, "finish"),
+        "event": (RecordWriter, "write"),
     }
 
 

@@ -122,7 +122,7 @@ KILLS = [
     [kill("append", 1, after=True)],  # written, but not in the checkpoint
     [kill("replace", 3)],  # config.yaml and meta.json come first: the new checkpoint is written, but not in its place
     [kill("save", 1, after=True)],
-    [kill("tensorboard", 2)],  # the first is for what earlier processes wrote
+    [kill("tensorboard", 2)],  # the one for what earlier processes wrote, within the first
     [save_always, kill("step", 4)],
     [save_always, kill("evaluate vae", 1)],  # saved at a step whose evaluation is still to be made
     [kill("evaluate vae", 1, after=True)],
@@ -327,7 +327,7 @@ def test_metrics_that_lost_lines(here, monkeypatch):
     assert (here / "run" / "metrics.jsonl").read_bytes() == b""
 
 
-@pytest.mark.parametrize("moment, count", [("append", 2), ("replace", 5), ("replace", 6)])
+@pytest.mark.parametrize("moment, count", [("append", 2), ("replace", 5), ("replace", 6), ("event", 2), ("event", 30)])
 def test_a_full_disk(whole, here, moment, count):
     code, output = Command(TOY, here, functools.partial(full_disk, moment, count)).wait()
     assert code == 1 and "error: the disk is full" in output and "Traceback" not in output

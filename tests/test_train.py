@@ -1,4 +1,4 @@
-"""The step and the replicas: each equals the run made alone, compiled equals eager; data order, noise, means, failures."""
+"""The step over replicas: each equals the run made alone, compiled equals eager; data, noise, means, failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relax_exp import data
 from relax_exp.streams import stream
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
-from relax_exp.train import Replicas
+from relax_exp.train import CHUNK, Replicas
 
 SEEDS, LRS = [0, 1, 2, 3, 4], [1e-3, 3e-4]
 SURROGATE = {"depth": 1, "width": 5, "weight_decay": 1e-3}
@@ -138,7 +138,7 @@ def test_an_epoch_is_a_permutation():
     size, per_epoch = len(task.data), len(task.data) // 60
     replicas = Replicas(task, [0, 1], [0.1])
     task.data = torch.arange(size)
-    replicas.chunk_steps = 8  # epochs and chunks end at different steps
+    assert per_epoch % CHUNK  # epochs and chunks end at different steps
     steps = [replicas._inputs("train", step)[0]["x"] for step in range(3 * per_epoch)]
     epochs = torch.stack(steps, 1).view(2, 3, per_epoch * 60)
     assert per_epoch * 60 < size
@@ -163,17 +163,21 @@ def test_the_data_order_does_not_depend_on_chunks(chunk):
 def test_noise_depends_on_the_step_alone(task):
     task = make(task, "relax-network")
     together, later = Replicas(task, [1, 0], [0.1, 0.2]), Replicas(task, [0], [0.1])
-    expected = {(p, s): together._inputs(p, s) for p in ("train", "warmup") for s in range(250)}
-    for key in ("train", 249), ("warmup", 3), ("train", 3), ("train", 120):
+    expected = {(p, s): together._inputs(p, s) for p in ("train", "warmup") for s in range(2 * CHUNK + 5)}
+    for key in ("train", 2 * CHUNK + 4), ("warmup", 3), ("train", 3), ("train", CHUNK):
         same(tree_map(lambda x: x[2:3], expected[key]), later._inputs(*key), 0)
-    (_, first), (_, second) = expected["train", 3], expected["train", 103]
+    (_, first), (_, second) = expected["train", 3], expected["train", 3 + CHUNK]
     assert all((first[k] != second[k]).all() and (first[k][0] == first[k][1]).all() for k in first)
     assert all((expected["warmup", 3][1][k] != first[k]).all() for k in first)
 
 
-def test_a_chunk_stays_small():
-    assert Replicas(make("toy", "reinforce", latents=2**17), [0, 1], [0.1]).chunk_steps == 2
-    assert Replicas(make("toy", "reinforce"), [0, 1], [0.1]).chunk_steps == 100
+def test_noise_of_one_name_does_not_depend_on_others():
+    one, both = (Replicas(make("toy", "rebar"), [0], [0.1]) for _ in range(2))
+    shapes = one.task.noise_shapes()
+    one.task.noise_shapes = lambda: {"v": shapes["u"]}
+    both.task.noise_shapes = lambda: {"u": shapes["u"], "v": shapes["u"]}
+    assert (one._inputs("train", 30)[1]["v"] == both._inputs("train", 30)[1]["v"]).all()
+    assert (both._inputs("train", 30)[1]["u"] != both._inputs("train", 30)[1]["v"]).all()
 
 
 def test_stopping_between_steps_changes_nothing():

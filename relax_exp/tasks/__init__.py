@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
+
+CLASSES = {  # module and class
+    "toy": ("toy", "Toy"),
+    "vae": ("vae", "VAE"),
+    "categorical_vae": ("categorical_vae", "CategoricalVAE"),
+}
 HEADLINES = {  # metrics shown on the console at each evaluation
     "toy": ("excess", "theta", "grad/log_variance"),
     "vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
+    "categorical_vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
 }
 
 
 def build_task(config: dict, device):
-    """The task of a resolved configuration. DataError where its data cannot be had."""
+    """The task of a resolved configuration, with the estimators to track. DataError where its data cannot be had."""
     import torch
 
     options = dict(config["task"])
     name = options.pop("name")
-    common = {
-        "estimator": config["estimator"],
-        "batch_size": config["batch_size"],
-        "dtype": getattr(torch, config["dtype"]),
-        "device": device,
-    }
-    if name == "toy":
-        from relax_exp.tasks.toy import Toy
+    options |= {"batch_size": config["batch_size"], "dtype": getattr(torch, config["dtype"]), "device": device}
+    module, cls = CLASSES[name]
+    Chosen = getattr(importlib.import_module(f"relax_exp.tasks.{module}"), cls)
+    if "dataset" in options:
+        from relax_exp.data import load
 
-        return Toy(**options, **common)
-    from relax_exp.data import load
-    from relax_exp.tasks.vae import VAE
+        options["data"] = load(options.pop("dataset"), config["data_root"], options.pop("binarize"))
+    own = config["estimator"]["name"]
+    task = Chosen(estimator=config["estimator"], **options)
+    others = {name: estimator for name, estimator in config["track"].items() if name != own}
+    if not others:
+        return task
+    from relax_exp.tasks.tracked import Tracked
 
-    data = load(options.pop("dataset"), config["data_root"], options.pop("binarize"))
-    return VAE(data=data, **options, **common)
+    return Tracked(task, own, {name: Chosen(estimator=it, **options) for name, it in others.items()})

@@ -44,6 +44,8 @@ class Task:
     warmup: int = 0
     dtype: torch.dtype = torch.float32
     compile_after: int = 2000  # steps from which compile=auto compiles
+    data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
+    evaluations: int = 1  # of f for one gradient
 
     def init(self, generator: torch.Generator) -> Model:
         """Initial parameters, drawn from ``generator``."""
@@ -59,6 +61,10 @@ class Task:
 
     def evaluate(self, models: Model, seeds: list[int], step: int, final: bool) -> list[dict[str, float]]:
         """Metrics of all replicas (``models`` stacked in front), one dictionary each; draws from named streams."""
+        raise NotImplementedError
+
+    def variance(self, models: Model, seeds: list[int], step: int) -> list[dict[str, float]]:
+        """The gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws; also in ``evaluate``."""
         raise NotImplementedError
 
     def finish(self, models: Model, labels: list[str]) -> dict[str, Any]:

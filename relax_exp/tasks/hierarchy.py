@@ -8,12 +8,15 @@ because one layer's variance depends on the temperatures of the layers above it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
 
-from relax_exp.estimators.base import Objective
+from relax_exp.estimators.base import Objective, ScoreFunction
 from relax_exp.estimators.pathwise import Pathwise
+from relax_exp.estimators.unordered import Unordered
 from relax_exp.models.vae import DiscreteVAE
 from relax_exp.tasks.base import Gradients, Model
 
@@ -31,15 +34,37 @@ def by_layer(noise: dict[str, Tensor], depth: int) -> Noise:
     return [{k.partition(".")[2]: v for k, v in noise.items() if k.startswith(f"{i}.")} for i in range(depth)]
 
 
+class Thermometer(nn.Module):
+    """The temperature of a pathwise estimator, callable through ``functional_call``."""
+
+    def __init__(self, estimator: Pathwise):
+        super().__init__()
+        self.of = estimator
+
+    def forward(self) -> Tensor | float:
+        """lambda as it stands."""
+        return self.of.temperature
+
+
 class Hierarchy:
     """The gradient of ``vae`` with ``estimators`` (one a layer), as a pure function of a `Model`'s tensors.
 
-    model.params: of the vae; model.tuning and model.buffers: lists by layer. x: ``(N, pixels)``.
+    model.params: of the vae; model.tuning and model.buffers: lists by layer. x: ``(N, pixels)``. objective: what
+    pathwise estimators train, see `relaxed`.
     """
 
-    def __init__(self, vae: DiscreteVAE, estimators: nn.ModuleList):
-        self.vae, self.estimators = vae, estimators
+    def __init__(self, vae: DiscreteVAE, estimators: nn.ModuleList, objective: str = "elbo"):
+        self.vae, self.estimators, self.trained = vae, estimators, objective
         self.families = vae.families
+        self.thermometers = [Thermometer(estimator) for estimator in estimators]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of f for one gradient: those at the samples serve all layers, all others are a layer's own."""
+        first = self.estimators[0]
+        if isinstance(first, ScoreFunction):
+            return first.evaluations
+        return 1 + sum(estimator.evaluations - 1 for estimator in self.estimators)
 
     def call(self, params, method: str, *args):
         """A method of the vae under ``params``."""
@@ -81,7 +106,7 @@ class Hierarchy:
             return total, (total, outs)
 
         tuning_grads, (tuning_loss, outs) = grad(tuned, has_aux=True)(model.tuning)
-        loss, pull_loss = vjp(self.estimators[0].objective, f)
+        loss, pull_loss = vjp(self.target(logits, samples), f)
         (direct,) = pull_loss(torch.full_like(loss, 1 / n))
         (grads,) = pull(([out.grad / n for out in outs], direct))
         metrics = {"train/elbo": -f.mean()}
@@ -90,6 +115,13 @@ class Hierarchy:
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}
         buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, outs, strict=True)]
         return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
+
+    def target(self, logits: list[Tensor], samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        """``out.loss`` as a function of f at the samples."""
+        first = self.estimators[0]
+        if isinstance(first, Unordered):  # its samples are not equally likely, and it takes one layer only
+            return lambda f: first.from_sample(logits[0], samples[0], f).loss
+        return first.objective
 
     def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
         """f as a function of what stands in place of b_i, with the layers below as they were drawn."""
@@ -117,15 +149,38 @@ class Hierarchy:
         parts[0] = parts[0].expand(*parts[1].shape[:-1], -1)
         return torch.cat(parts, -1)
 
+    def relaxed(self, params, tuning, buffers, x: Tensor, noise: Noise, kind: str) -> Tensor:
+        """-ELBO ``(N,)`` with the stand-ins s of a pathwise estimator for the samples of all layers. By ``kind``,
+
+        elbo: log q and log p are the log masses of the discrete variables, linear in s (the REBAR code);
+        kl: in these two places the mean takes the place of s, which is the categorical KL (Jang et al. 2017; no bound);
+        density: they are the log densities of s itself, a bound of the relaxed model (Maddison et al. 2017, eq. 20),
+        with the temperature of the estimator in both.
+        """
+
+        def state(i):
+            return tuning[i], buffers[i]
+
+        def convert(i, logits):
+            return functional_call(self.estimators[i], state(i), (logits,), {"noise": noise[i]})
+
+        def divergence(i, q, p, s):
+            family = self.families[i]
+            if kind == "density":
+                inner = [{f"of.{k}": v for k, v in part.items()} for part in state(i)]
+                temperature = torch.as_tensor(functional_call(self.thermometers[i], tuple(inner), ()), dtype=q.dtype)
+                log_s = (family.path(q, noise[i]["u"]) / temperature).log_softmax(-1)
+                return family.log_density(q, log_s, temperature) - family.log_density(p, log_s, temperature)
+            at = family.mean(q) if kind == "kl" else s
+            return family.log_prob(q, at) - family.log_prob(p, at)
+
+        return self.call(params, "relaxed", x, convert, divergence)
+
     def _pathwise(self, model: Model, x, noise: Noise, fixed) -> Gradients:
         """One relaxed pass through all layers, differentiated as a whole; ``train/elbo`` is the discrete bound."""
 
         def relaxed(params, tuning):
-            def convert(i, logits):
-                state = (tuning[i], model.buffers[i])
-                return functional_call(self.estimators[i], state, (logits,), {"noise": noise[i]})
-
-            loss = self.bound_terms({**params, **fixed}, x, convert)[0].mean()
+            loss = self.relaxed({**params, **fixed}, tuning, model.buffers, x, noise, self.trained).mean()
             return loss, loss
 
         # A learned temperature follows the ordinary gradient of the relaxed loss, as in the papers.
@@ -134,5 +189,5 @@ class Hierarchy:
             {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"])
         )
         buffers = [{**old, **it.advance(old)} for it, old in zip(self.estimators, model.buffers, strict=True)]
-        metrics = {"train/elbo": -hard.mean(), "train/relaxed_elbo": -loss}
+        metrics = {"train/elbo": -hard.mean(), f"train/relaxed_{self.trained}": -loss}
         return Gradients(grads, tuning_grads, buffers, loss, torch.zeros_like(loss), metrics)

@@ -45,6 +45,7 @@ class Toy(Task):
         self.variance_draws = variance_draws
         self.dtype, self.device = dtype, torch.device(device)
         self.estimator = self._build(stream(0, "template"))
+        self.evaluations = self.estimator.evaluations
 
     def _build(self, generator):
         built = estimators.build(
@@ -95,17 +96,22 @@ class Toy(Task):
 
     def evaluate(self, models, seeds, step, final):
         """Exact loss, its excess over the optimum, theta, and the gradient's variance from fresh draws."""
+        theta = torch.sigmoid(models.params["logit"])
+        loss = (theta * (1 - self.t) ** 2 + (1 - theta) * self.t**2).mean(-1)
+        # Not the difference of losses, of which single precision would leave little once theta is near the optimum.
+        excess = (theta if self.t < 0.5 else 1 - theta).mean(-1) * abs(1 - 2 * self.t)
+        exact = {"loss": loss.tolist(), "excess": excess.tolist(), "theta": theta.mean(-1).tolist()}
+        variances = self.variance(models, seeds, step)
+        return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
+
+    def variance(self, models, seeds, step):
+        """See `Task.variance`."""
         shapes, draws = self.noise_shapes(), self.variance_draws
         noise = [draw(shapes, draws, stream(seed, "evaluation", step), self.dtype) for seed in seeds]
         noise = tree_map(lambda *n: torch.stack(n).to(self.device), *noise)
 
         def one(model, noise):
-            theta = torch.sigmoid(model.params["logit"])
-            loss = (theta * (1 - self.t) ** 2 + (1 - theta) * self.t**2).mean()
-            draws = vmap(lambda n: self._estimate(model, model.tuning, n).grad.mean(0))(noise)
-            # Not the difference of losses, of which single precision would leave little once theta is near the optimum.
-            excess = (theta if self.t < 0.5 else 1 - theta).mean() * abs(1 - 2 * self.t)
-            return {"loss": loss, "excess": excess, "theta": theta.mean(), **log_variances(draws)}
+            return log_variances(vmap(lambda n: self._estimate(model, model.tuning, n).grad.mean(0))(noise))
 
         values = {k: v.tolist() for k, v in vmap(one)(models, noise).items()}
         return [{k: v[i] for k, v in values.items()} for i in range(len(seeds))]

@@ -24,7 +24,8 @@ from relax_exp.tasks.hierarchy import Hierarchy, by_layer, context_shapes
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
 ROWS_AT_ONCE = 2500  # images x samples in one pass of the bound
-DRAWS_AT_ONCE = 10  # of the gradient's variance
+DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
+EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
 
 class VAE(Task):
@@ -38,6 +39,8 @@ class VAE(Task):
 
     name = "vae"
     betas = (0.9, 0.99999)
+    relaxed = "elbo"
+    data_noise = ("binarize",)
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class VAE(Task):
         self.data, self.valid = data.train.to(self.device), data.valid.to(self.device)
         self.mean = data.mean.to(self.device, dtype)
         self.hierarchy = self._build(stream(0, "template"))
+        self.evaluations = self.hierarchy.evaluations
 
     def _build(self, generator: torch.Generator) -> Hierarchy:
         with torch.random.fork_rng(devices=[]):
@@ -76,7 +80,7 @@ class VAE(Task):
             )
             for layer, context in zip(vae.layers, context_shapes(vae), strict=True)
         )
-        return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype))
+        return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype), self.relaxed)
 
     def network(self) -> DiscreteVAE:
         """The model, with weights from the global generator."""
@@ -126,8 +130,14 @@ class VAE(Task):
             if full:
                 everything = self._bounds(model, len(self.valid), stream(seed, "evaluation/bound_full", step))
                 metrics |= {f"{k}_full": v for k, v in everything.items()}
-            results.append({**metrics, **self._variance(model, seed, step)})
-        return results
+            results.append(metrics)
+        return [row | other for row, other in zip(results, self.variance(models, seeds, step), strict=True)]
+
+    def variance(self, models, seeds, step):
+        """See `Task.variance`: of the encoder's parameters."""
+        return [
+            self._variance(tree_map(lambda leaf, i=i: leaf[i], models), seed, step) for i, seed in enumerate(seeds)
+        ]
 
     def _bounds(self, model: Model, images: int, generator: torch.Generator) -> dict[str, float]:
         """Mean one-sample bound and 100-sample importance bound over the first ``images`` validation images."""
@@ -161,8 +171,9 @@ class VAE(Task):
             return self.gradients(model._replace(params=encoder), {"x": rows}, noise | still, fixed=others).params
 
         reference, total, squares, n = None, 0.0, 0.0, self.variance_draws
-        for start in range(0, n, DRAWS_AT_ONCE):
-            noise = draw(shapes, min(DRAWS_AT_ONCE, n - start), generator, self.dtype)
+        at_once = max(1, min(DRAWS_AT_ONCE, EVALUATIONS_AT_ONCE // (self.batch_size * self.evaluations)))
+        for start in range(0, n, at_once):
+            noise = draw(shapes, min(at_once, n - start), generator, self.dtype)
             noise = {k: v.to(self.device) for k, v in noise.items()}
             draws = torch.cat([g.flatten(1) for g in vmap(one)(noise).values()], 1)
             # Sums of deviations from a reference near the mean: stable in single precision.

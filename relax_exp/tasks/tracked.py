@@ -1,0 +1,78 @@
+"""``track=[...]``: one estimator trains, the gradient variances of several are measured along its trajectory."""
+
+from __future__ import annotations
+
+import math
+
+from relax_exp.tasks.base import Gradients, Model, Task
+
+
+class Tracked(Task):
+    """A task whose trajectory other estimators ride along; ``probes`` are the same task built with those, by name.
+
+    At every step each probe takes an update of its own tuning parameters, at the parameters, on the minibatch and at
+    the learning rate of the run; it never moves the parameters, and the run's own numbers are those of the run without
+    probes. At every evaluation the variances of all are measured at the same parameters and on the same minibatch:
+    ``track/NAME/log_variance``, and ``track/NAME/log_variance_x_evaluations``, which adds the log of the number of
+    evaluations of f (an average of M draws has 1/M of the variance and M times the evaluations).
+    """
+
+    def __init__(self, task: Task, name: str, probes: dict[str, Task]):
+        self.task, self.own_name, self.probes = task, name, probes
+        self.everything = {name: task, **probes}
+        for attribute in ("name", "betas", "data", "batch_size", "lr_scale", "warmup", "dtype", "compile_after"):
+            setattr(self, attribute, getattr(task, attribute))
+
+    def init(self, generator):
+        """See `Task.init`; the run's own draws come first."""
+        models = {name: task.init(generator) for name, task in self.everything.items()}
+        return Model(
+            models[self.own_name].params,
+            {name: model.tuning for name, model in models.items()},
+            {name: model.buffers for name, model in models.items()},
+        )
+
+    def noise_shapes(self):
+        """The run's own noise under its names, first; a probe's under ``track/NAME/``."""
+        shapes = dict(self.task.noise_shapes())
+        for name, probe in self.probes.items():
+            own = {k: v for k, v in probe.noise_shapes().items() if k not in self.task.data_noise}
+            shapes |= {f"track/{name}/{k}": v for k, v in own.items()}
+        return shapes
+
+    def of(self, model: Model, name: str) -> Model:
+        """The model as one of the estimators sees it."""
+        return Model(model.params, model.tuning[name], model.buffers[name])
+
+    def gradients(self, model, batch, noise):
+        """See `Task.gradients`."""
+        shared = {k: v for k, v in noise.items() if k in self.task.data_noise}
+        own = {k: v for k, v in noise.items() if not k.startswith("track/")}
+        main = self.task.gradients(self.of(model, self.own_name), batch, own)
+        tuning, buffers = {self.own_name: main.tuning}, {self.own_name: main.buffers}
+        for name, probe in self.probes.items():
+            prefix = f"track/{name}/"
+            theirs = {k.removeprefix(prefix): v for k, v in noise.items() if k.startswith(prefix)}
+            ride = probe.gradients(self.of(model, name), batch, theirs | shared)
+            tuning[name], buffers[name] = ride.tuning, ride.buffers
+        return Gradients(main.params, tuning, buffers, main.loss, main.tuning_loss, main.metrics)
+
+    def evaluate(self, models, seeds, step, final):
+        """The run's own metrics and all variances."""
+        rows = self.task.evaluate(self.of(models, self.own_name), seeds, step, final)
+        for name, task in self.everything.items():
+            own = name == self.own_name
+            measured = rows if own else task.variance(self.of(models, name), seeds, step)
+            for row, values in zip(rows, measured, strict=True):
+                log_variance = values["grad/log_variance"]
+                row[f"track/{name}/log_variance"] = log_variance
+                row[f"track/{name}/log_variance_x_evaluations"] = log_variance + math.log(task.evaluations)
+        return rows
+
+    def finish(self, models, labels):
+        """See `Task.finish`."""
+        return self.task.finish(self.of(models, self.own_name), labels)
+
+    def images(self, models, replica, seed):
+        """See `Task.images`."""
+        return self.task.images(self.of(models, self.own_name), replica, seed)

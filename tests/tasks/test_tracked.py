@@ -1,0 +1,81 @@
+"""``track``: variances of several estimators along one trajectory, which they do not disturb."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from relax_exp.data import load
+from relax_exp.report import read, tracked
+from relax_exp.report.cells import Cell
+from relax_exp.tasks.toy import Toy
+from relax_exp.tasks.tracked import Tracked
+from relax_exp.tasks.vae import VAE
+from relax_exp.train import Replicas
+
+SMALL = {"depth": 1, "width": 5}
+OTHERS = {
+    "reinforce": {"name": "reinforce"},
+    "rebar": {"name": "rebar", "noise": "tied"},
+    "nvil": {"name": "nvil"},
+    "disarm": {"name": "disarm"},
+    "rloo": {"name": "rloo", "samples": 3},
+    "concrete": {"name": "concrete"},
+}
+
+
+def toy(estimator):
+    return Toy(estimator, variance_draws=200, dtype=torch.float64)
+
+
+def vae(estimator):
+    data = load("digits", binarize="dynamic")
+    return VAE(estimator, data, "linear2", latents=4, batch_size=6, variance_draws=20, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", [toy, vae])
+def test_probes_tune_and_the_run_stays_what_it_is(make):
+    own = {"name": "relax", "noise": "tied", **SMALL}
+    alone = Replicas(make(own), [0, 1], [1e-3])
+    ridden = Replicas(Tracked(make(own), "relax", {k: make(v) for k, v in OTHERS.items()}), [0, 1], [1e-3])
+    before = ridden.state.model
+    for replicas in (alone, ridden):
+        for _ in replicas.advance(5):
+            pass
+    for left, right in zip(tree_leaves(alone.state.model.params), tree_leaves(ridden.state.model.params), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+    for name in ("rebar", "nvil"):
+        moved = zip(tree_leaves(before.tuning[name]), tree_leaves(ridden.state.model.tuning[name]), strict=True)
+        assert any(not torch.equal(a, b) for a, b in moved), name
+
+    rows = ridden.task.evaluate(ridden.state.model, [0, 1], 5, False)
+    plain = alone.task.evaluate(alone.state.model, [0, 1], 5, False)
+    for row, other in zip(rows, plain, strict=True):
+        assert row["track/relax/log_variance"] == row["grad/log_variance"] == pytest.approx(other["grad/log_variance"])
+        gap = row["track/rloo/log_variance_x_evaluations"] - row["track/rloo/log_variance"]
+        assert gap == pytest.approx(math.log(3))
+        assert {f"track/{name}/log_variance" for name in OTHERS} <= set(row)
+
+
+def test_a_probe_is_measured_like_a_run_of_its_own():
+    """At the same parameters and tuning, the tracked variance is that which the estimator's own task measures."""
+    task = Tracked(toy({"name": "relax", **SMALL}), "relax", {"reinforce": toy(OTHERS["reinforce"])})
+    replicas = Replicas(task, [3], [1e-2])
+    for _ in replicas.advance(3):
+        pass
+    row = task.evaluate(replicas.state.model, [3], 3, False)[0]
+    own = toy(OTHERS["reinforce"]).variance(task.of(replicas.state.model, "reinforce"), [3], 3)[0]
+    assert row["track/reinforce/log_variance"] == own["grad/log_variance"]
+
+
+def test_figure_has_a_line_for_each_tracked_estimator(tmp_path):
+    rows = {
+        step: {f"track/{n}/log_variance{x}": -step / 10 for n in ("relax", "rebar") for x in ("", "_x_evaluations")}
+        for step in (10, 20, 30)
+    }
+    run = read.Run(tmp_path, {"task": {"name": "toy"}, "estimator": {"name": "relax"}, "steps": 30}, {}, [])
+    cell = Cell("toy", "toy", "relax", "relax", 0.01, (read.Replica(run, 0, 0.01, read.DONE, None, rows),))
+    assert tracked.names(cell) == ["rebar", "relax"]
+    figure = tracked.figure(cell)
+    assert [len(ax.lines) for ax in figure.axes] == [2, 2]

@@ -1,0 +1,175 @@
+"""The VAE's metrics against enumeration and against gradients drawn one by one."""
+
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from torch.utils._pytree import tree_map
+
+from relax_exp import data
+from relax_exp.streams import stream
+from relax_exp.tasks.base import draw
+from relax_exp.tasks.vae import VAE
+from relax_exp.train import Replicas
+
+REBAR = {"name": "rebar", "noise": "tied"}
+
+
+@functools.cache
+def digits(binarize="static") -> data.ImageData:
+    return data.load("digits", binarize=binarize)
+
+
+def make(estimator=REBAR, binarize="static", **options) -> VAE:
+    options = {"latents": 2, "batch_size": 6, "dtype": torch.float64, "variance_draws": 25} | options
+    return VAE(estimator, digits(binarize), **options)
+
+
+def trained(task: VAE, steps: int = 40, seed: int = 0):
+    """The model of one replica after some steps at a high rate, so that nothing is special about it."""
+    replicas = Replicas(task, [seed], [0.03])
+    for _ in replicas.advance(steps):
+        pass
+    return replicas.state.model
+
+
+def bernoulli(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def exact(task: VAE, model, x: torch.Tensor) -> tuple[float, float]:
+    """ELBO and log-likelihood of one layer of latents, by enumeration, written out with the weights themselves."""
+    p = {k: v[0] for k, v in model.params.items()}
+    mean = digits().mean
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=task.latents)), dtype=torch.float64)
+    logits = (x - mean) @ p["encoder.0.weight"].T + p["encoder.0.bias"]
+    clipped = mean.clamp(0.001, 0.999)
+    pixels = (2 * states - 1) @ p["decoder.0.weight"].T + p["decoder.0.bias"] + torch.log(clipped / (1 - clipped))
+    pixels = pixels.unsqueeze(1).expand(-1, len(x), -1)
+    log_q = bernoulli(logits.expand(len(states), -1, -1), states.unsqueeze(1).expand(-1, len(x), -1))
+    prior = bernoulli(p["prior"].expand_as(states), states).unsqueeze(1)
+    log_joint = prior + bernoulli(pixels, x.expand(len(states), -1, -1))
+    elbo = (log_q.exp() * (log_joint - log_q)).sum(0).mean()
+    return elbo.item(), log_joint.logsumexp(0).mean().item()
+
+
+def test_the_bounds_are_those_of_the_model():
+    task = make()
+    model = trained(task)
+    (row,) = task.evaluate(model, [0], 10, True)
+    elbo, likelihood = exact(task, model, task.valid.double())
+    assert likelihood - elbo > 0.05
+    assert row["valid/elbo"] == pytest.approx(elbo, abs=0.02)  # 250 images x 100 draws
+    assert elbo + 0.05 < row["valid/bound100"] < likelihood + 0.01
+    assert row["valid/bound100"] == pytest.approx(likelihood, abs=0.05)
+    assert row["valid/elbo_full"] == pytest.approx(elbo, abs=0.02)  # other draws, and here the same images
+    assert row["valid/elbo_full"] != row["valid/elbo"]
+
+
+@pytest.mark.parametrize("model", ["linear2", "nonlinear"])
+def test_the_bound_is_better_than_the_elbo(model):
+    task = make(model=model, latents=5, hidden=8)
+    (row,) = task.evaluate(trained(task), [0], 10, False)
+    assert row["valid/bound100"] > row["valid/elbo"] + 0.1
+    assert "valid/bound100_full" not in row
+
+
+def test_the_training_bound_is_the_elbo_on_average():
+    task = make(batch_size=1297)
+    model = trained(task, steps=3)
+    elbo, _ = exact(task, model, task.data.double())
+    one = tree_map(lambda leaf: leaf[0], model)
+    noise = draw(task.noise_shapes(), 20, stream(0, "test"), task.dtype)
+    values = torch.func.vmap(lambda n: task.gradients(one, {"x": task.data}, n).metrics["train/elbo"])(noise)
+    assert values.mean().item() == pytest.approx(elbo, abs=5 * values.std().item() / math.sqrt(20))
+
+
+@pytest.mark.parametrize("binarize", ["static", "dynamic"])
+@pytest.mark.parametrize("model", ["linear1", "linear2"])
+def test_the_variance_is_that_of_gradients_drawn_one_by_one(binarize, model):
+    task = make(binarize=binarize, model=model, latents=3)
+    models = trained(task, 5, seed=7)
+    (row,) = task.evaluate(models, [7], 30, False)
+    one = tree_map(lambda leaf: leaf[0], models)
+
+    of_batch, of_draws = stream(7, "variance/batch"), stream(7, "evaluation/variance", 30)
+    start = int(torch.randint(len(task.data) - 6 + 1, (), generator=of_batch))
+    batch = {"x": task.data[start : start + 6]}
+    shapes, still = task.noise_shapes(), {}
+    if binarize == "dynamic":  # the minibatch is the same for all draws
+        still = {"binarize": torch.rand(shapes.pop("binarize"), generator=of_batch, dtype=task.dtype)}
+    gradients = []
+    for count in 10, 10, 5:
+        noise = draw(shapes, count, of_draws, task.dtype)
+        for i in range(count):
+            grads = task.gradients(one, batch, {k: v[i] for k, v in noise.items()} | still).params
+            gradients.append(torch.cat([g.flatten() for k, g in grads.items() if k.startswith("encoder.")]))
+    variance = torch.stack(gradients).var(0)
+    assert row["grad/log_variance"] == pytest.approx(variance.mean().log().item(), rel=1e-9)
+    assert row["grad/mean_log_variance"] == pytest.approx(variance.clamp(min=1e-307).log().mean().item(), rel=1e-3)
+
+
+def test_the_variance_in_single_precision():
+    double, single = make(variance_draws=30), make(variance_draws=30, dtype=torch.float32)
+    model = trained(double)
+    (a,) = double.variance(model, [0], 1)
+    noise = iter([])  # single precision draws other uniforms from the same stream
+    del noise
+    (b,) = single.variance(tree_map(torch.Tensor.float, model), [0], 1)
+    assert a["grad/log_variance"] == pytest.approx(b["grad/log_variance"], abs=0.7)
+
+
+def test_two_draws_are_enough():
+    task = make(variance_draws=2)
+    (row,) = task.evaluate(trained(task, 1), [0], 1, False)
+    assert math.isfinite(row["grad/log_variance"])
+
+
+def test_dynamic_binarisation_draws_pixels_anew():
+    task = make(binarize="dynamic")
+    grey = task.data[:4]
+    uniform = torch.rand(5000, 4, 64, generator=stream(0, "test"), dtype=torch.float64)
+    pixels = task.pixels(grey, uniform)
+    assert pixels.dtype == torch.float64 and set(pixels.unique().tolist()) == {0.0, 1.0}
+    assert (pixels.mean(0) - grey / 255).abs().max() < 0.04
+    assert "binarize" in task.noise_shapes() and "binarize" not in make().noise_shapes()
+    step, model = task.gradients, tree_map(lambda leaf: leaf[0], trained(task, 1))
+    noise = draw(task.noise_shapes(), 2, stream(0, "test"), task.dtype)
+    first, second = ({k: v[i] for k, v in noise.items()} for i in range(2))
+    other = step(model, {"x": task.data[:6]}, first | {"binarize": second["binarize"]})
+    assert other.loss != step(model, {"x": task.data[:6]}, first).loss
+
+
+def test_replicas_are_evaluated_as_if_alone():
+    task = make()
+    replicas = Replicas(task, [3, 4], [0.01])
+    rows = task.evaluate(replicas.state.model, [3, 4], 5, False)
+    (alone,) = task.evaluate(tree_map(lambda leaf: leaf[1:], replicas.state.model), [4], 5, False)
+    assert rows[1] == alone != rows[0]
+
+
+def test_the_start_of_the_published_protocol():
+    task = make(latents=200)
+    params = task.init(stream(0, "init")).params
+    for name, fan in ("encoder.0", 264), ("decoder.0", 264):
+        weight = params[f"{name}.weight"]
+        bound = math.sqrt(6 / fan)
+        assert weight.abs().max() < bound and weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert not params[f"{name}.bias"].any()
+    assert not params["prior"].any()
+    assert task.betas == (0.9, 0.99999)
+
+
+@pytest.mark.parametrize("binarize", ["static", "dynamic"])
+def test_pictures(binarize):
+    task = make(binarize=binarize, model="linear2")
+    pictures = task.images(trained(task, 2), 0, 0)
+    assert {k: tuple(v.shape) for k, v in pictures.items()} == {
+        "reconstructions": (16, 1, 8, 8),
+        "prior_samples": (16, 1, 8, 8),
+    }
+    assert all(0 <= picture.min() and picture.max() <= 1 for picture in pictures.values())
+    expected = task.valid[:8].double() / (255 if binarize == "dynamic" else 1)
+    assert (pictures["reconstructions"][:8].flatten(1) == expected).all()
