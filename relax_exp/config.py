@@ -29,7 +29,7 @@ DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(va
 
 Count = Annotated[int, Check("> 0", lambda value: value > 0)]
 Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
-Categories = Draws
+Categories = Annotated[int, Check("> 1", lambda value: value > 1)]
 Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
 NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
@@ -77,6 +77,15 @@ class VAEOptions(TypedDict):
     variance_draws: Draws
 
 
+class CategoricalToyOptions(TypedDict):
+    """Keys of task=categorical_toy."""
+
+    problem: Literal["arsm", "cos"]
+    categories: Categories | None
+    optimizer: Literal["adam", "sgd"]
+    variance_draws: Draws
+
+
 class CategoricalVAEOptions(TypedDict):
     """Keys of task=categorical_vae."""
 
@@ -112,6 +121,7 @@ class TaskEntry(NamedTuple):
 TASKS = {
     "toy": TaskEntry(ToyOptions, "bernoulli"),
     "vae": TaskEntry(VAEOptions, "bernoulli"),
+    "categorical_toy": TaskEntry(CategoricalToyOptions, "categorical"),
     "categorical_vae": TaskEntry(CategoricalVAEOptions, "categorical"),
     "verify": TaskEntry(VerifyOptions, None, "verification"),
 }

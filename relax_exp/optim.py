@@ -1,4 +1,4 @@
-"""Adam as a pure function: state in, state out, the learning rate a tensor, so that replicas may differ in it."""
+"""Adam and gradient descent as pure functions: state in, state out, the learning rate a tensor, so that replicas may differ in it."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float
     v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
     new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)
     return new, {"m": m, "v": v}
+
+
+def sgd(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):
+    """Plain gradient descent, with the arguments of `adam`; moments stay as they are."""
+    return tree_map(lambda p, g: p - lr * g, params, grads), moments
+
+
+OPTIMIZERS = {"adam": adam, "sgd": sgd}

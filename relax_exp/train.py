@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.optim import adam, adam_init
+from relax_exp.optim import OPTIMIZERS, adam, adam_init
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
@@ -48,7 +48,8 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
         model = state.model
         grads = task.gradients(model, batch, noise)
         t, tuning_t = state.t + 1, state.tuning_t + 1
-        params, moments = adam(model.params, grads.params, state.moments, t, state.lr, task.betas)
+        descend = OPTIMIZERS[task.optimizer]
+        params, moments = descend(model.params, grads.params, state.moments, t, state.lr, task.betas)
         tuning_lr = state.lr * task.lr_scale
         tuning, tuning_moments = adam(model.tuning, grads.tuning, state.tuning_moments, tuning_t, tuning_lr, task.betas)
         zero = torch.zeros_like(grads.loss)

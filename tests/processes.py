@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    "relax_exp.cli relax_exp.run relax_exp.tasks.vae torch._dynamo torch.utils.tensorboard sklearn.datasets scipy.stats"
-    " tabulate".split()
-)
+OURS = ["relax_exp.cli", "relax_exp.run", "relax_exp.tasks.vae"]
+OTHERS = ["torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "scipy.stats", "tabulate"]
+CONTEXT.set_forkserver_preload([*OURS, *OTHERS])
 
 
 class Command:

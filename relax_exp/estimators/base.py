@@ -127,12 +127,19 @@ class Estimator(nn.Module):
         self._check_logits(logits)
         if noise is None:
             noise = self.noise(logits.shape[0], generator, dtype=logits.dtype, device=logits.device)
-        return self.estimate(logits, as_objective(f), noise, context, f_b)
+        return self.estimate(logits.detach(), self.attached(as_objective(f), logits), noise, context, f_b)
+
+    def attached(self, f: Objective, logits: Tensor) -> Objective:
+        """f with the losses that become ``out.loss`` bound to these logits, for their direct part.
+
+        `estimate` itself gets the logits detached, so that ``out.grad`` and the tuning loss have no gradient in them.
+        """
+        return f._replace(hard=lambda sample, _: f.hard(sample, logits))
 
     def estimate(
         self, logits: Tensor, f: Objective, noise: dict[str, Tensor], context: Tensor | None, f_b: Tensor | None
     ) -> Output:
-        """What a subclass implements; arguments as for ``forward``."""
+        """What a subclass implements; arguments as for ``forward``, with the logits detached."""
         raise NotImplementedError(f"{type(self).__name__} does not implement estimate")
 
     def from_sample(
@@ -219,6 +226,7 @@ class ScoreFunction(Estimator):
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`: b ``([K,] N, event)``, f_b ``([K,] N)``."""
+        logits = logits.detach()
         signal, aux, buffers = self.signal(f_b.detach(), context)
         weight = expand_event(signal, self.family, parameters=True) / self.samples
         grad = weight * self.family.score(logits, b)

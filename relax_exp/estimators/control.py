@@ -141,6 +141,7 @@ class Relax(Rebar):
         """
         if not self.free:
             return super().from_sample(logits, b, f_b, noise, context)
+        logits = logits.detach()
         z = self.family.conditional_path(logits, b, noise["u"])
         return self._combine(logits, b, f_b, z, None, noise, context)
 

@@ -6,11 +6,13 @@ import importlib
 
 CLASSES = {  # module and class
     "toy": ("toy", "Toy"),
+    "categorical_toy": ("categorical_toy", "CategoricalToy"),
     "vae": ("vae", "VAE"),
     "categorical_vae": ("categorical_vae", "CategoricalVAE"),
 }
 HEADLINES = {  # metrics shown on the console at each evaluation
     "toy": ("excess", "theta", "grad/log_variance"),
+    "categorical_toy": ("loss", "excess", "p_best", "grad/log_variance"),
     "vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
     "categorical_vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
 }

@@ -32,11 +32,13 @@ class Gradients(NamedTuple):
 class Task:
     """Base class. All methods are for ONE replica; the trainer vmaps ``gradients`` and ``evaluate_vmapped``.
 
-    Attributes: ``batch_size``; ``betas`` of Adam; ``lr_scale`` of the tuning parameters; ``warmup`` updates of the
-    tuning parameters before training; ``data`` (N, ...) or None; ``dtype``.
+    Attributes: ``batch_size``; ``optimizer`` of the model's parameters, adam or sgd; ``betas`` of Adam; ``lr_scale`` of
+    the tuning parameters; ``warmup`` updates of the tuning parameters before training; ``data`` (N, ...) or None;
+    ``dtype``.
     """
 
     name: str
+    optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     data: Tensor | None = None
     batch_size: int = 1

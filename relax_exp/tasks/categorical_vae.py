@@ -6,10 +6,8 @@ are through 784-512-256 LeakyReLU(.2) and its mirror, a uniform prior that stays
 
 from __future__ import annotations
 
-import torch
 from torch.utils._pytree import tree_map
 
-from relax_exp.distributions import Categorical
 from relax_exp.estimators.pathwise import Concrete, Pathwise
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.optim import BETAS

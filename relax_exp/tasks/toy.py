@@ -22,6 +22,7 @@ class Toy(Task):
     """
 
     name = "toy"
+    family = "bernoulli"
     compile_after = 5000
 
     def __init__(
@@ -47,10 +48,14 @@ class Toy(Task):
         self.estimator = self._build(stream(0, "template"))
         self.evaluations = self.estimator.evaluations
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return (self.latents,)
+
     def _build(self, generator):
-        built = estimators.build(
-            self.estimator_name, "bernoulli", (self.latents,), generator=generator, **self.options
-        )
+        shape = self.event_shape
+        built = estimators.build(self.estimator_name, self.family, shape, generator=generator, **self.options)
         return built.to(self.device, self.dtype)
 
     def loss(self, b: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class Toy(Task):
     def init(self, generator):
         """See `Task.init`."""
         estimator = self._build(generator)
-        logit = torch.zeros(self.latents, dtype=self.dtype, device=self.device)
+        logit = torch.zeros(self.event_shape, dtype=self.dtype, device=self.device)
         return Model(
             {"logit": logit},
             {k: v.detach().clone() for k, v in estimator.named_parameters()},
@@ -72,7 +77,7 @@ class Toy(Task):
         return self.estimator.noise_shapes(self.batch_size)
 
     def _estimate(self, model: Model, tuning, noise: dict[str, Tensor]) -> Output:
-        logits = model.params["logit"].expand(self.batch_size, -1)
+        logits = model.params["logit"].expand(self.batch_size, *self.event_shape)
         return functional_call(self.estimator, (tuning, model.buffers), (logits, self.loss), {"noise": noise})
 
     def gradients(self, model, batch, noise):

@@ -7,6 +7,7 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from relax_exp import estimators
+from relax_exp.estimators.base import Objective
 from relax_exp.streams import stream
 
 SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,)}
@@ -87,6 +88,23 @@ def test_tuning_loss_reaches_every_parameter_and_only_tuned_ones_have_any(name, 
         missing = [n for (n, _), g in zip(est.named_parameters(), grads, strict=True) if g is None]
         assert not missing
         assert any(g.abs().sum() > 0 for g in grads)
+
+
+@pytest.mark.parametrize(("name", "family"), ALL)
+def test_gradient_is_a_number_to_the_logits_and_the_loss_is_not(name, family):
+    """tuning_loss(out).backward() must not reach the model; out.loss must, where f depends on the logits directly."""
+    est, logits, noise, context = made(name, family, dtype=torch.float64)
+    logits.requires_grad_()
+    of_sample, logits_shape = loss_of(family), est.family.parameter_shape(est.event_shape)
+
+    def f(b, logits):
+        return of_sample(b) + logits.square().flatten(-len(logits_shape)).sum(-1)
+
+    out = est(logits, Objective(f, f, f), noise=noise, context=context)
+    if out.grad.requires_grad:
+        assert torch.autograd.grad(out.grad.sum(), logits, allow_unused=True, retain_graph=True)[0] is None
+    (direct,) = torch.autograd.grad(out.loss.sum(), logits)
+    torch.testing.assert_close(direct, 2 * logits.detach())
 
 
 @pytest.mark.parametrize(("name", "family"), ALL)

@@ -65,7 +65,7 @@ def test_the_variance_of_reinforce_is_the_known_one(batch_size):
 
 
 def test_the_draws_belong_to_seed_and_step():
-    task = make(variance_draws=10)
+    task = make(variance_draws=999)
     both = task.evaluate(models(task, [0.3], [0.3]), [0, 1], 1, False)
     (alone,) = task.evaluate(models(task, [0.3]), [1], 1, False)
     (later,) = task.evaluate(models(task, [0.3]), [1], 2, False)

@@ -108,17 +108,15 @@ def test_the_variance_is_that_of_gradients_drawn_one_by_one(binarize, model):
             gradients.append(torch.cat([g.flatten() for k, g in grads.items() if k.startswith("encoder.")]))
     variance = torch.stack(gradients).var(0)
     assert row["grad/log_variance"] == pytest.approx(variance.mean().log().item(), rel=1e-9)
-    assert row["grad/mean_log_variance"] == pytest.approx(variance.clamp(min=1e-307).log().mean().item(), rel=1e-3)
+    assert row["grad/mean_log_variance"] == pytest.approx(variance.clamp(min=1e-307).log().mean().item(), abs=0.5)
 
 
 def test_the_variance_in_single_precision():
     double, single = make(variance_draws=30), make(variance_draws=30, dtype=torch.float32)
     model = trained(double)
     (a,) = double.variance(model, [0], 1)
-    noise = iter([])  # single precision draws other uniforms from the same stream
-    del noise
-    (b,) = single.variance(tree_map(torch.Tensor.float, model), [0], 1)
-    assert a["grad/log_variance"] == pytest.approx(b["grad/log_variance"], abs=0.7)
+    (b,) = single.variance(tree_map(torch.Tensor.float, model), [0], 1)  # from other draws
+    assert a["grad/log_variance"] == pytest.approx(b["grad/log_variance"], abs=0.5)
 
 
 def test_two_draws_are_enough():
@@ -170,6 +168,6 @@ def test_pictures(binarize):
         "reconstructions": (16, 1, 8, 8),
         "prior_samples": (16, 1, 8, 8),
     }
-    assert all(0 <= picture.min() and picture.max() <= 1 for picture in pictures.values())
+    assert all(((picture >= 0) & (picture <= 1)).all() for picture in pictures.values())
     expected = task.valid[:8].double() / (255 if binarize == "dynamic" else 1)
     assert (pictures["reconstructions"][:8].flatten(1) == expected).all()

@@ -1,0 +1,64 @@
+"""Toy problems with one categorical variable: ARSM's C-way reward (003) and the 4-way cosine of the slides (002)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from relax_exp.tasks.toy import Toy
+
+CATEGORIES = {"arsm": 30, "cos": 4}  # where none are given
+
+
+def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """f of every category, ``(C,)``; the last is the best.
+
+    arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C) that differs from
+    the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised.
+    """
+    z = torch.arange(categories or CATEGORIES[problem], dtype=dtype)
+    return z.cos() if problem == "cos" else -(0.5 + (z + 1) / len(z) ** 2)
+
+
+class CategoricalToy(Toy):
+    """Minimise E[f(z)] over the logits of one categorical z, from zeros: ``task=categorical_toy``.
+
+    What is logged is exact: ``loss`` = E f(z), its ``excess`` over the minimum and ``p_best``, the probability of the
+    best category; but for the gradient's variance, which is measured. At a soft sample s the loss is that of the
+    sources: linear in s for arsm, cos(s . (0, 1, 2, 3)) for cos.
+    """
+
+    name = "categorical_toy"
+    family = "categorical"
+
+    def __init__(
+        self, *args, problem: str = "arsm", categories: int | None = None, optimizer: str = "sgd", **kwargs
+    ):
+        dtype, device = kwargs.get("dtype", torch.float32), kwargs.get("device", "cpu")
+        self.problem, self.optimizer = problem, optimizer
+        self.values = losses(problem, categories, torch.float64).to(device, dtype)
+        above = losses(problem, categories, torch.float64)
+        self.above = (above - above.min()).to(device, dtype)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def event_shape(self):
+        """One variable of C categories."""
+        return 1, len(self.values)
+
+    def loss(self, b: Tensor) -> Tensor:
+        """f at (soft) one-hot samples, ``(..., 1, C)`` -> ``(...)``."""
+        if self.problem == "arsm":
+            return (b * self.values).sum((-2, -1))
+        return (b * torch.arange(len(self.values), dtype=b.dtype, device=b.device)).sum((-2, -1)).cos()
+
+    def evaluate(self, models, seeds, step, final):
+        """Exact loss, its excess over the optimum, the best category's probability; the gradient's variance."""
+        p = models.params["logit"].softmax(-1)
+        exact = {"loss": p @ self.values, "excess": p @ self.above, "p_best": p[..., self.above.argmin()]}
+        variances = self.variance(models, seeds, step)
+        return [{k: v[i].item() for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
+
+    def finish(self, models, labels):
+        """Nothing: there is no curve of one number to draw."""
+        return {}
