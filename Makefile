@@ -37,7 +37,16 @@ mutants: $(INSTALLED)  ## show that the verification rejects broken code
 verify: $(INSTALLED)  ## all estimators against exact enumeration, a million draws each
 	$(BIN)/relax-exp task=verify
 
+bench: $(INSTALLED)  ## milliseconds a step against the arithmetic bound and plain PyTorch -> results/bench
+	$(BIN)/python scripts/bench.py
+
+bench-quick: $(INSTALLED)  ## the ratios of two cells, printed
+	$(BIN)/python scripts/bench.py --quick
+
+bench-gpu: $(INSTALLED)  ## the same on a GPU
+	$(BIN)/python scripts/bench.py --device cuda
+
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test lint mutants verify clean
+.PHONY: help install demo test lint mutants verify bench bench-quick bench-gpu clean

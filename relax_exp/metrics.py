@@ -20,8 +20,9 @@ Row = dict[str, float | int | str | None]
 
 
 def label(seed: int, lr: float) -> str:
-    """Name of a replica in folders and figures."""
-    return f"seed-{seed}_lr-{lr}"
+    """Name of a replica in folders and figures: the rate in short, unless that is another rate."""
+    short = f"{lr:g}"
+    return f"seed-{seed}_lr-{short if float(short) == lr else lr}"
 
 
 def clean(row: Row) -> Row:

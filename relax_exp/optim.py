@@ -1,4 +1,4 @@
-"""Adam and gradient descent as pure functions: state in, state out, the learning rate a tensor, so that replicas may differ in it."""
+"""Adam and gradient descent as pure functions: state in, state out, the learning rate a tensor that replicas vary."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ def execute(config: dict) -> int:
     device = choose_device(config["device"])
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("high" if config["tf32"] and device.type == "cuda" else "highest")
     task = build_task(config, device)
     if task.data is not None and config["batch_size"] > len(task.data):
         raise RunError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
@@ -151,7 +152,8 @@ class Run:
         self._ticked = True
         if self._stop_signal:
             self._save()
-            self.console.say(f"stopped at step {self.step}; the same command goes on from there")
+            self.console.close()
+            say(f"stopped at step {self.step}; the same command goes on from there")
             self._stop()
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             self._save()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from relax_exp.graph import Graphed
 from relax_exp.optim import OPTIMIZERS, adam, adam_init
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
@@ -115,7 +116,7 @@ class Replicas:
             # make the sizes that differ dynamic, which changes last bits.
             torch.compiler.reset()
             step = torch.compile(step, backend=backend, dynamic=False)
-        self.step = step
+        self.step = Graphed(step) if self.device.type == "cuda" else step
         self.state = self._initial_state()
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)

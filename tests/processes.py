@@ -126,14 +126,3 @@ def full_disk(moment: str, count: int) -> None:
         return original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
-
-
-def numbers(run: Path) -> list[str]:
-    """The lines of metrics.jsonl without what the clock says, in their order and with the order of their keys."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in rows]
-
-
-def meta(run: Path) -> dict:
-    """meta.json."""
-    return json.loads((run / "meta.json").read_text())

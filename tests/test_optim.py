@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.optim import adam, adam_init
+from relax_exp.optim import adam, adam_init, sgd
 
 STEPS = 20
 
@@ -60,6 +60,13 @@ def test_replicas_have_their_own_learning_rates():
         params, moments = step(params, {"w": g}, moments, torch.tensor(t), lrs)
     for lr, theta in zip(lrs.tolist(), params["w"], strict=True):
         np.testing.assert_allclose(theta, published(lr, (0.9, 0.999), gradients()), rtol=1e-12)
+
+
+def test_gradient_descent():
+    params, grads = {"w": torch.ones(3)}, {"w": torch.tensor([1.0, 0.0, -2.0])}
+    new, moments = sgd(params, grads, adam_init(params), torch.tensor(1), torch.tensor(0.1))
+    torch.testing.assert_close(new["w"], torch.tensor([0.9, 1.0, 1.2]))
+    assert set(moments) == {"m", "v"}
 
 
 def test_nothing_is_changed_in_place():

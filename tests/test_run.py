@@ -1,46 +1,25 @@
-"""Runs from the command line to the files they leave: stopped at any moment, continued, failing, finished."""
+"""Runs from the command line to the files they leave, and what they tell on the way."""
 
 from __future__ import annotations
 
 import functools
 import io
 import json
-import os
-import random
 import re
-import shlex
 import shutil
-import signal
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from processes import Command, full_disk, kill, meta, moments, numbers, save_always, send, tear_a_line
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from processes import Command, full_disk
+from running import TOY, VAE, check_complete, execute, meta, numbers, scalars, whole
 
-from relax_exp import config, data, run
+from relax_exp import data, run
 from relax_exp.folder import RunError
 from relax_exp.metrics import label
 from relax_exp.tasks.toy import Toy
 from relax_exp.train import Replicas
-
-TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
-VAE = (
-    "task=vae task.dataset=digits estimator=relax task.latents=3 estimator.width=4 estimator.warmup=12 batch_size=5 "
-    "task.variance_draws=12 task.bound_every=20 steps=24 eval_every=10 'seeds=[0,1]' out=run "
-)
-
-
-def execute(line: str) -> int:
-    """The run of a command, in this process."""
-    overrides = shlex.split(line)
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
-        resolved = config.resolve(compose("config", overrides), overrides)
-    return run.execute(resolved)
 
 
 @pytest.fixture(autouse=True)
@@ -49,54 +28,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The folder of an uninterrupted run of a command, made once."""
-
-    @functools.cache
-    def make(line: str) -> Path:
-        folder = tmp_path_factory.mktemp("whole")
-        code, output = Command(line, folder).wait()
-        assert code == 0, output
-        return folder / "run"
-
-    return make
-
-
-def scalars(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
-    return events.Reload()
-
-
-def check_complete(path: Path, whole: Path) -> None:
-    """Same numbers, each once; same files, none half-made; TensorBoard shows what metrics.jsonl holds."""
-    assert numbers(path) == numbers(whole)
-    assert (path / "metrics.jsonl").read_bytes().endswith(b"}\n")
-    assert sorted(f.name for f in path.iterdir()) == sorted(f.name for f in whole.iterdir())
-    if (path / "curves.json").exists():
-        assert (path / "curves.json").read_text() == (whole / "curves.json").read_text()
-    check_tensorboard(path)
-
-
-def check_tensorboard(path: Path) -> None:
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    for seed, lr in {(row["seed"], row["lr"]) for row in rows}:
-        mine = [row for row in rows if (row["seed"], row["lr"]) == (seed, lr)]
-        events = scalars(path / "tb" / label(seed, lr))
-        shown = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-        for key in {key for row in mine for key in row} - {"step", "seed", "lr", "failed"}:
-            expected = [(row["step"], pytest.approx(row[key], rel=1e-6)) for row in mine if row.get(key) is not None]
-            assert [(event.step, event.value) for event in shown.get(key, [])] == expected, key
-        times = [event.wall_time for event in shown["time/elapsed"]]
-        assert times == sorted(times)
-        # The hparams page, and the table as text, once.
-        assert all(len(shown[f"final/{k}"]) == 1 for k, v in mine[-1].items() if isinstance(v, float) and k != "lr")
-        (text,) = events.Tensors("table/text_summary")
-        assert "| status" in text.tensor_proto.string_val[0].decode()
-        assert Counter(tag for tag in events.summary_metadata if tag.startswith("_hparams_")).total() == 3
-
-
-def test_what_a_run_leaves_and_that_running_it_again_changes_nothing(whole, here, capsys):
+def test_what_a_run_leaves_and_that_running_it_again_changes_nothing(here, capsys):
     path = whole(TOY)
     names = ["checkpoint.pt", "config.yaml", "curves.json", "meta.json", "metrics.jsonl", "table.md", "tb"]
     assert sorted(f.name for f in path.iterdir()) == names
@@ -113,235 +45,6 @@ def test_what_a_run_leaves_and_that_running_it_again_changes_nothing(whole, here
     out, err = capsys.readouterr()
     assert "run is finished already; nothing to do" in err and "| toy t=0.499" in out
     assert {f: f.read_bytes() for f in (here / "run").rglob("*") if f.is_file()} == before
-
-
-KILLS = [
-    [kill("step", 5)],  # in the warm-up, nothing saved yet
-    [save_always, kill("step", 8)],  # in the warm-up, in the middle of it saved
-    [kill("evaluate vae", 1)],
-    [tear_a_line],
-    [kill("append", 1, after=True)],  # written, but not in the checkpoint
-    [kill("replace", 3)],  # config.yaml and meta.json come first: the new checkpoint is written, but not in its place
-    [kill("save", 1, after=True)],
-    [kill("tensorboard", 2)],  # the one for what earlier processes wrote, within the first
-    [save_always, kill("step", 4)],
-    [save_always, kill("evaluate vae", 1)],  # saved at a step whose evaluation is still to be made
-    [kill("evaluate vae", 1, after=True)],
-    [kill("replace", 4)],  # meta.json after the evaluation
-    [kill("finish", 2)],
-    [kill("replace", 5)],  # the last status
-]
-
-
-def test_killed_at_any_moment(whole, here):
-    for number, setup in enumerate(KILLS):
-        code, output = Command(VAE, here, *setup).wait()
-        assert code == -signal.SIGKILL, (number, output)
-    assert meta(here / "run")["status"] == "running"
-    code, output = Command(VAE, here).wait()
-    assert code == 0, output
-    check_complete(here / "run", whole(VAE))
-    assert len(meta(here / "run")["resumed"]) == len(KILLS)
-
-
-def test_killed_at_random(whole, here):
-    moment = random.Random(0)
-    for _ in range(8):
-        command = Command(TOY, here, save_always)
-        time.sleep(moment.uniform(0.2, 0.8))
-        command.process.kill()
-        command.wait()
-    code, output = Command(TOY, here).wait()
-    assert code == 0, output
-    check_complete(here / "run", whole(TOY))
-
-
-def signals(*numbers, **where):
-    return functools.partial(send, numbers, **where)
-
-
-@pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopping_saves_and_says_how_to_go_on(whole, here, number, expected):
-    stops = [
-        (12 + 7, "step", "stopped at step 7; the same command goes on from there"),
-        (1, "evaluate vae", "stopped at step 11"),  # the evaluation is finished, then one step is made
-        (1, "save", "stopped at step 21"),
-    ]
-    for count, moment, message in stops:
-        code, output = Command(VAE, here, signals(number, moment=moment, count=count)).wait()
-        assert code == expected, output
-        assert message in output and "stopping as soon as everything can be saved" in output
-        assert "Traceback" not in output
-        assert meta(here / "run")["status"] == "interrupted"
-    code, output = Command(VAE, here).wait()
-    assert code == 0 and "continuing run at step 21" in output
-    check_complete(here / "run", whole(VAE))
-
-
-def test_stopping_at_once(whole, here):
-    twice = signals(signal.SIGINT, signal.SIGINT, moment="evaluate vae", count=2)
-    code, output = Command(VAE, here, twice).wait()
-    assert code == 130 and "stopped at once; the same command goes on from the last checkpoint" in output
-    assert "Traceback" not in output
-    code, output = Command(VAE, here).wait()
-    assert code == 0 and "continuing run at step 10" in output
-    check_complete(here / "run", whole(VAE))
-
-
-def test_a_signal_at_the_very_end_comes_too_late(whole, here):
-    code, output = Command(VAE, here, signals(signal.SIGINT, moment="finish", count=1)).wait()
-    assert code == 0, output
-    check_complete(here / "run", whole(VAE))
-
-
-def test_two_processes_on_one_folder(whole, here):
-    first = Command(TOY, here, signals(signal.SIGSTOP, moment="step", count=30))
-    deadline = time.monotonic() + 30
-    while "step 20" not in first.log.read_text() if first.log.exists() else True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (here / "second").mkdir()
-    code, output = Command(TOY.replace("out=run", "out=../run"), here / "second").wait()
-    assert code == 1
-    assert f"run is being written by process {first.pid} on " in output and "Traceback" not in output
-    os.kill(first.pid, signal.SIGCONT)
-    code, output = first.wait()
-    assert code == 0, output
-    check_complete(here / "run", whole(TOY))
-
-
-FAILING = VAE.replace("estimator.warmup=12", "estimator.warmup=0") + "'lrs=[1e-3,1e30]' "
-
-
-def test_a_replica_that_fails(whole, here):
-    code, output = Command(FAILING, here, kill("evaluate vae", 2)).wait()
-    assert code == -signal.SIGKILL
-    reason = re.search(r"seed-0_lr-1e\+30 failed: (\w[\w ]+ not finite at step (\d+); last finite value \S+)", output)
-    assert reason and int(reason[2]) < 10
-    before = meta(here / "run")
-    assert [r["status"] for r in before["replicas"]] == ["running", "failed"] * 2
-    assert before["replicas"][1]["reason"] == reason[1]
-
-    code, output = Command(FAILING, here).wait()
-    assert code == 1 and "Traceback" not in output and "lr-1e+30 failed:" not in output
-    about = meta(here / "run")
-    assert about["status"] == "failed"
-    assert [r["status"] for r in about["replicas"]] == ["done", "failed"] * 2
-    assert reason[1] in (here / "run" / "table.md").read_text()
-
-    text = (here / "run" / "metrics.jsonl").read_text()
-    assert not re.search(r"NaN|Infinity", text)
-    rows = [json.loads(line) for line in text.splitlines()]
-    assert [(r["step"], r["lr"]) for r in rows] == [(10, 1e-3), (10, 1e30)] * 2 + [(20, 1e-3)] * 2 + [(24, 1e-3)] * 2
-    assert rows[1]["failed"] == reason[1] and rows[1]["train/elbo"] is None
-    assert all(None not in row.values() and "failed" not in row for row in rows if row["lr"] == 1e-3)
-
-    (here / "alone").mkdir()
-    code, output = Command(FAILING.replace(",1e30", ""), here / "alone").wait()
-    assert code == 0, output
-    alone = [json.loads(line) for line in numbers(here / "alone" / "run")]
-    for row, other in zip([json.loads(x) for x in numbers(here / "run") if '"lr": 0.001' in x], alone, strict=True):
-        assert row == pytest.approx(other, rel=1e-4)
-    check_tensorboard(here / "run")
-
-    code, output = Command(FAILING, here).wait()
-    assert code == 1 and "finished already" in output and reason[1] in output
-
-
-def test_the_report_of_a_failure_survives_a_kill_before_meta_json(whole, here):
-    code, _ = Command(FAILING, here, kill("save", 1, after=True)).wait()
-    assert code == -signal.SIGKILL and meta(here / "run")["replicas"][1]["status"] == "running"
-    code, _ = Command(FAILING, here).wait()
-    assert code == 1
-    steps = [(row["step"], row["lr"]) for row in map(json.loads, numbers(here / "run"))]
-    assert steps == [(10, 1e-3), (10, 1e30)] * 2 + [(20, 1e-3)] * 2 + [(24, 1e-3)] * 2
-    assert [r["status"] for r in meta(here / "run")["replicas"]] == ["done", "failed"] * 2
-
-
-def test_when_all_fail_the_run_ends(here, monkeypatch, capsys):
-    gradients = Toy.gradients
-
-    def broken(*args):
-        return gradients(*args)._replace(loss=torch.tensor(torch.nan))
-
-    monkeypatch.setattr(Toy, "gradients", broken)
-    assert execute(TOY) == 1
-    about = meta(here / "run")
-    assert (about["status"], about["step"]) == ("failed", 20)
-    assert {r["reason"] for r in about["replicas"]} == {"loss not finite at step 1; it never was"}
-    assert not (here / "run" / "curves.json").exists()
-    assert execute(TOY) == 1
-    assert "finished already" in capsys.readouterr().err
-
-
-def interrupt(monkeypatch, line: str, moment: str = "step", count: int = 30) -> None:
-    """Leave a run interrupted."""
-    owner, name = moments()[moment]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(owner, name, getattr(owner, name))  # to be put back
-        send((signal.SIGINT,), moment, count)
-        execute(line)
-
-
-def half(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes(b ^ 255 for b in content[middle : middle + 64]) + content[middle + 64 :]
-
-
-def other_shapes(content: bytes) -> bytes:
-    stored = torch.load(io.BytesIO(content), weights_only=True)
-    stored["leaves"] = [leaf[:1] for leaf in stored["leaves"]]
-    buffer = io.BytesIO()
-    torch.save(stored, buffer)
-    return buffer.getvalue()
-
-
-def something_else(content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    torch.save([1, 2], buffer)
-    return buffer.getvalue()
-
-
-def empty(content: bytes) -> bytes:
-    return b""
-
-
-def garbage(content: bytes) -> bytes:
-    return b"garbage" * 99
-
-
-@pytest.mark.parametrize("damage", [half, flipped, other_shapes, something_else, empty, garbage])
-def test_a_damaged_checkpoint(here, monkeypatch, damage):
-    interrupt(monkeypatch, TOY)
-    file, metrics = here / "run" / "checkpoint.pt", here / "run" / "metrics.jsonl"
-    file.write_bytes(damage(file.read_bytes()))
-    before = file.read_bytes(), metrics.read_bytes()
-    with pytest.raises(RunError) as error:
-        execute(TOY)
-    assert "run/checkpoint.pt" in str(error.value) and "rm -r run" in str(error.value)
-    assert (file.read_bytes(), metrics.read_bytes()) == before
-
-
-def test_metrics_that_lost_lines(here, monkeypatch):
-    interrupt(monkeypatch, TOY)
-    (here / "run" / "metrics.jsonl").write_text("")
-    with pytest.raises(RunError, match=r"run/metrics\.jsonl has lost lines"):
-        execute(TOY)
-    assert (here / "run" / "metrics.jsonl").read_bytes() == b""
-
-
-@pytest.mark.parametrize("moment, count", [("append", 2), ("replace", 5), ("replace", 6), ("event", 2), ("event", 30)])
-def test_a_full_disk(whole, here, moment, count):
-    code, output = Command(TOY, here, functools.partial(full_disk, moment, count)).wait()
-    assert code == 1 and "error: the disk is full" in output and "Traceback" not in output
-    assert not list((here / "run").glob(".*.tmp"))
-    code, output = Command(TOY, here).wait()
-    assert code == 0, output
-    check_complete(here / "run", whole(TOY))
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(here):
@@ -391,19 +94,6 @@ def test_the_compiler_is_the_one_that_torch_calls(monkeypatch):
     assert run.find_compiler(torch.device("cuda")) == "/bin/gcc"
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
-def test_a_compiled_run_goes_on_with_the_same_numbers(here, monkeypatch, capsys):
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, backend, **options: compile(f, backend="aot_eager", **options))
-    line = TOY.replace("relax", "reinforce") + "compile=true "
-    assert execute(line) == 0
-    assert re.search(r"compiled in \d+ s", capsys.readouterr().err) and meta(here / "run")["compiled"]
-    (here / "run").rename(here / "whole")
-    interrupt(monkeypatch, line)
-    assert execute(line) == 0
-    check_complete(here / "run", here / "whole")
-
-
 def test_execute_sets_threads_and_flushes_denormals(here, monkeypatch):
     seen = []
     monkeypatch.setattr(run.Run, "finish", lambda self: seen.append(torch.get_num_threads()) or 0)
@@ -439,7 +129,12 @@ def test_a_line_for_each_evaluation_otherwise(here, capsys):
     assert out.strip() == (here / "run" / "table.md").read_text().strip()
 
 
-def test_tensorboard_of_a_vae(whole):
+def test_names_of_replicas():
+    assert [label(1, lr) for lr in (1e-3, 1.0, 1e-5)] == ["seed-1_lr-0.001", "seed-1_lr-1", "seed-1_lr-1e-05"]
+    assert label(1, 1e-3) != label(1, 1.0000001e-3)
+
+
+def test_tensorboard_of_a_vae():
     events = scalars(whole(VAE) / "tb" / label(0, 1e-3))
     assert set(events.Tags()["images"]) == {"reconstructions", "prior_samples"}
     (image,) = events.Images("reconstructions")
@@ -448,7 +143,7 @@ def test_tensorboard_of_a_vae(whole):
     assert (image.width, image.height) == (8 * 8, 2 * 8)
 
 
-def test_the_whole_bound_is_measured_when_asked_for(whole):
+def test_the_whole_bound_is_measured_when_asked_for():
     rows = [json.loads(line) for line in numbers(whole(VAE))]
     full = {row["step"]: "valid/bound100_full" in row for row in rows}
     assert full == {10: False, 20: True, 24: True}

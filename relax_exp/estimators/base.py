@@ -183,7 +183,8 @@ class Estimator(nn.Module):
                 f"{type(self).__name__}: f returned {got} for samples of shape {tuple(sample.shape)}; "
                 f"it must act row by row and return {tuple(expected)}"
             )
-        if differentiable and not torch.compiler.is_compiling() and not value.requires_grad:
+        watched = differentiable and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if watched and not value.requires_grad:
             raise ValueError(
                 f"{type(self).__name__} differentiates f, but f's losses {tuple(value.shape)} do not depend smoothly "
                 f"on its samples {tuple(sample.shape)}; for a black box take an estimator that needs values only"

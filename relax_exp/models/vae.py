@@ -105,9 +105,13 @@ class DiscreteVAE(nn.Module):
         family = self.families[layer - 1] if layer else Bernoulli
         return family.log_prob(self.decode(layer, b), below)
 
+    def prior_logits(self, b: Tensor) -> Tensor:
+        """Logits of the prior of b_last; they may depend on b itself where its variables come one after another."""
+        return self.prior
+
     def log_prior(self, b: Tensor) -> Tensor:
         """log p(b_last), ``(..., N)``."""
-        return self.families[-1].log_prob(self.prior, b)
+        return self.families[-1].log_prob(self.prior_logits(b), b)
 
     def chain(self, x: Tensor, convert: Callable[[int, Tensor], Tensor]):
         """Ancestral pass through the encoder, b_l = ``convert(l, logits_l)``, with the terms of the bound.
@@ -135,14 +139,14 @@ class DiscreteVAE(nn.Module):
         return value - self.log_prior(s)
 
     def relaxed(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], divergence) -> Tensor:
-        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of every layer, s_l = convert(l, q_logits)."""
+        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of all layers, s_l = convert(l, q_logits)."""
         s = x
         q_logits, soft = [], []
         for layer in range(self.depth):
             q_logits.append(self.encode(layer, s))
             s = convert(layer, q_logits[-1])
             soft.append(s)
-        p_logits = [*(self.decode(k, soft[k]) for k in range(1, self.depth)), self.prior]
+        p_logits = [*(self.decode(k, soft[k]) for k in range(1, self.depth)), self.prior_logits(soft[-1])]
         apart = (divergence(k, q_logits[k], p_logits[k], soft[k]) for k in range(self.depth))
         return sum(apart) - self.log_p(0, soft[0], x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,22 @@ from relax_exp.report.read import DONE, FAILED, Replica, ReportError, Run, serie
 from relax_exp.report.style import order
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
-NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "track")
+NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "tf32", "track")
+OF_ESTIMATORS = ("task.relaxed",)  # keys of a task that make rows of one table, as the estimator's own do
 FIXED_THETA = "fixed_theta"
 BEST = {  # what the learning rate is chosen by, where a figure has room for one: (sign, metrics, in words)
     "toy": (-1, ("excess", "loss"), "final exact loss"),
     "vae": (1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
     FIXED_THETA: (-1, ("grad/log_variance",), "final log-variance"),
+}
+BEST["sequence"] = (-1, ("valid/bpc100",), "final bits per character")
+BEST |= {"categorical_toy": BEST["toy"], "categorical_vae": BEST["vae"]}
+NAMED = {  # a task's label: words and configured values
+    "toy": "toy t={t}",
+    "vae": "{dataset} {model}",
+    "categorical_toy": "{problem}",
+    "sequence": "text {variables}x{categories}",
+    "categorical_vae": "{dataset} {layers}x{variables}x{categories}",
 }
 
 
@@ -95,11 +106,11 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
         if not any(key in e.flat for e in entries):
             raise ReportError(f"no run has a key {key!r} in its configuration")
     for same in _groups(entries, lambda e: (e.kind, e.task)):
-        keys = _differing(same, lambda key: key.startswith("task.") or key in by)
+        keys = _differing(same, lambda key: (key.startswith("task.") and key not in OF_ESTIMATORS) or key in by)
         for e in same:
             e.task += e.options(keys, ", ")
     for same in _groups(entries, lambda e: (e.kind, e.task, e.run.estimator)):
-        keys = _differing(same, lambda key: key.startswith("estimator."))
+        keys = _differing(same, lambda key: key.startswith("estimator.") or key in OF_ESTIMATORS)
         for e in same:
             options = e.options(keys, "")
             e.estimator = f"{e.run.estimator} ({options})" if options else e.run.estimator
@@ -142,10 +153,10 @@ class _Entry:
         task = run.config["task"]
         frozen = run.task == "toy" and bool(task.get("freeze"))
         self.kind = FIXED_THETA if frozen else run.task
-        named = {"toy": ("toy", "t={t}"), "vae": ("{dataset}", "{model}")}.get(run.task, (run.task,))
-        self.task = " ".join(part.format_map(_Unset(task)) for part in named)
+        named = NAMED.get(run.task, run.task)
+        self.task = named.format_map(_Unset(task))
         self.estimator = run.estimator
-        self.named = {"task.t"} if run.task == "toy" else {"task.dataset", "task.model"}
+        self.named = {f"task.{key}" for key in re.findall(r"{(\w+)}", named)}
 
     def options(self, keys: list[str], lead: str) -> str:
         """``key=value`` of the keys that no label names yet."""

@@ -58,8 +58,8 @@ def status(paths: Sequence[str | Path]) -> str:
     """Every run: folder, estimator, status, step, when it last wrote; and why replicas failed."""
     from tabulate import tabulate
 
+    from relax_exp.report.columns import duration
     from relax_exp.report.read import FAILED, METRICS, ReportError, find_folders, read_run
-    from relax_exp.report.table import duration
 
     folders = find_folders(paths)
     if not folders:

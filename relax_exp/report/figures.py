@@ -41,7 +41,14 @@ PANELS = {  # a task's curves; the first metric of a panel that has values is dr
         [LOG_VARIANCE],
     ],
     FIXED_THETA: [[LOG_VARIANCE]],
+    "categorical_toy": [[("loss", "exact loss")], [("p_best", "probability of the best category")], [LOG_VARIANCE]],
 }
+PANELS["categorical_vae"] = PANELS["vae"]
+PANELS["sequence"] = [
+    [("train/bpc", "training bits per character")],
+    [("valid/bpc100", "held-out bits per character")],
+    [LOG_VARIANCE],
+]
 OTHER = [[("loss", "loss")], [LOG_VARIANCE]]
 RISING = ("train/elbo", "valid/bound100", "valid/elbo")
 
@@ -134,6 +141,8 @@ def curves(cells: list[Cell]) -> Figure:
         fig = figure(max(5.0, 3.8 * len(panels)), 3.7)
         for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(ax, cells, metric, ylabel)
+            if metric == "loss":
+                mark_minimum(ax, cells)
         fig.suptitle(cells[0].task + (", only the estimator is tuned" if cells[0].kind == FIXED_THETA else ""))
         legend(fig, cells, rule=rule)
         return fig
@@ -147,18 +156,23 @@ def figure1(cells: list[Cell]) -> Figure:
         grid = fig.add_gridspec(2, 3)
         left, centre = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 1])
         panel(left, cells, "loss", "exact expected loss")
-        minimum = best_loss(cells)
-        if minimum is not None:
-            left.axhline(minimum, color="0.4", lw=0.8, ls=(0, (1, 2)))
-            where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "top"}
-            left.annotate("minimum", (0, minimum), (4, -2), fontsize=7, color="0.35", **where)
-            low, high = left.get_ylim()
-            left.set_ylim(min(low, minimum - 0.08 * (high - minimum)), high)
+        mark_minimum(left, cells)
         panel(centre, cells, *LOG_VARIANCE)
         extra = relaxations(fig, grid, cells)
         fig.suptitle(cells[0].task)
         legend(fig, cells, extra, rule)
         return fig
+
+
+def mark_minimum(ax: Axes, cells: list[Cell]) -> None:
+    """A line at the minimum of the exact loss, if the cells know it."""
+    minimum = best_loss(cells)
+    if minimum is not None:
+        ax.axhline(minimum, color="0.4", lw=0.8, ls=(0, (1, 2)))
+        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "top"}
+        ax.annotate("minimum", (0, minimum), (4, -2), fontsize=7, color="0.35", **where)
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, minimum - 0.08 * (high - minimum)), high)
 
 
 def best_loss(cells: list[Cell]) -> float | None:
@@ -244,8 +258,8 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
     kinds = [kind for kind, _ in tasks]
     out = {}
     for (kind, task), those in tasks.items():
-        if kind == "vae":
-            name = f"vae_{slug(task)}"
+        if kind in ("vae", "categorical_vae", "categorical_toy"):
+            name = f"{kind}_{slug(task)}"
         else:
             name = {"toy": "figure1"}.get(kind, kind)
             name += f"_{slug(task.removeprefix('toy '))}" if kinds.count(kind) > 1 else ""

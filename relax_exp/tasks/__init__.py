@@ -9,12 +9,14 @@ CLASSES = {  # module and class
     "categorical_toy": ("categorical_toy", "CategoricalToy"),
     "vae": ("vae", "VAE"),
     "categorical_vae": ("categorical_vae", "CategoricalVAE"),
+    "sequence": ("sequence", "Sequence"),
 }
 HEADLINES = {  # metrics shown on the console at each evaluation
     "toy": ("excess", "theta", "grad/log_variance"),
     "categorical_toy": ("loss", "excess", "p_best", "grad/log_variance"),
     "vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
     "categorical_vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
+    "sequence": ("train/bpc", "valid/bpc", "valid/bpc100", "valid/bpc_counts", "grad/log_variance"),
 }
 
 

@@ -66,7 +66,7 @@ class Task:
         raise NotImplementedError
 
     def variance(self, models: Model, seeds: list[int], step: int) -> list[dict[str, float]]:
-        """The gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws; also in ``evaluate``."""
+        """The gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws; in ``evaluate`` too."""
         raise NotImplementedError
 
     def finish(self, models: Model, labels: list[str]) -> dict[str, Any]:

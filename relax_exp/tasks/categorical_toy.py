@@ -11,7 +11,7 @@ CATEGORIES = {"arsm": 30, "cos": 4}  # where none are given
 
 
 def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """f of every category, ``(C,)``; the last is the best.
+    """f of every category, ``(C,)``.
 
     arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C) that differs from
     the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised.
@@ -31,9 +31,7 @@ class CategoricalToy(Toy):
     name = "categorical_toy"
     family = "categorical"
 
-    def __init__(
-        self, *args, problem: str = "arsm", categories: int | None = None, optimizer: str = "sgd", **kwargs
-    ):
+    def __init__(self, *args, problem: str = "arsm", categories: int | None = None, optimizer: str = "sgd", **kwargs):
         dtype, device = kwargs.get("dtype", torch.float32), kwargs.get("device", "cpu")
         self.problem, self.optimizer = problem, optimizer
         self.values = losses(problem, categories, torch.float64).to(device, dtype)
@@ -52,12 +50,15 @@ class CategoricalToy(Toy):
             return (b * self.values).sum((-2, -1))
         return (b * torch.arange(len(self.values), dtype=b.dtype, device=b.device)).sum((-2, -1)).cos()
 
+    def exact(self, models) -> list[dict[str, float]]:
+        """Exact loss, its excess over the optimum and the best category's probability, for each replica."""
+        p = models.params["logit"][:, 0].softmax(-1)
+        values = {"loss": p @ self.values, "excess": p @ self.above, "p_best": p[:, self.above.argmin()]}
+        return [dict(zip(values, row, strict=True)) for row in torch.stack([*values.values()], 1).tolist()]
+
     def evaluate(self, models, seeds, step, final):
-        """Exact loss, its excess over the optimum, the best category's probability; the gradient's variance."""
-        p = models.params["logit"].softmax(-1)
-        exact = {"loss": p @ self.values, "excess": p @ self.above, "p_best": p[..., self.above.argmin()]}
-        variances = self.variance(models, seeds, step)
-        return [{k: v[i].item() for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
+        """`exact`, and the gradient's variance from fresh draws."""
+        return [row | other for row, other in zip(self.exact(models), self.variance(models, seeds, step), strict=True)]
 
     def finish(self, models, labels):
         """Nothing: there is no curve of one number to draw."""

@@ -135,9 +135,7 @@ class VAE(Task):
 
     def variance(self, models, seeds, step):
         """See `Task.variance`: of the encoder's parameters."""
-        return [
-            self._variance(tree_map(lambda leaf, i=i: leaf[i], models), seed, step) for i, seed in enumerate(seeds)
-        ]
+        return [self._variance(tree_map(lambda leaf, i=i: leaf[i], models), seed, step) for i, seed in enumerate(seeds)]
 
     def _bounds(self, model: Model, images: int, generator: torch.Generator) -> dict[str, float]:
         """Mean one-sample bound and 100-sample importance bound over the first ``images`` validation images."""

@@ -1,0 +1,170 @@
+"""Text with categorical latents over time: ``task=sequence``, what the review of the relaxations (001) asks for.
+
+The corpus, bundled as ``data/founding.txt``, is in the public domain: the Declaration of Independence of the United
+States, most of their Constitution of 1787 and the Bill of Rights; 25 kB, used in lower case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from importlib import resources
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relax_exp.data import ImageData
+from relax_exp.models.mlp import Linear
+from relax_exp.models.vae import DiscreteVAE, Layer, network
+from relax_exp.tasks.categorical_vae import CategoricalVAE
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz,.;"
+BLOCK, HELD_OUT = 512, 8  # every eighth block of so many characters is held out
+GIVEN = 2  # characters before a window that it starts from, at least: what the counts need
+STRIDES = 4  # training windows begin at every quarter of a window
+
+
+def read_corpus() -> list[str]:
+    """Blocks of the normalised text: lower case, other characters left out, runs of blanks as one."""
+    text = resources.files("relax_exp.data").joinpath("founding.txt").read_text(encoding="utf-8").lower()
+    text = " ".join("".join(c if c in ALPHABET else " " if c.isspace() or c == "-" else "" for c in text).split())
+    return [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
+
+
+def split(blocks: list[str]) -> tuple[list[str], list[str]]:
+    """Training and held-out blocks."""
+    held = [block for i, block in enumerate(blocks) if i % HELD_OUT == HELD_OUT - 1]
+    return [block for i, block in enumerate(blocks) if i % HELD_OUT != HELD_OUT - 1], held
+
+
+def windows(blocks: list[str], given: int, length: int, stride: int) -> Tensor:
+    """Rows of ``given`` characters to start from and ``length`` to model, as indices, ``(N, given + length)`` uint8."""
+    indices = [torch.tensor([ALPHABET.index(c) for c in block], dtype=torch.uint8) for block in blocks]
+    return torch.cat([block.unfold(0, given + length, stride) for block in indices if len(block) >= given + length])
+
+
+def count_bits(train: list[str], rows: Tensor, given: int) -> float:
+    """Bits per character of an order-2 count model on ``rows``, with Witten-Bell interpolation down to uniform.
+
+    p(c | ab) = (n(abc) + t(ab) p(c | b)) / (n(ab) + t(ab)), t the number of different characters seen after ab.
+    """
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for block in train:
+        for i in range(len(block)):
+            for order in range(min(i, 2) + 1):
+                counts[block[i - order : i]][block[i]] += 1
+
+    def probability(context: str, c: str) -> float:
+        seen, lower = counts[context], probability(context[1:], c) if context else 1 / len(ALPHABET)
+        return (seen[c] + len(seen) * lower) / (seen.total() + len(seen)) if seen else lower
+
+    texts = ["".join(ALPHABET[i] for i in row) for row in rows.tolist()]
+    bits = [-math.log2(probability(text[i - 2 : i], text[i])) for text in texts for i in range(given, len(text))]
+    return sum(bits) / len(bits)
+
+
+class SequenceModel(DiscreteVAE):
+    """p(z_1) prod_k p(z_k | z_{k-1}) prod_t p(x_t | the ``order`` characters before it, its segment's z), q(z_k | x).
+
+    One latent for each ``segment`` characters, which says something else at each place in it. x: rows of one-hot
+    characters, flat. q sees the segment and its two neighbours. Without latents (one category) it is the
+    autoregressive model alone, and the bound its likelihood.
+    """
+
+    def __init__(self, layer: Layer, mean: Tensor, segment: int, order: int, hidden: int):
+        super().__init__([layer], torch.zeros(1))  # maps of its own take the place of the images'
+        categories = layer.shape[1]
+        self.segment, self.order, letters = segment, order, len(ALPHABET)
+        self.given = max(order, GIVEN)
+        self.encoder = network(3 * segment * letters, categories, (hidden,), "tanh")
+        self.decoder = nn.ModuleDict({"latent": Linear(categories, segment * hidden), "out": Linear(hidden, letters)})
+        if order:
+            self.decoder["past"] = Linear(order * letters, hidden, bias=False)
+        self.prior = nn.Parameter(torch.zeros(categories))
+        self.transition = Linear(categories, categories, bias=False)
+        self.register_buffer("mean", mean.clone())
+
+    def text(self, x: Tensor) -> Tensor:
+        """x as ``(..., N, given + T, letters)``."""
+        return x.unflatten(-1, (-1, len(ALPHABET)))
+
+    def encode(self, layer, below):
+        """Logits ``(N, variables, categories)`` from the text."""
+        segments = self.text(below)[..., self.given :, :].unflatten(-2, (-1, self.segment)).flatten(-2)
+        padded = F.pad(segments, (0, 0, 1, 1))
+        return self.encoder(torch.cat([padded[..., :-2, :], segments, padded[..., 2:, :]], -1))
+
+    def log_p(self, layer, b, below):
+        """log p(x | z) of the T characters after the given ones."""
+        text, length = self.text(below), self.segment * b.shape[-2]
+        hidden = self.decoder["latent"](b).unflatten(-1, (self.segment, -1)).flatten(-3, -2)
+        if self.order:
+            starts = range(self.given - self.order, self.given)
+            hidden = hidden + self.decoder["past"](torch.cat([text[..., i : i + length, :] for i in starts], -1))
+        logits = self.decoder["out"](torch.tanh(hidden))
+        return (logits.log_softmax(-1) * text[..., self.given :, :]).sum((-2, -1))
+
+    def prior_logits(self, b):
+        """Logits of every z_k given the one before it."""
+        first = self.prior.expand(*b.shape[:-2], 1, -1)
+        return torch.cat([first, self.prior + self.transition(b[..., :-1, :])], -2)
+
+
+class Sequence(CategoricalVAE):
+    """``task=sequence``; metrics as for `CategoricalVAE`, per window, and in bits per character, lower is better:
+
+    ``train/bpc`` and ``valid/bpc`` of the discrete bound with one sample, ``valid/bpc100`` with a hundred;
+    ``valid/bpc_counts`` of an order-2 count model on the same characters.
+    """
+
+    name = "sequence"
+
+    def __init__(
+        self,
+        *args,
+        variables: int = 8,
+        categories: int = 16,
+        segment: int = 4,
+        order: int = 1,
+        hidden: int = 128,
+        **kwargs,
+    ):
+        self.segment, self.order, self.width, self.length = segment, order, hidden, variables * segment
+        train, held = split(read_corpus())
+        given = max(order, GIVEN)
+        rows = windows(train, given, self.length, max(1, self.length // STRIDES))
+        valid = windows(held, given, self.length, self.length)
+        self.counted = count_bits(train, valid, given)
+        mean = F.one_hot(rows.long(), len(ALPHABET)).double().mean(0).flatten()
+        data = ImageData("founding", rows, valid, valid, mean, (1, rows.shape[1]), "static")
+        super().__init__(*args, data=data, variables=variables, categories=categories, **kwargs)
+
+    def network(self):
+        """See `VAE.network`."""
+        return SequenceModel(self.layers[0], self.mean.cpu(), self.segment, self.order, self.width)
+
+    def pixels(self, rows, uniform):
+        """Indices as flat one-hot characters."""
+        return F.one_hot(rows.long(), len(ALPHABET)).to(self.dtype).flatten(-2)
+
+    def bits(self, nats):
+        """Bits per character of a bound in nats per window."""
+        return -nats / (self.length * math.log(2))
+
+    def gradients(self, model, batch, noise, fixed=None):
+        """See `Task.gradients`."""
+        out = super().gradients(model, batch, noise, fixed)
+        return out._replace(metrics=out.metrics | {"train/bpc": self.bits(out.metrics["train/elbo"])})
+
+    def evaluate(self, models, seeds, step, final):
+        """`CategoricalVAE.evaluate`, also in bits per character, beside the counts."""
+        rows = super().evaluate(models, seeds, step, final)
+        for row in rows:
+            row |= {"valid/bpc": self.bits(row["valid/elbo"]), "valid/bpc100": self.bits(row["valid/bound100"])}
+            row["valid/bpc_counts"] = self.counted
+        return rows
+
+    def images(self, models, replica, seed):
+        """None: it is text."""
+        return {}

@@ -1,0 +1,338 @@
+"""How fast is a training step, against the arithmetic bound and against plain PyTorch? Ratios within one process.
+
+``make bench`` writes results/bench/cpu.{json,md}; ``make bench-quick`` prints the ratios of two cells in under two
+minutes; ``make bench-gpu`` is the same on a GPU. Every figure is a median over repetitions that alternate between the
+contenders, so that a drifting machine hits all alike, with the smallest and largest beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from plain import PlainVAE
+from tabulate import tabulate
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils._pytree import tree_map
+
+from relax_exp.data import ImageData
+from relax_exp.optim import adam, adam_init
+from relax_exp.provenance import hardware
+from relax_exp.streams import stream
+from relax_exp.tasks.base import draw
+from relax_exp.tasks.toy import Toy
+from relax_exp.tasks.vae import VAE
+from relax_exp.train import Replicas
+
+MODELS = ("linear1", "linear2", "nonlinear")
+RELAX = {"depth": 2, "width": 200, "weight_decay": 1e-3}
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "reinforce": {},
+    "concrete": {},
+    "rebar tied": {"noise": "tied"},
+    "rebar independent": {"noise": "independent"},
+    "relax tied": {"noise": "tied", **RELAX},
+    "relax independent": {"noise": "independent", **RELAX},
+    "disarm": {},
+    "rloo4": {"samples": 4},
+}
+REPEATS, SECONDS = 7, 0.4  # repetitions of a contender, and how long each lasts
+
+
+def images(pixels: int = 784, count: int = 5000) -> ImageData:
+    """Random binary images: what they show does not change the time."""
+    generator = stream(0, "bench images")
+    data = (torch.rand((count, pixels), generator=generator) < 0.13).to(torch.uint8)
+    mean = data.double().mean(0)
+    return ImageData("random", data, data[:100], data[:100], mean, (28, pixels // 28), "static")
+
+
+def task_for(case: str, model: str, device, **options) -> VAE:
+    """The VAE task of one cell."""
+    name = case.split()[0].removesuffix("4")
+    return VAE({"name": name, **ESTIMATORS[case]}, images(), model, device=device, **options)
+
+
+def synchronize(device) -> None:
+    """Wait for the GPU where there is one."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(contenders: dict[str, Callable[[], Any]], device="cpu", repeats: int = REPEATS) -> dict[str, dict]:
+    """Milliseconds a call of each contender, taken in turns: median, min, max."""
+    counts = {}
+    for name, call in contenders.items():
+        for _ in range(3):
+            call()
+        synchronize(device)
+        begun = time.perf_counter()
+        call()
+        synchronize(device)
+        counts[name] = max(3, int(SECONDS / max(time.perf_counter() - begun, 1e-6)))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, call in contenders.items():
+            begun = time.perf_counter()
+            for _ in range(counts[name]):
+                call()
+            synchronize(device)
+            taken[name].append(1e3 * (time.perf_counter() - begun) / counts[name])
+    return {
+        name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        for name, values in taken.items()
+    }
+
+
+def products(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
+    """Shapes of the matrix products of one compiled step, after dead code is gone."""
+    found: list = []
+
+    def record(graph, inputs):
+        for node in graph.graph.nodes:
+            if node.op == "call_function" and "mm" in str(node.target):
+                shapes = [tuple(a.meta["val"].shape) for a in node.args if hasattr(a, "meta") and "val" in a.meta]
+                found.append(tuple(shapes[-2:]))
+        return graph
+
+    replicas = Replicas(task, [0], [1e-3], device, True, backend=aot_autograd(fw_compiler=record))
+    next(replicas.advance(1))
+    return found
+
+
+def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
+    """The step's matrix products and its optimiser update alone."""
+    pairs = [tuple(torch.rand(shape, device=device, dtype=task.dtype) for shape in pair) for pair in shapes]
+    outs = [torch.matmul(a, b) for a, b in pairs]
+    model = task.init(stream(0, "init"))
+    params = (model.params, model.tuning)
+    grads = tree_map(torch.rand_like, params)
+    t, lr = torch.ones((), device=device), torch.tensor(1e-3, device=device)
+    torch.compiler.reset()
+    update = torch.compile(lambda p, g, m: adam(p, g, m, t, lr, task.betas), dynamic=False)
+    state = [params, adam_init(params)]
+
+    def call() -> None:
+        for (a, b), out in zip(pairs, outs, strict=True):
+            torch.matmul(a, b, out=out)
+        state[:] = update(state[0], grads, state[1])
+
+    return call
+
+
+def stepper(task, device, compiled: bool, seeds=(0,)) -> Callable[[], None]:
+    """One training step of ours, noise and data included."""
+    replicas = Replicas(task, list(seeds), [1e-3], device, compiled)
+    steps = replicas.advance(10**9)
+    return lambda: next(steps)
+
+
+def plain_stepper(task: VAE, case: str, device) -> Callable[[], None]:
+    """One step of the plain implementation, noise and data included."""
+    plain = PlainVAE(task, task.init(stream(0, "init")), case.split()[0].removesuffix("4"), weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def call() -> None:
+        rows = torch.randint(len(task.data), (task.batch_size,), generator=generator)
+        noise = {k: torch.rand(s, generator=generator).to(device) for k, s in task.noise_shapes().items()}
+        plain.step(task.data[rows.to(device)].to(task.dtype), noise)
+
+    return call
+
+
+def bench_steps(models, cases, device, repeats=REPEATS) -> list[dict]:
+    """Milliseconds a step of ours (compiled, eager), plain PyTorch and the bound, and their ratios."""
+    rows = []
+    for model in models:
+        for case in cases:
+            task = task_for(case, model, device)
+            with torch.no_grad():
+                shapes = products(task, device)
+                contenders = {
+                    "bound": arithmetic_bound(task, device, shapes),
+                    "eager": stepper(task, device, False),
+                    "compiled": stepper(task_for(case, model, device), device, True),
+                }
+
+                def plain(call=plain_stepper(task_for(case, model, device), case, device)):
+                    with torch.enable_grad():
+                        call()
+
+                times = measure({**contenders, "plain": plain}, device, repeats)
+            row = {"model": model, "estimator": case, "products": len(shapes), **times}
+            row["compiled / bound"] = times["compiled"]["median"] / times["bound"]["median"]
+            row["plain / compiled"] = times["plain"]["median"] / times["compiled"]["median"]
+            rows.append(row)
+            print(
+                f"{model:10s} {case:18s} compiled / bound {row['compiled / bound']:.2f}   "
+                f"plain / compiled {row['plain / compiled']:.2f}",
+                flush=True,
+            )
+    return rows
+
+
+def bench_replicas(device, counts=(1, 2, 5, 10, 20, 50)) -> list[dict]:
+    """A vmapped step of R replicas against R separate steps, RELAX on linear1."""
+    rows = []
+    with torch.no_grad():
+        for r in counts:
+            call = stepper(task_for("relax tied", "linear1", device), device, True, range(r))
+            times = measure({"together": call}, device, 3)
+            rows.append({"replicas": r, **times})
+    for row in rows:
+        separate = row["replicas"] * rows[0]["together"]["median"]
+        row["together / separate"] = row["together"]["median"] / separate
+    return rows
+
+
+def bench_toy(device) -> list[dict]:
+    """Toy steps a second at R = 1 and 100, compiled and eager, by the free network's RELAX."""
+    options = {"name": "relax", "surrogate": "network", "depth": 1, "width": 10}
+    rows = []
+    with torch.no_grad():
+        for compiled in (True, False):
+            for r in (1, 100):
+                call = stepper(Toy(options, device=device), device, compiled, range(r))
+                times = measure({"step": call}, device, 5)["step"]
+                rows.append({"replicas": r, "compiled": compiled, "step": times, "per second": 1e3 / times["median"]})
+    return rows
+
+
+def bench_growth(device) -> list[dict]:
+    """Time against latents and batch, RELAX on linear1, compiled."""
+    rows = []
+    with torch.no_grad():
+        for latents in (50, 200, 800, 1600):
+            task = task_for("relax tied", "linear1", device, latents=latents)
+            times = measure({"s": stepper(task, device, True)}, device, 3)["s"]
+            rows.append({"latents": latents, "batch": 24, "step": times})
+        for batch in (24, 96, 384, 1536):
+            task = task_for("relax tied", "linear1", device, batch_size=batch)
+            times = measure({"s": stepper(task, device, True)}, device, 3)["s"]
+            rows.append({"latents": 200, "batch": batch, "step": times})
+    return rows
+
+
+def peak_memory(replicas: int, latents: int) -> float:
+    """Peak resident memory in MiB of a process that takes three eager steps."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import torch; import bench; torch.set_num_threads(1)\n"
+        f"call = bench.stepper(bench.task_for('relax tied', 'linear1', 'cpu', latents={latents}), 'cpu', False, "
+        f"range({replicas}))\n"
+        "with torch.no_grad(): [call() for _ in range(3)]\n"
+        "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def bench_memory() -> list[dict]:
+    """Peak memory against replicas and latents."""
+    pairs = [(1, 200), (5, 200), (20, 200), (50, 200), (1, 800), (1, 1600)]
+    return [{"replicas": r, "latents": n, "MiB": peak_memory(r, n)} for r, n in pairs]
+
+
+def bench_start() -> list[dict]:
+    """Seconds from the command to --help and to the end of a two-step run."""
+    rows = []
+    for label, arguments in {
+        "--help": ["--help"],
+        "configuration error": ["task=toy", "estimator=relaxx"],
+        "toy, first steps": ["task=toy", "estimator=relax", "steps=2", "out=OUT"],
+        "vae digits, first steps": ["task=vae", "task.dataset=digits", "estimator=relax", "steps=2", "out=OUT"],
+    }.items():
+        taken = []
+        for _ in range(5):
+            import tempfile
+
+            with tempfile.TemporaryDirectory() as folder:
+                typed = [a.replace("OUT", f"{folder}/run") for a in arguments]
+                begun = time.perf_counter()
+                subprocess.run([sys.executable, "-m", "relax_exp", *typed], capture_output=True)
+                taken.append(time.perf_counter() - begun)
+        rows.append({"command": label, "seconds": statistics.median(taken), "min": min(taken), "max": max(taken)})
+    return rows
+
+
+def show(value: Any) -> str:
+    """A cell: median with its spread, or a number."""
+    if isinstance(value, dict):
+        return f"{value['median']:.3g} ({value['min']:.3g}-{value['max']:.3g})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def markdown(result: dict) -> str:
+    """All tables."""
+    titles = {
+        "steps": "Milliseconds a training step, batch 24: median (smallest-largest)",
+        "replicas": "Replicas: milliseconds for a step of all, RELAX on linear1",
+        "toy": "Toy: RELAX with the free network",
+        "growth": "Growth of the step with latents and batch, milliseconds",
+        "memory": "Peak memory of a process",
+        "start": "Start-up, seconds",
+    }
+    parts = [f"# Benchmark ({result['about']['device']})\n", f"```\n{json.dumps(result['about'], indent=1)}\n```\n"]
+    for key, title in titles.items():
+        if rows := result.get(key):
+            body = [[show(value) for value in row.values()] for row in rows]
+            parts.append(f"## {title}\n\n{tabulate(body, list(rows[0]), tablefmt='github', disable_numparse=True)}\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Run the benchmark named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two cells, printed only")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("bench: no CUDA device here", file=sys.stderr)
+        return 2
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    if options.quick:
+        bench_steps(["linear1"], ["rebar tied", "relax tied"], options.device, 3)
+        return 0
+    device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    about = {
+        "device": device,
+        "threads": options.threads,
+        "hardware": hardware(),
+        "torch": importlib.metadata.version("torch"),
+        "python": sys.version.split()[0],
+        "load average": os.getloadavg(),
+    }
+    result: dict[str, Any] = {"about": about}
+    result["steps"] = bench_steps(MODELS, ESTIMATORS, options.device)
+    result["replicas"] = bench_replicas(options.device)
+    result["toy"] = bench_toy(options.device)
+    result["growth"] = bench_growth(options.device)
+    if options.device == "cpu":
+        result["memory"] = bench_memory()
+    result["start"] = bench_start()
+    about["peak MiB of this process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = f"{options.device}{'' if options.threads == 1 else f'-{options.threads}-threads'}"
+    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+    (options.out / f"{name}.md").write_text(markdown(result))
+    print(markdown(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Commands to run in tests, and what a finished run must look like."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from processes import Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relax_exp import config, run
+from relax_exp.metrics import label
+
+TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
+VAE = (
+    "task=vae task.dataset=digits estimator=relax task.latents=3 estimator.width=4 estimator.warmup=12 batch_size=5 "
+    "task.variance_draws=12 task.bound_every=20 steps=24 eval_every=10 'seeds=[0,1]' out=run "
+)
+KEPT: list[tempfile.TemporaryDirectory] = []  # until the tests end
+
+
+def execute(line: str) -> int:
+    """The run of a command, in this process."""
+    overrides = shlex.split(line)
+    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+        resolved = config.resolve(compose("config", overrides), overrides)
+    return run.execute(resolved)
+
+
+@functools.cache
+def whole(line: str) -> Path:
+    """The folder of an uninterrupted run of the command, made once."""
+    folder = tempfile.TemporaryDirectory()
+    KEPT.append(folder)
+    code, output = Command(line, Path(folder.name)).wait()
+    assert code == 0, output
+    return Path(folder.name) / "run"
+
+
+def numbers(run: Path) -> list[str]:
+    """The lines of metrics.jsonl without what the clock says, in their order and with the order of their keys."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in rows]
+
+
+def meta(run: Path) -> dict:
+    """meta.json."""
+    return json.loads((run / "meta.json").read_text())
+
+
+def scalars(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    return events.Reload()
+
+
+def check_complete(path: Path, whole: Path) -> None:
+    """Same numbers, each once; same files, none half-made; TensorBoard shows what metrics.jsonl holds."""
+    assert numbers(path) == numbers(whole)
+    assert (path / "metrics.jsonl").read_bytes().endswith(b"}\n")
+    assert sorted(f.name for f in path.iterdir()) == sorted(f.name for f in whole.iterdir())
+    if (path / "curves.json").exists():
+        assert (path / "curves.json").read_text() == (whole / "curves.json").read_text()
+    check_tensorboard(path)
+
+
+def check_tensorboard(path: Path) -> None:
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for seed, lr in {(row["seed"], row["lr"]) for row in rows}:
+        mine = [row for row in rows if (row["seed"], row["lr"]) == (seed, lr)]
+        events = scalars(path / "tb" / label(seed, lr))
+        shown = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+        for key in {key for row in mine for key in row} - {"step", "seed", "lr", "failed"}:
+            expected = [(row["step"], pytest.approx(row[key], rel=1e-6)) for row in mine if row.get(key) is not None]
+            assert [(event.step, event.value) for event in shown.get(key, [])] == expected, key
+        times = [event.wall_time for event in shown["time/elapsed"]]
+        assert times == sorted(times)
+        # The hparams page, and the table as text, once.
+        assert all(len(shown[f"final/{k}"]) == 1 for k, v in mine[-1].items() if isinstance(v, float) and k != "lr")
+        (text,) = events.Tensors("table/text_summary")
+        assert "| status" in text.tensor_proto.string_val[0].decode()
+        assert Counter(tag for tag in events.summary_metadata if tag.startswith("_hparams_")).total() == 3
