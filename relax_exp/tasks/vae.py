@@ -23,7 +23,7 @@ from relax_exp.tasks.hierarchy import Hierarchy, by_layer, context_shapes
 
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
-ROWS_AT_ONCE = 2500  # images x samples in one pass of the bound
+ROWS_AT_ONCE = 1000  # images x samples in one pass of the bound
 DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
 EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
