@@ -30,7 +30,6 @@ from relax_exp.data import ImageData
 from relax_exp.optim import adam, adam_init
 from relax_exp.provenance import hardware
 from relax_exp.streams import stream
-from relax_exp.tasks.base import draw
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
 from relax_exp.train import Replicas
@@ -46,6 +45,15 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "relax independent": {"noise": "independent", **RELAX},
     "disarm": {},
     "rloo4": {"samples": 4},
+}
+STORCHASTIC = {  # its estimators and ours: its RELAX draws the second noise independently
+    "reinforce": "reinforce",
+    "concrete": "concrete",
+    "rebar": "rebar independent",
+    "relax": "relax independent",
+    "rloo4": "rloo4",
+    "arm": "disarm",
+    "disarm": "disarm",
 }
 REPEATS, SECONDS = 7, 0.4  # repetitions of a contender, and how long each lasts
 
@@ -143,6 +151,7 @@ def plain_stepper(task: VAE, case: str, device) -> Callable[[], None]:
     plain = PlainVAE(task, task.init(stream(0, "init")), case.split()[0].removesuffix("4"), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(0)
 
+    @torch.enable_grad()
     def call() -> None:
         rows = torch.randint(len(task.data), (task.batch_size,), generator=generator)
         noise = {k: torch.rand(s, generator=generator).to(device) for k, s in task.noise_shapes().items()}
@@ -163,13 +172,9 @@ def bench_steps(models, cases, device, repeats=REPEATS) -> list[dict]:
                     "bound": arithmetic_bound(task, device, shapes),
                     "eager": stepper(task, device, False),
                     "compiled": stepper(task_for(case, model, device), device, True),
+                    "plain": plain_stepper(task_for(case, model, device), case, device),
                 }
-
-                def plain(call=plain_stepper(task_for(case, model, device), case, device)):
-                    with torch.enable_grad():
-                        call()
-
-                times = measure({**contenders, "plain": plain}, device, repeats)
+                times = measure(contenders, device, repeats)
             row = {"model": model, "estimator": case, "products": len(shapes), **times}
             row["compiled / bound"] = times["compiled"]["median"] / times["bound"]["median"]
             row["plain / compiled"] = times["plain"]["median"] / times["compiled"]["median"]
@@ -267,6 +272,26 @@ def bench_start() -> list[dict]:
     return rows
 
 
+def bench_storchastic(python: str, threads: int) -> list[dict]:
+    """Milliseconds a step of storchastic in another interpreter, and of ours and plain PyTorch right after it."""
+    script, rows = Path(__file__).with_name("bench_storchastic.py"), []
+    for name, case in STORCHASTIC.items():
+        with torch.no_grad():
+            contenders = {
+                "compiled": stepper(task_for(case, "linear1", "cpu"), "cpu", True),
+                "plain": plain_stepper(task_for(case, "linear1", "cpu"), case, "cpu"),
+            }
+            contenders["compiled"]()  # compiles now, so that nothing lies between their times and ours
+            command = [python, str(script), name, "--threads", str(threads)]
+            its = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)[name]
+            times = measure(contenders)
+        failed = "error" in its
+        row = {"storchastic's": name, "milliseconds": "-" if failed else its, "ours": case, **times}
+        row["storchastic / compiled"] = "-" if failed else its["median"] / times["compiled"]["median"]
+        rows.append(row | {"its gradient": f"none: {its['error']}" if failed else its["gradient"]})
+    return rows
+
+
 def show(value: Any) -> str:
     """A cell: median with its spread, or a number."""
     if isinstance(value, dict):
@@ -283,6 +308,7 @@ def markdown(result: dict) -> str:
         "growth": "Growth of the step with latents and batch, milliseconds",
         "memory": "Peak memory of a process",
         "start": "Start-up, seconds",
+        "storchastic": f"storchastic {result['about'].get('storchastic')}, linear1, milliseconds a step",
     }
     parts = [f"# Benchmark ({result['about']['device']})\n", f"```\n{json.dumps(result['about'], indent=1)}\n```\n"]
     for key, title in titles.items():
@@ -298,6 +324,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two cells, printed only")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--storchastic", metavar="PYTHON", help="a Python that has storchastic: time it too, on the CPU"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -325,6 +354,10 @@ def main() -> int:
     if options.device == "cpu":
         result["memory"] = bench_memory()
     result["start"] = bench_start()
+    if options.storchastic:
+        code = "import importlib.metadata; print(importlib.metadata.version('storchastic'))"
+        about["storchastic"] = subprocess.check_output([options.storchastic, "-c", code], text=True).strip()
+        result["storchastic"] = bench_storchastic(options.storchastic, options.threads)
     about["peak MiB of this process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"{options.device}{'' if options.threads == 1 else f'-{options.threads}-threads'}"

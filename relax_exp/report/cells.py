@@ -16,7 +16,11 @@ from relax_exp.report.style import order
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
 NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "tf32", "track")
-OF_ESTIMATORS = ("task.relaxed",)  # keys of a task that make rows of one table, as the estimator's own do
+OF_ESTIMATORS = {  # keys of a task that make rows of one table, as the estimator's own do
+    "categorical_vae": ("task.relaxed",),
+    "sequence": ("task.relaxed", "task.categories"),
+}
+NO_LATENTS = "no latents"
 FIXED_THETA = "fixed_theta"
 BEST = {  # what the learning rate is chosen by, where a figure has room for one: (sign, metrics, in words)
     "toy": (-1, ("excess", "loss"), "final exact loss"),
@@ -29,7 +33,7 @@ NAMED = {  # a task's label: words and configured values
     "toy": "toy t={t}",
     "vae": "{dataset} {model}",
     "categorical_toy": "{problem}",
-    "sequence": "text {variables}x{categories}",
+    "sequence": "text, order {order}",
     "categorical_vae": "{dataset} {layers}x{variables}x{categories}",
 }
 
@@ -106,21 +110,23 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
         if not any(key in e.flat for e in entries):
             raise ReportError(f"no run has a key {key!r} in its configuration")
     for same in _groups(entries, lambda e: (e.kind, e.task)):
-        keys = _differing(same, lambda key: (key.startswith("task.") and key not in OF_ESTIMATORS) or key in by)
+        own = OF_ESTIMATORS.get(same[0].kind, ())
+        keys = _differing(same, lambda key, own=own: (key.startswith("task.") and key not in own) or key in by)
         for e in same:
             e.task += e.options(keys, ", ")
-    for same in _groups(entries, lambda e: (e.kind, e.task, e.run.estimator)):
-        keys = _differing(same, lambda key: key.startswith("estimator.") or key in OF_ESTIMATORS)
+    for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
+        own = OF_ESTIMATORS.get(same[0].kind, ())
+        keys = _differing(same, lambda key, own=own: key.startswith("estimator.") or key in own)
         for e in same:
             options = e.options(keys, "")
-            e.estimator = f"{e.run.estimator} ({options})" if options else e.run.estimator
+            e.estimator += f" ({options})" if options else ""
     cells, problems = [], []
     for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
         first = same[0]
         for lr in sorted({r.lr for e in same for r in e.replicas}):
             here = [e for e in same if any(r.lr == lr for r in e.replicas)]
             replicas = sorted((r for e in here for r in e.replicas if r.lr == lr), key=lambda r: r.seed)
-            cell = Cell(first.kind, first.task, first.run.estimator, first.estimator, lr, tuple(replicas))
+            cell = Cell(first.kind, first.task, first.name, first.estimator, lr, tuple(replicas))
             problems += _problems(cell, here)
             cells.append(cell)
     if problems:
@@ -155,7 +161,8 @@ class _Entry:
         self.kind = FIXED_THETA if frozen else run.task
         named = NAMED.get(run.task, run.task)
         self.task = named.format_map(_Unset(task))
-        self.estimator = run.estimator
+        empty = run.task == "sequence" and task.get("categories") == 1
+        self.estimator = self.name = NO_LATENTS if empty else run.estimator
         self.named = {f"task.{key}" for key in re.findall(r"{(\w+)}", named)}
 
     def options(self, keys: list[str], lead: str) -> str:

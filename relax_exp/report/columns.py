@@ -218,8 +218,8 @@ NOTES["categorical_toy"] = (
 )
 NOTES["categorical_vae"] = (
     f"{NOTES['vae']} Bounds are those of the discrete model at hard samples. Train relaxed: minus the objective that "
-    "was trained at relaxed samples, in the form that is named; KL and density form: what these objectives say of the same "
-    "model, of which the KL form bounds no likelihood."
+    "was trained at relaxed samples, in the form that is named; KL and density form: what these objectives say of the "
+    "same model, of which the KL form bounds no likelihood."
 )
 NOTES["sequence"] = (
     f"{COMMON} Bits per character of the discrete bound, lower is better; with one category the model has no latents. "

@@ -142,7 +142,9 @@ def curves(cells: list[Cell]) -> Figure:
         for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(ax, cells, metric, ylabel)
             if metric == "loss":
-                mark_minimum(ax, cells)
+                mark(ax, best_loss(cells), "minimum")
+            if metric == "valid/bpc100":
+                mark(ax, float(np.median(cells[0].last("valid/bpc_counts"))), "order-2 counts")
         fig.suptitle(cells[0].task + (", only the estimator is tuned" if cells[0].kind == FIXED_THETA else ""))
         legend(fig, cells, rule=rule)
         return fig
@@ -156,7 +158,7 @@ def figure1(cells: list[Cell]) -> Figure:
         grid = fig.add_gridspec(2, 3)
         left, centre = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 1])
         panel(left, cells, "loss", "exact expected loss")
-        mark_minimum(left, cells)
+        mark(left, best_loss(cells), "minimum")
         panel(centre, cells, *LOG_VARIANCE)
         extra = relaxations(fig, grid, cells)
         fig.suptitle(cells[0].task)
@@ -164,15 +166,14 @@ def figure1(cells: list[Cell]) -> Figure:
         return fig
 
 
-def mark_minimum(ax: Axes, cells: list[Cell]) -> None:
-    """A line at the minimum of the exact loss, if the cells know it."""
-    minimum = best_loss(cells)
-    if minimum is not None:
-        ax.axhline(minimum, color="0.4", lw=0.8, ls=(0, (1, 2)))
+def mark(ax: Axes, value: float | None, label: str) -> None:
+    """A line at a value below the curves, if there is one."""
+    if value is not None:
+        ax.axhline(value, color="0.4", lw=0.8, ls=(0, (1, 2)))
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "top"}
-        ax.annotate("minimum", (0, minimum), (4, -2), fontsize=7, color="0.35", **where)
+        ax.annotate(label, (0, value), (4, -2), fontsize=7, color="0.35", **where)
         low, high = ax.get_ylim()
-        ax.set_ylim(min(low, minimum - 0.08 * (high - minimum)), high)
+        ax.set_ylim(min(low, value - 0.08 * (high - value)), high)
 
 
 def best_loss(cells: list[Cell]) -> float | None:
@@ -258,7 +259,7 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
     kinds = [kind for kind, _ in tasks]
     out = {}
     for (kind, task), those in tasks.items():
-        if kind in ("vae", "categorical_vae", "categorical_toy"):
+        if kind in ("vae", "categorical_vae", "categorical_toy", "sequence"):
             name = f"{kind}_{slug(task)}"
         else:
             name = {"toy": "figure1"}.get(kind, kind)

@@ -51,6 +51,7 @@ STYLES: dict[str, Style] = {
     "reinmax": Style("#E66100", DASHED, "8"),
     "gst": Style("#7B3294", LONG, "H"),
     "reparameterization": Style("#404040", SOLID, ">"),
+    "no latents": Style("#A0A0A0", SOLID, "None"),
 }
 COLORS = ("#661100", "#6699CC", "#117733", "#AA3377", "#BBBB33", "#5D3A9B")  # for names that are not in the table
 LINES = (SOLID, DASHED, DASHDOT, LONG, TWO_DOTS)

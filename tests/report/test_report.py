@@ -446,6 +446,33 @@ def test_finished_rates_go_before_better_unfinished_ones(tmp_path):
     assert chosen.lr == 0.1 and rule is None
 
 
+def test_relaxed_objectives_are_rows_of_one_table(tmp_path):
+    task = {"name": "categorical_vae", "dataset": "digits", "layers": 1, "variables": 2, "categories": 3}
+    for relaxed, level in {"kl": -90.0, "density": -100.0}.items():
+        values = {"train/elbo": -101.0, f"train/relaxed_{relaxed}": level, "valid/relaxed_kl": -95.0}
+        rows = [{"step": 100, "seed": 0, "lr": 0.1, **values}]
+        config = configuration(task | {"relaxed": relaxed}, "concrete", [0], [0.1])
+        write_run(tmp_path / relaxed, config, rows)
+    row = text_row(tables([tmp_path]), "digits 1x2x3", "concrete (relaxed=kl)")
+    assert (row["train ELBO"], row["train relaxed"], row["valid KL form †"]) == ("-101.00", "-90.00 (kl)", "-95.00")
+    assert len(figures(cells_of(tmp_path))["categorical_vae_digits_1x2x3"].axes[0].lines) == 2
+
+
+def test_a_text_model_without_latents_has_a_name(tmp_path):
+    task = {"name": "sequence", "order": 1}
+    for name, categories in {"rloo": 16, "reinforce": 1}.items():
+        rows = [
+            {"step": step, "seed": 0, "lr": 0.1, "train/bpc": 3.0, "valid/bpc100": 3.1, "valid/bpc_counts": 2.5}
+            for step in (50, 100)
+        ]
+        write_run(tmp_path / name, configuration(task | {"categories": categories}, name, [0], [0.1]), rows)
+    markdown = tables([tmp_path])
+    assert text_row(markdown, "text, order 1", "no latents")["order-2 counts"] == "2.500"
+    assert text_row(markdown, "text, order 1", "rloo")["held-out bpc, 100 samples"] == "3.100"
+    _, held_out, _ = figures(cells_of(tmp_path))["sequence_text_order_1"].axes
+    assert held_out.lines[-1].get_ydata()[0] == 2.5
+
+
 def test_every_estimator_has_its_own_style():
     names = {*STYLES, *estimators.names(), "mine"}
     assert len({style(name) for name in names}) == len(names)
