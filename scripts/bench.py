@@ -179,8 +179,10 @@ def bench_steps(models, cases, device, repeats=REPEATS) -> list[dict]:
             row["compiled / bound"] = times["compiled"]["median"] / times["bound"]["median"]
             row["plain / compiled"] = times["plain"]["median"] / times["compiled"]["median"]
             rows.append(row)
+            medians = "  ".join(f"{name} {values['median']:.2f}" for name, values in times.items())
             print(
-                f"{model:10s} {case:18s} compiled / bound {row['compiled / bound']:.2f}   "
+                f"{model:10s} {case:18s} {medians} ms   "
+                f"compiled / bound {row['compiled / bound']:.2f}   "
                 f"plain / compiled {row['plain / compiled']:.2f}",
                 flush=True,
             )
