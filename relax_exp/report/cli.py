@@ -42,9 +42,10 @@ def write(cells: list[Cell], out: Path) -> list[Path]:
     from relax_exp.report.figures import figures, save
     from relax_exp.report.read import ReportError
     from relax_exp.report.table import commands, markdown, to_csv
+    from relax_exp.report.tracked import figures_of
 
     texts = {"table.md": f"{markdown(cells)}\n{commands(cells)}", "table.csv": to_csv(cells)}
-    drawn = figures(cells)
+    drawn = figures(cells) | figures_of(cells)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -250,8 +250,6 @@ def slug(text: str) -> str:
 
 def figures(cells: list[Cell]) -> dict[str, Figure]:
     """Every figure that the cells allow, by file name; tasks without an evaluation have none."""
-    from relax_exp.report import tracked
-
     tasks: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if cell.steps:
@@ -265,7 +263,4 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
             name = {"toy": "figure1"}.get(kind, kind)
             name += f"_{slug(task.removeprefix('toy '))}" if kinds.count(kind) > 1 else ""
         out[name] = figure1(those) if kind == "toy" else curves(those)
-        for cell in those:
-            if tracked.names(cell):
-                out[f"track_{slug(task)}_{slug(cell.estimator)}"] = tracked.figure(cell)
     return out

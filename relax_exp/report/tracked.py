@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from relax_exp.report import figures
 from relax_exp.report.cells import Cell
+from relax_exp.report.figures import slug
 from relax_exp.report.style import order, style
 
 PANELS = {
@@ -22,6 +23,11 @@ def names(cell: Cell) -> list[str]:
     keys = {key for replica in cell.counted for row in replica.rows.values() for key in row}
     found = {match[1] for key in keys if (match := re.fullmatch(r"track/(.+)/log_variance", key))}
     return sorted(found, key=order)
+
+
+def figures_of(cells: list[Cell]) -> dict[str, Figure]:
+    """A figure for each cell that tracked others, by file name."""
+    return {f"track_{slug(cell.task)}_{slug(cell.estimator)}": figure(cell) for cell in cells if names(cell)}
 
 
 def figure(cell: Cell) -> Figure:
