@@ -15,17 +15,13 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from relax_exp import estimators
+from relax_exp import estimators, limits
 from relax_exp.data import BINARIZATIONS, DATASETS
 from relax_exp.schema import Check, ConfigError, check, checked, hints, one_of
 
 _HERE = Path(__file__).parent
 CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir())  # wheel, source tree
 MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "tf32")  # say where and how, and change no number
-MAX_EXACT_LATENTS = 16  # 2^16 states
-MAX_STATES = {"exact": 2**MAX_EXACT_LATENTS, "unordered": 4096}  # of all variables of a layer
-ONE_CATEGORY = ("reinforce", "rloo", "concrete")  # that take one category, where nothing is random
-MAX_CATEGORIES = {"arsm": 362}  # C (C - 1) / 2 + 1 evaluations, at most 2^16
 
 NOT_EMPTY = Check("that is not empty", bool)
 DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(values))
@@ -285,27 +281,10 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
             f"{name} differentiates f, which task.black_box=true forbids: use {one_of(able)} with their defaults here"
         )
     if family == "categorical":
-        _check_categories(task, name)
+        limits.check_categories(task, name)
     if task.get("relaxed") == "density" and name != "concrete":
         raise ConfigError(f"task.relaxed=density is a density of soft samples, which {name} has not: use concrete")
-    if name == "exact" and task.get("latents", 0) > MAX_EXACT_LATENTS:
+    if name == "exact" and task.get("latents", 0) > limits.MAX_EXACT_LATENTS:
         raise ConfigError(
-            f"exact enumerates 2^{task['latents']} states: task.latents must be at most {MAX_EXACT_LATENTS}"
+            f"exact enumerates 2^{task['latents']} states: task.latents must be at most {limits.MAX_EXACT_LATENTS}"
         )
-
-
-def _check_categories(task: dict, name: str) -> None:
-    """Whether an estimator that enumerates can cope with so many. Raises ConfigError."""
-    variables, categories = task.get("variables", 1), task["categories"] or 2
-    if categories == 1 and name not in ONE_CATEGORY:
-        raise ConfigError(f"with one category there is nothing to estimate: use {one_of(ONE_CATEGORY)}")
-    if categories > MAX_CATEGORIES.get(name, categories):
-        raise ConfigError(f"arsm compares all pairs of categories: at most {MAX_CATEGORIES[name]} of them; use ars")
-    limit = MAX_STATES.get(name)
-    if limit and categories**variables > limit:
-        raise ConfigError(
-            f"{name} enumerates {categories}^{variables} states, the limit is {limit}: lower task.variables or "
-            "task.categories, or use rloo"
-        )
-    if name == "unordered" and task.get("layers", 1) > 1:
-        raise ConfigError("unordered works on one layer of latents: set task.layers=1, or use rloo")

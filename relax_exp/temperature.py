@@ -168,6 +168,13 @@ def markdown(task: CategoricalToy, measured: list[dict], trained: list[dict], co
     )
 
 
+class Plain(LogFormatter):
+    """Ticks between powers of ten as plain numbers, where there is room for them."""
+
+    def __call__(self, x, pos=None):
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def draw_tradeoff(task: CategoricalToy, measured: list[dict]) -> Figure:
     """Bias, spread and error of one gradient over the temperature."""
     bound = 1 / (task.event_shape[1] - 1)
@@ -192,7 +199,7 @@ def draw_tradeoff(task: CategoricalToy, measured: list[dict]) -> Figure:
             ax.set(xscale="log", yscale="log", xlabel="temperature", title=title)
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_major_formatter("{x:g}")
-                axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
+                axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))
         fig.axes[0].set_ylabel("relative to the exact gradient")
         fig.suptitle(f"{task.event_shape[1]}-way {task.problem} problem, one gradient")
         handles, labels = fig.axes[1].get_legend_handles_labels()
