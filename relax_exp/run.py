@@ -246,7 +246,8 @@ class Run:
         table = run_table(path)
         write_atomically(path / "table.md", table + "\n")
         for replica in self.labels:
-            final = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
+            last = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
+            final = {key: last.get(key) for key in HEADLINES[self.task.name]}
             self.tensorboard.finish(replica, self._hparams(*replica), final, table, self.step)
         self.tensorboard.close()
         self.folder.update_meta(status="failed" if self.failed else "done")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from processes import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relax_exp import config, run
 from relax_exp.metrics import label
+from relax_exp.tasks import HEADLINES
 
 TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
 VAE = (
@@ -81,7 +83,10 @@ def check_tensorboard(path: Path) -> None:
         times = [event.wall_time for event in shown["time/elapsed"]]
         assert times == sorted(times)
         # The hparams page, and the table as text, once.
-        assert all(len(shown[f"final/{k}"]) == 1 for k, v in mine[-1].items() if isinstance(v, float) and k != "lr")
+        headline = HEADLINES[OmegaConf.load(path / "config.yaml").task.name]
+        final = {tag: [event.value for event in shown[tag]] for tag in shown if tag.startswith("final/")}
+        expected = {f"final/{k}": mine[-1].get(k) for k in headline if isinstance(mine[-1].get(k), float)}
+        assert final == {tag: [pytest.approx(value, rel=1e-6)] for tag, value in expected.items()}
         (text,) = events.Tensors("table/text_summary")
         assert "| status" in text.tensor_proto.string_val[0].decode()
         assert Counter(tag for tag in events.summary_metadata if tag.startswith("_hparams_")).total() == 3
