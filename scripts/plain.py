@@ -93,12 +93,13 @@ class PlainVAE:
             for parameter, gradient in zip(self.tuning, torch.autograd.grad(total, self.tuning), strict=True):
                 parameter.grad = gradient
 
-    def above(self, i: int, s: Tensor, x: Tensor, logits, samples, sample) -> Tensor:
-        """-ELBO with s in the place of sample i."""
+    def above(self, i: int, s: Tensor, a: Tensor, x: Tensor, logits, samples, sample) -> Tensor:
+        """-ELBO with s in the place of sample i, differentiable in s and in that layer's logits a."""
         below = samples[i - 1] if i else x
-        f = log_prob(logits[i].detach(), s) - log_prob(self.decode(i, s), below)
+        f = log_prob(a, s) - log_prob(self.decode(i, s), below)
         for k in range(i):
-            f = f + log_prob(logits[k], samples[k]) - log_prob(self.decode(k, samples[k]), samples[k - 1] if k else x)
+            log_p = log_prob(self.decode(k, samples[k]), samples[k - 1] if k else x)
+            f = f + (log_prob(logits[k], samples[k]) - log_p).detach()
         for k in range(i + 1, self.depth):
             upper = self.encode(k, s)
             nxt = sample(k, upper)
@@ -110,7 +111,7 @@ class PlainVAE:
     def disarm(self, i, x, value, logits, samples, u, hard) -> Tensor:
         """DisARM at layer i."""
         opposite = (logits[i] > u[i]).to(value.dtype)
-        other = self.above(i, opposite, x, logits, samples, hard)
+        other = self.above(i, opposite, logits[i], x, logits, samples, hard)
         weight = (samples[i] - opposite) * torch.sigmoid(logits[i].abs()) / 2
         return (value - other).unsqueeze(-1) * weight
 
@@ -132,30 +133,13 @@ class PlainVAE:
                 return torch.sigmoid((upper + u[k]) / temperatures[k])
 
             s = torch.sigmoid(z / temperatures[i])
-            out = layer.eta * self.relaxed(i, s, a, x, logits, samples, soft)
+            out = layer.eta * self.above(i, s, a, x, logits, samples, soft)
             return out + layer.network(z, layer.network.features(context)) if self.name == "relax" else out
 
         c_z, c_tilde = c(z), c(z_tilde)
         (d_z,) = torch.autograd.grad(c_z.sum(), a, create_graph=True)
         (d_tilde,) = torch.autograd.grad(c_tilde.sum(), a, create_graph=True)
         return (value - c_tilde).unsqueeze(-1) * (b - theta.detach()) + d_z - d_tilde
-
-    def relaxed(self, i, s, a, x, logits, samples, soft) -> Tensor:
-        """f at a soft sample, differentiable in it and in the layer's own logits."""
-        below = samples[i - 1] if i else x
-        f = log_prob(a, s) - log_prob(self.decode(i, s), below)
-        for k in range(i):
-            f = f + (log_prob(logits[k], samples[k]) - self.below(k, x, samples)).detach()
-        for k in range(i + 1, self.depth):
-            upper = self.encode(k, s)
-            nxt = soft(k, upper)
-            f = f + log_prob(upper, nxt) - log_prob(self.decode(k, nxt), s)
-            s = nxt
-        return f - log_prob(self.prior, s)
-
-    def below(self, k: int, x: Tensor, samples) -> Tensor:
-        """log p of what is below sample k."""
-        return log_prob(self.decode(k, samples[k]), samples[k - 1] if k else x)
 
     def step(self, x: Tensor, noise: dict[str, Tensor]) -> None:
         """One update."""

@@ -30,7 +30,7 @@ class Gradients(NamedTuple):
 
 
 class Task:
-    """Base class. All methods are for ONE replica; the trainer vmaps ``gradients`` and ``evaluate_vmapped``.
+    """Base class. ``init`` and ``gradients`` are for ONE replica; the trainer vmaps ``gradients``. Others take all.
 
     Attributes: ``batch_size``; ``optimizer`` of the model's parameters, adam or sgd; ``betas`` of Adam; ``lr_scale`` of
     the tuning parameters; ``warmup`` updates of the tuning parameters before training; ``data`` (N, ...) or None;
