@@ -167,6 +167,7 @@ class EstimatorOptions(TypedDict, total=False):
     width: Count
     temperature: Positive
     eta: float
+    granularity: Literal["layer", "parameter"]
     decay: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
     normalize: bool
     threshold: NotNegative
@@ -279,6 +280,11 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         able = [other for other in able if estimators.needs(other, defaults) == "value"]
         raise ConfigError(
             f"{name} differentiates f, which task.black_box=true forbids: use {one_of(able)} with their defaults here"
+        )
+    if estimator.get("granularity") == "parameter" and "vae" not in task["name"]:
+        raise ConfigError(
+            f"estimator.granularity=parameter gives every tensor of an encoder its own eta, and task={task['name']} has "
+            "no encoder: use granularity=layer"
         )
     if family == "categorical":
         limits.check_categories(task, name)

@@ -274,6 +274,8 @@ def check_hierarchy(
     uniform = torch.rand((rows + 1, pixels), generator=generator, dtype=torch.float64)
     x, mean = uniform[:rows].round(), uniform[rows]
     vae = DiscreteVAE(layers, mean.float()).double()
+    if options.get("granularity") == "parameter":
+        options = options | {"tensors": 2}  # weights and biases of a linear encoder
     built = torch.nn.ModuleList(
         estimators.build(name, layer.family, layer.shape, shape, generator, **options).double()
         for layer, shape in zip(layers, context_shapes(vae), strict=True)

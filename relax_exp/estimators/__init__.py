@@ -88,7 +88,11 @@ REGISTRY: dict[str, Entry] = {
     "gst": Entry("pathwise:GST", (C,), "gradient", "biased: straight-through a softmax moved to agree with the sample"),
     "reparameterization": Entry("pathwise:Reparameterization", (G,), "gradient", "differentiates f along the sample"),
     "rebar": Entry(
-        "control:Rebar", (B, C), "relaxed", "relaxed f as control variate, temperature and scale tuned", TIED
+        "control:Rebar",
+        (B, C),
+        "relaxed",
+        "relaxed f as control variate, temperature and scale tuned",
+        (*TIED, {"granularity": "parameter"}),
     ),
     "relax": Entry(
         "control:Relax",

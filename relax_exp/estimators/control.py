@@ -24,16 +24,31 @@ class Rebar(Estimator):
 
     ``noise="tied"`` solves v from u, so that z~ has the value of z and the path of p(z | b): one evaluation of c then
     serves both (as in the original VAE code). ``"independent"`` draws v for itself (as in the paper).
+
+    ``granularity="parameter"`` has one eta for each of the ``tensors`` of parameters that the logits come from, and the
+    variance objective is that of their gradient (Tucker's code). Only who knows these tensors can combine them: the
+    gradient at the logits is `Output.grad` with the mean eta, ``aux["parts"]``, ``(2, *logits)``, has the part without
+    eta and the part that each eta scales, and ``tuning_loss`` is the caller's (`relax_exp.tasks.hierarchy`).
     """
 
     needs = "relaxed"
 
-    def __init__(self, *args, noise: str = "independent", temperature: float = 0.5, eta: float = 1.0, **kwargs):
+    def __init__(
+        self,
+        *args,
+        noise: str = "independent",
+        temperature: float = 0.5,
+        eta: float = 1.0,
+        granularity: str = "layer",
+        tensors: int = 1,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self.granular = granularity == "parameter"
         self.tied = noise == "tied"
         self.evaluations = 2 if self.tied else 3
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.eta = nn.Parameter(torch.tensor(float(eta)))
+        self.eta = nn.Parameter(torch.full((tensors,) if self.granular else (), float(eta)))
 
     def noise_shapes(self, n):
         """One uniform for z, and one for z~ where the noise is independent."""
@@ -51,7 +66,8 @@ class Rebar(Estimator):
 
     def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
         """c(z), ``(..., N)``."""
-        return self.eta * self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
+        value = self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
+        return value if self.granular else self.eta * value
 
     def estimate(self, logits, f, noise, context, f_b):
         """See `Estimator.estimate`."""
@@ -80,7 +96,12 @@ class Rebar(Estimator):
             (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
             through = dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)
             correction = family.to_logits(through, logits) + direct[0] - direct[1]
-        gradient = expand_event(f_b.detach() - c_tilde, family) * family.score(logits, b) + correction
+        score = family.score(logits, b)
+        if self.granular:
+            hard, soft = (expand_event(value, family) * score for value in (f_b.detach(), c_tilde))
+            parts = torch.stack([hard, correction - soft])
+            return Output(parts[0] + self.eta.mean() * parts[1], f_b, b, self.scalars() | {"parts": parts}, {})
+        gradient = expand_event(f_b.detach() - c_tilde, family) * score + correction
         return Output(gradient, f_b, b, self.scalars(), {})
 
     @torch.no_grad()
@@ -90,7 +111,7 @@ class Rebar(Estimator):
 
     def scalars(self) -> dict[str, Tensor]:
         """What is worth logging, and the penalty of the tuning loss."""
-        return {"temperature": self.temperature, "eta": self.eta}
+        return {"temperature": self.temperature, "eta": self.eta.mean()}
 
     def tuning_loss(self, out: Output) -> Tensor:
         """`mean_square` of the gradient; excludes the direct part."""

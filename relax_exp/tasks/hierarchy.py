@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp
+from torch.func import functional_call, grad, vjp, vmap
 
 from relax_exp.estimators.base import Objective, ScoreFunction
 from relax_exp.estimators.pathwise import Pathwise
@@ -92,7 +92,7 @@ class Hierarchy:
         params = {**model.params, **fixed}
 
         def tuned(tuning):
-            outs, total = [], 0.0
+            outs, total, own = [], 0.0, {}
             for i, estimator in enumerate(self.estimators):
                 objective = self.objective(i, params, tuning, x, samples, log_q, log_p, noise)
                 out = functional_call(
@@ -101,20 +101,37 @@ class Hierarchy:
                     (logits[i], objective),
                     {"noise": noise[i], "context": self.context(x, samples[:i]), "f_b": f},
                 )
-                total = total + estimator.tuning_loss(out)
+                if getattr(estimator, "granular", False):
+                    below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
+                    pushed = self.combined(params, i, below, parts, tuning[i]["eta"])
+                    total = total + torch.cat([g.flatten() for g in pushed.values()]).square().mean()
+                    own, out = own | pushed, out._replace(grad=torch.zeros_like(out.grad))
+                else:
+                    total = total + estimator.tuning_loss(out)
                 outs.append(out)
-            return total, (total, outs)
+            return total, (total, outs, own)
 
-        tuning_grads, (tuning_loss, outs) = grad(tuned, has_aux=True)(model.tuning)
+        tuning_grads, (tuning_loss, outs, own) = grad(tuned, has_aux=True)(model.tuning)
         loss, pull_loss = vjp(self.target(logits, samples), f)
         (direct,) = pull_loss(torch.full_like(loss, 1 / n))
         (grads,) = pull(([out.grad / n for out in outs], direct))
+        grads = {k: g + own[k] if k in own else g for k, g in grads.items()}
         metrics = {"train/elbo": -f.mean()}
         for i, out in enumerate(outs):
             suffix = f"_{i + 1}" if len(outs) > 1 else ""
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}
         buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, outs, strict=True)]
         return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
+
+    def combined(self, params, i: int, below: Tensor, parts: Tensor, eta: Tensor) -> dict[str, Tensor]:
+        """REBAR's ``parts`` ``(2, N, event)``, of one layer, pushed into that layer's weights: A + eta B, an eta each.
+
+        The gradient is linear in the parts, so both are pushed once and every tensor takes its own eta, ``(tensors,)``.
+        """
+        mine = {k: v for k, v in params.items() if k.startswith(f"encoder.{i}.")}
+        _, pull = vjp(lambda own: self.call({**params, **own}, "encode", i, below), mine)
+        (pushed,) = vmap(pull)(parts)
+        return {k: both[0] + eta[j] * both[1] for j, (k, both) in enumerate(pushed.items())}
 
     def target(self, logits: list[Tensor], samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
         """``out.loss`` as a function of f at the samples."""

@@ -74,11 +74,18 @@ class VAE(Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
             vae = self.network()
+        granular = self.options.get("granularity") == "parameter"
         built = nn.ModuleList(
             estimators.build(
-                self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options
+                self.estimator_name,
+                layer.family,
+                layer.shape,
+                context,
+                generator=generator,
+                **self.options,
+                **({"tensors": len(list(encoder.parameters()))} if granular else {}),
             )
-            for layer, context in zip(vae.layers, context_shapes(vae), strict=True)
+            for layer, encoder, context in zip(vae.layers, vae.encoder, context_shapes(vae), strict=True)
         )
         return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype), self.relaxed)
 

@@ -171,3 +171,30 @@ def test_pictures(binarize):
     assert all(((picture >= 0) & (picture <= 1)).all() for picture in pictures.values())
     expected = task.valid[:8].double() / (255 if binarize == "dynamic" else 1)
     assert (pictures["reconstructions"][:8].flatten(1) == expected).all()
+
+
+@pytest.mark.parametrize("noise", ["tied", "independent"])
+def test_rebar_with_an_eta_for_every_tensor(noise):
+    """With equal etas it is REBAR; its tuning loss is the mean square of the encoder's score part; each eta counts."""
+    granular = make({"name": "rebar", "noise": noise, "granularity": "parameter"}, model="nonlinear", hidden=3)
+    layer = make({"name": "rebar", "noise": noise}, model="nonlinear", hidden=3)
+    model = granular.init(stream(0, "init"))
+    assert model.tuning[0]["eta"].shape == (6,)
+    shared = model._replace(tuning=[{**model.tuning[0], "eta": torch.tensor(1.0, dtype=torch.float64)}])
+    drawn = tree_map(lambda x: x[0], draw(granular.noise_shapes(), 1, stream(0, "noise"), torch.float64))
+    batch = {"x": granular.data[:6]}
+    ours, theirs = granular.gradients(model, batch, drawn), layer.gradients(shared, batch, drawn)
+    torch.testing.assert_close(ours.params, theirs.params)
+    names = [name for name in model.params if name.startswith("encoder.")]
+    for k, name in enumerate(names):
+        eta = model.tuning[0]["eta"].clone()
+        eta[k] = 2.0
+        moved = granular.gradients(model._replace(tuning=[{**model.tuning[0], "eta": eta}]), batch, drawn).params
+        assert [other for other in model.params if not torch.equal(moved[other], ours.params[other])] == [name]
+
+    def tuning_loss(eta):
+        return granular.gradients(model._replace(tuning=[{**model.tuning[0], "eta": eta}]), batch, drawn).tuning_loss
+
+    step, eta = 1e-4, model.tuning[0]["eta"]
+    slopes = [(tuning_loss(eta + d) - tuning_loss(eta - d)) / (2 * step) for d in step * torch.eye(6).double()]
+    torch.testing.assert_close(ours.tuning[0]["eta"], torch.stack(slopes), rtol=1e-5, atol=1e-9)
