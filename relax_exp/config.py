@@ -283,7 +283,7 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         )
     if estimator.get("granularity") == "parameter" and "vae" not in task["name"]:
         raise ConfigError(
-            f"estimator.granularity=parameter gives every tensor of an encoder its own eta, and task={task['name']} has "
+            f"estimator.granularity=parameter gives each tensor of an encoder an eta, and task={task['name']} has "
             "no encoder: use granularity=layer"
         )
     if family == "categorical":
