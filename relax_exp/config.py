@@ -135,11 +135,15 @@ class VerifyOptions(TypedDict):
 
 
 class TaskEntry(NamedTuple):
-    """The keys of a task, the family of its random variables (None: any), and the module that executes it."""
+    """The keys of a task, the family of its random variables (None: any), and the module that executes it.
+
+    ``estimators``: those that can do the task, where its family alone does not say so.
+    """
 
     options: type
     family: str | None
     runner: str = "run"
+    estimators: tuple[str, ...] | None = None
 
 
 TASKS = {
@@ -273,9 +277,11 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         raise ConfigError(f"estimator.samples={estimator['samples']}: {name} compares samples, so at least {least}")
     if family is None:
         return
-    able = estimators.names(family)
+    able = TASKS[task["name"]].estimators or estimators.names(family)
     if name not in able:
-        raise ConfigError(f"{name} is not for {family} variables, which task={task['name']} has: use {one_of(able)}")
+        fits = name in estimators.names(family)
+        whose = f"task={task['name']}" if fits else f"{family} variables, which task={task['name']} has"
+        raise ConfigError(f"{name} is not for {whose}: use {one_of(able)}")
     if task.get("black_box") and estimators.needs(name, estimator) != "value":
         able = [other for other in able if estimators.needs(other, defaults) == "value"]
         raise ConfigError(

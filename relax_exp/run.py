@@ -18,7 +18,6 @@ from relax_exp.folder import RunError, RunFolder, write_atomically
 from relax_exp.metrics import Console, MetricsFile, Row, TensorBoard, clean, label
 from relax_exp.report.table import run_table
 from relax_exp.tasks import HEADLINES, build_task
-from relax_exp.train import Replicas
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -85,12 +84,12 @@ class Run:
         if self.compiled and not find_compiler(device):
             say("no compiler found that torch.compile could use: running without it (slower)")
             self.compiled = False
-        self.replicas = Replicas(task, config["seeds"], config["lrs"], device, self.compiled)
+        self.replicas = task.replicas(config["seeds"], config["lrs"], device, self.compiled)
         self.labels = self.replicas.labels
         self.checkpoint_path = folder.path / "checkpoint.pt"
         self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
         if self.checkpoint_path.exists():
-            self.replicas.state, extra = checkpoint.load(self.checkpoint_path, self.replicas.state)
+            self.replicas.saved, extra = checkpoint.load(self.checkpoint_path, self.replicas.saved)
             self.evaluated, self.failed = extra["evaluated"], extra["failed"]
             self.elapsed, size = extra["elapsed"], extra["metrics_size"]
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
@@ -161,7 +160,7 @@ class Run:
     def _save(self) -> None:
         checkpoint.save(
             self.checkpoint_path,
-            self.replicas.state,
+            self.replicas.saved,
             evaluated=self.evaluated,
             failed=self.failed,
             metrics_size=self.file.size,

@@ -121,6 +121,15 @@ class Replicas:
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
 
+    @property
+    def saved(self) -> Any:
+        """What a checkpoint holds: a pytree of tensors whose shapes do not change."""
+        return self.state
+
+    @saved.setter
+    def saved(self, value: Any) -> None:
+        self.state = value
+
     def _initial_state(self) -> State:
         task, dtype = self.task, self.task.dtype
         names = metric_names(task)

@@ -49,6 +49,12 @@ class Task:
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
 
+    def replicas(self, seeds: list[int], lrs: list[float], device, compiled: bool):
+        """The trainer of this task: `relax_exp.train.Replicas`, or a subclass that makes its own minibatches."""
+        from relax_exp.train import Replicas
+
+        return Replicas(self, seeds, lrs, device, compiled)
+
     def init(self, generator: torch.Generator) -> Model:
         """Initial parameters, drawn from ``generator``."""
         raise NotImplementedError
