@@ -77,6 +77,31 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
     return step
 
 
+def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
+    """``step`` compiled for the shapes of its first call; ``in_place``: the new state overwrites the old one.
+
+    In place, the parameters and moments stay in the processor's cache.
+    """
+    # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would make
+    # the sizes that differ dynamic, which changes last bits.
+    torch.compiler.reset()
+    # Checking a few hundred tensors for the shapes that they always have takes a tenth of a step.
+    options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    if not in_place:
+        return torch.compile(step, backend=backend, dynamic=False, options=options)
+
+    def overwrite(state, batch, noise):
+        tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))
+
+    program = torch.compile(overwrite, backend=backend, dynamic=False, options=options)
+
+    def call(state, batch, noise):
+        program(state, batch, noise)
+        return state
+
+    return call
+
+
 def norm(tree, zero: Tensor) -> Tensor:
     """Euclidean norm of all leaves together."""
     return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
@@ -112,10 +137,7 @@ class Replicas:
         else:
             step = vmap(step)
         if compiled:
-            # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would
-            # make the sizes that differ dynamic, which changes last bits.
-            torch.compiler.reset()
-            step = torch.compile(step, backend=backend, dynamic=False)
+            step = compile_step(step, backend, in_place=self.device.type == "cpu")
         self.step = Graphed(step) if self.device.type == "cuda" else step
         self.state = self._initial_state()
         self._chunk: tuple[str, int] | None = None
@@ -129,6 +151,19 @@ class Replicas:
     @saved.setter
     def saved(self, value: Any) -> None:
         self.state = value
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing would change any more, though there are steps left."""
+        return False
+
+    def models(self, indices: list[int]) -> Model:
+        """The models of some replicas, stacked."""
+        return tree_map(lambda leaf: leaf[indices], self.state.model)
+
+    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float]]:
+        """Metrics of some replicas, one dictionary each."""
+        return self.task.evaluate(self.models(indices), [self.labels[i][0] for i in indices], step, final)
 
     def _initial_state(self) -> State:
         task, dtype = self.task, self.task.dtype
@@ -201,7 +236,8 @@ class Replicas:
     def warm_up(self, updates: int) -> Iterator[int]:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
         for step in range(int(self.state.tuning_t[0]), updates):
-            old, new = self.state, self.step(self.state, *self._inputs("warmup", step))
+            old = self.state
+            new = self.step(tree_map(torch.clone, old), *self._inputs("warmup", step))
             self.state = old._replace(
                 model=old.model._replace(tuning=new.model.tuning),
                 tuning_moments=new.tuning_moments,
@@ -249,5 +285,4 @@ def metric_names(task: Task) -> list[str]:
     noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
     device = tree_leaves(model.params)[0].device
     noise = tree_map(lambda x: x.to(device), noise)
-    batch = {} if task.data is None else {"x": task.data[: task.batch_size]}
-    return ["train/loss", *task.gradients(model, batch, noise).metrics]
+    return ["train/loss", *task.gradients(model, task.example(), noise).metrics]

@@ -113,8 +113,10 @@ class DiscreteVAE(nn.Module):
         """log p(b_last), ``(..., N)``."""
         return self.families[-1].log_prob(self.prior_logits(b), b)
 
-    def chain(self, x: Tensor, convert: Callable[[int, Tensor], Tensor]):
+    def chain(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], first: Tensor | None = None):
         """Ancestral pass through the encoder, b_l = ``convert(l, logits_l)``, with the terms of the bound.
+
+        ``first``: the logits of layer 0, where they are known already.
 
         Returns lists by layer: logits, samples, ``log_q`` = log q(b_l | below), ``log_p`` = log p(below | b_l), each
         ``(..., N)``, and log p(b_last).
@@ -122,7 +124,7 @@ class DiscreteVAE(nn.Module):
         logits, samples, log_q, log_p = [], [], [], []
         below = x
         for layer in range(self.depth):
-            logits.append(self.encode(layer, below))
+            logits.append(first if layer == 0 and first is not None else self.encode(layer, below))
             samples.append(convert(layer, logits[-1]))
             log_q.append(self.families[layer].log_prob(logits[-1], samples[-1]))
             log_p.append(self.log_p(layer, samples[-1], below))
@@ -138,8 +140,11 @@ class DiscreteVAE(nn.Module):
             value = value + self.families[k].log_prob(upper, s) - self.log_p(k, s, below)
         return value - self.log_prior(s)
 
-    def relaxed(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], divergence) -> Tensor:
-        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of all layers, s_l = convert(l, q_logits)."""
+    def relaxed(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], divergence) -> tuple[Tensor, Tensor]:
+        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of all layers, s_l = convert(l, q_logits).
+
+        Returns it, ``(N,)``, and the logits of layer 0.
+        """
         s = x
         q_logits, soft = [], []
         for layer in range(self.depth):
@@ -148,7 +153,7 @@ class DiscreteVAE(nn.Module):
             soft.append(s)
         p_logits = [*(self.decode(k, soft[k]) for k in range(1, self.depth)), self.prior_logits(soft[-1])]
         apart = (divergence(k, q_logits[k], p_logits[k], soft[k]) for k in range(self.depth))
-        return sum(apart) - self.log_p(0, soft[0], x)
+        return sum(apart) - self.log_p(0, soft[0], x), q_logits[0]
 
     def generate(self, uniforms: list[Tensor]) -> Tensor:
         """Pixel probabilities of draws from the prior; ``uniforms`` by layer, ``(N, *shape)``."""

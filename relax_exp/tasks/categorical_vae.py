@@ -77,4 +77,4 @@ class CategoricalVAE(VAE):
             {k: self._uniform(generator, *shape) for k, shape in estimator.noise_shapes(len(x)).items()}
             for estimator in self.hierarchy.estimators
         ]
-        return float(-self.hierarchy.relaxed(model.params, model.tuning, model.buffers, x, noise, kind).mean())
+        return float(-self.hierarchy.relaxed(model.params, model.tuning, model.buffers, x, noise, kind)[0].mean())

@@ -70,9 +70,12 @@ class Hierarchy:
         """A method of the vae under ``params``."""
         return functional_call(self.vae, params, (method, *args))
 
-    def bound_terms(self, params, x: Tensor, convert) -> tuple:
-        """-ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass."""
-        logits, samples, log_q, log_p, log_prior = self.call(params, "chain", x, convert)
+    def bound_terms(self, params, x: Tensor, convert, first: Tensor | None = None) -> tuple:
+        """-ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass.
+
+        ``first``: the logits of layer 0, where they are known already.
+        """
+        logits, samples, log_q, log_p, log_prior = self.call(params, "chain", x, convert, first)
         return sum(log_q) - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
 
     def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
@@ -166,8 +169,9 @@ class Hierarchy:
         parts[0] = parts[0].expand(*parts[1].shape[:-1], -1)
         return torch.cat(parts, -1)
 
-    def relaxed(self, params, tuning, buffers, x: Tensor, noise: Noise, kind: str) -> Tensor:
-        """-ELBO ``(N,)`` with the stand-ins s of a pathwise estimator for the samples of all layers. By ``kind``,
+    def relaxed(self, params, tuning, buffers, x: Tensor, noise: Noise, kind: str) -> tuple[Tensor, Tensor]:
+        """-ELBO ``(N,)`` with the stand-ins s of a pathwise estimator for the samples of all layers, and the logits of
+        layer 0. By ``kind``,
 
         elbo: log q and log p are the log masses of the discrete variables, linear in s (the REBAR code);
         kl: in these two places the mean takes the place of s, which is the categorical KL (Jang et al. 2017; no bound);
@@ -197,13 +201,13 @@ class Hierarchy:
         """One relaxed pass through all layers, differentiated as a whole; ``train/elbo`` is the discrete bound."""
 
         def relaxed(params, tuning):
-            loss = self.relaxed({**params, **fixed}, tuning, model.buffers, x, noise, self.trained).mean()
-            return loss, loss
+            losses, logits = self.relaxed({**params, **fixed}, tuning, model.buffers, x, noise, self.trained)
+            return losses.mean(), (losses.mean(), logits)
 
         # A learned temperature follows the ordinary gradient of the relaxed loss, as in the papers.
-        (grads, tuning_grads), loss = grad(relaxed, argnums=(0, 1), has_aux=True)(model.params, model.tuning)
+        (grads, tuning_grads), (loss, logits) = grad(relaxed, argnums=(0, 1), has_aux=True)(model.params, model.tuning)
         hard, _ = self.bound_terms(
-            {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"])
+            {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"]), logits
         )
         buffers = [{**old, **it.advance(old)} for it, old in zip(self.estimators, model.buffers, strict=True)]
         metrics = {"train/elbo": -hard.mean(), f"train/relaxed_{self.trained}": -loss}

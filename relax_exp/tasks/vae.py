@@ -75,17 +75,12 @@ class VAE(Task):
             torch.manual_seed(generator.initial_seed())
             vae = self.network()
         granular = self.options.get("granularity") == "parameter"
+        tensors = [{"tensors": len(list(part.parameters()))} if granular else {} for part in vae.encoder]
         built = nn.ModuleList(
             estimators.build(
-                self.estimator_name,
-                layer.family,
-                layer.shape,
-                context,
-                generator=generator,
-                **self.options,
-                **({"tensors": len(list(encoder.parameters()))} if granular else {}),
+                self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options, **extra
             )
-            for layer, encoder, context in zip(vae.layers, vae.encoder, context_shapes(vae), strict=True)
+            for layer, context, extra in zip(vae.layers, context_shapes(vae), tensors, strict=False)
         )
         return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype), self.relaxed)
 
