@@ -63,6 +63,10 @@ class Task:
         """Shapes of the uniform noise that one step uses."""
         raise NotImplementedError
 
+    def example(self) -> dict[str, Tensor]:
+        """A minibatch such as `gradients` takes, whatever its numbers."""
+        return {} if self.data is None else {"x": self.data[: self.batch_size]}
+
     def gradients(self, model: Model, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Gradients:
         """One draw of all gradients; a pure function that draws nothing. batch: {} or {"x": rows of ``data``}."""
         raise NotImplementedError
