@@ -37,8 +37,10 @@ mutants: $(INSTALLED)  ## show that the verification rejects broken code
 verify: $(INSTALLED)  ## all estimators against exact enumeration, a million draws each
 	$(BIN)/relax-exp task=verify
 
-bench: $(INSTALLED)  ## milliseconds a step against the arithmetic bound and plain PyTorch -> results/bench
+# SB3: a Python that has stable-baselines3, in an environment of its own, to time it too.
+bench: $(INSTALLED)  ## milliseconds a step against the arithmetic bound and plain PyTorch, frames a second -> results/bench
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench_rl.py $(if $(SB3),--sb3 $(SB3))
 
 bench-quick: $(INSTALLED)  ## the ratios of two cells, printed
 	$(BIN)/python scripts/bench.py --quick
@@ -46,7 +48,16 @@ bench-quick: $(INSTALLED)  ## the ratios of two cells, printed
 bench-gpu: $(INSTALLED)  ## the same on a GPU
 	$(BIN)/python scripts/bench.py --device cuda
 
+BUDGET ?= cpu
+JOBS ?= 1
+
+reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them: BUDGET=smoke|cpu|paper JOBS=1
+	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --jobs $(JOBS)
+
+report: $(INSTALLED)  ## their tables and figures, from the runs that are there
+	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --report
+
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test lint mutants verify bench bench-quick bench-gpu clean
+.PHONY: help install demo test lint mutants verify bench bench-quick bench-gpu reproduce-all report clean

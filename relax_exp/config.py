@@ -86,6 +86,15 @@ class CategoricalToyOptions(TypedDict):
     variance_draws: Draws
 
 
+class LaxToyOptions(TypedDict):
+    """Keys of task=lax_toy."""
+
+    problem: Literal["quadratic", "cosine", "step"]
+    t: float
+    latents: Count
+    variance_draws: Draws
+
+
 class CategoricalVAEOptions(TypedDict):
     """Keys of task=categorical_vae."""
 
@@ -114,6 +123,64 @@ class SequenceOptions(TypedDict):
     hidden: Count
     relaxed: Literal["elbo", "kl", "density"]
     bound_every: Count | None
+    variance_draws: Draws
+
+
+class CartPoleOptions(TypedDict):
+    """Keys of task=cartpole."""
+
+    env: Text
+    max_steps: Count | None
+    threshold: float | None
+    frames: Count | None
+    hidden: list[Count]
+    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    entropy: NotNegative
+    discount_weight: bool
+    optimizer: Literal["adam", "rmsprop", "sgd"]
+    beta2: Annotated[float, Check("from 0 to below 1", lambda value: 0 <= value < 1)]
+    pseudo_rollouts: Count
+    variance_every: Count | None
+    variance_draws: Draws
+
+
+class ContinuousOptions(TypedDict):
+    """Keys of task=continuous."""
+
+    env: Text
+    threshold: float | None
+    frames: Count | None
+    envs: Count
+    hidden: list[Count]
+    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    trace: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    reward_scale: Positive
+    normalize: bool
+    entropy: NotNegative
+    value_updates: Count
+    surrogate_updates: Count
+    optimizer: Literal["adam", "rmsprop", "sgd"]
+    variance_every: Count | None
+    variance_draws: Draws
+
+
+class AtariOptions(TypedDict):
+    """Keys of task=atari."""
+
+    env: Text
+    envs: Count
+    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    entropy: NotNegative
+    value_coef: NotNegative
+    clip: Positive
+    optimizer: Literal["adam", "rmsprop", "sgd"]
+    frame_skip: Count
+    sticky: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
+    noop_max: Annotated[int, Check(">= 0", lambda value: value >= 0)]
+    fire_reset: bool
+    clip_rewards: bool
+    max_frames: Count
+    evaluate_episodes: Count
     variance_draws: Draws
 
 
@@ -150,10 +217,20 @@ TASKS = {
     "toy": TaskEntry(ToyOptions, "bernoulli"),
     "vae": TaskEntry(VAEOptions, "bernoulli"),
     "categorical_toy": TaskEntry(CategoricalToyOptions, "categorical"),
+    "lax_toy": TaskEntry(LaxToyOptions, "gaussian"),
     "categorical_vae": TaskEntry(CategoricalVAEOptions, "categorical"),
     "sequence": TaskEntry(SequenceOptions, "categorical"),
+    "cartpole": TaskEntry(CartPoleOptions, "categorical", estimators=estimators.FROM_EPISODES),
+    "continuous": TaskEntry(ContinuousOptions, "gaussian", estimators=("a2c", "lax")),
+    "atari": TaskEntry(AtariOptions, "categorical", estimators=("a2c", "relax")),
     "temperature": TaskEntry(TemperatureOptions, None, "temperature"),
     "verify": TaskEntry(VerifyOptions, None, "verification"),
+}
+
+OPAQUE = {  # keys of a task that make f a black box
+    "an environment": lambda task: "env" in task,
+    "task.black_box=true": lambda task: task.get("black_box"),
+    "task.problem=step": lambda task: task.get("problem") == "step",
 }
 
 
@@ -163,7 +240,7 @@ class EstimatorOptions(TypedDict, total=False):
 
     surrogate: Literal["network", "relaxed"]
     noise: Literal["tied", "independent"]
-    activation: Literal["relu", "tanh"]
+    activation: Literal["relu", "tanh", "elu"]
     objective: Literal["mse", "variance"]
     mean: Literal["geometric", "arithmetic"]
     samples: Count
@@ -218,6 +295,10 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
 
     for options in (estimator, *config["track"].values()):
         _check_fit(task, options, defaults)
+    if "env" in task:
+        limits.check_episodes(task, config)
+    if name == "atari":
+        limits.check_segments(task, config)
     return {"task": task, "estimator": estimator, **config}
 
 
@@ -282,17 +363,18 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         fits = name in estimators.names(family)
         whose = f"task={task['name']}" if fits else f"{family} variables, which task={task['name']} has"
         raise ConfigError(f"{name} is not for {whose}: use {one_of(able)}")
-    if task.get("black_box") and estimators.needs(name, estimator) != "value":
+    opaque = [key for key, on in OPAQUE.items() if on(task)]
+    if opaque and estimators.needs(name, estimator) != "value":
         able = [other for other in able if estimators.needs(other, defaults) == "value"]
         raise ConfigError(
-            f"{name} differentiates f, which task.black_box=true forbids: use {one_of(able)} with their defaults here"
+            f"{name} differentiates f, which {opaque[0]} forbids: use {one_of(able)} with their defaults here"
         )
     if estimator.get("granularity") == "parameter" and "vae" not in task["name"]:
         raise ConfigError(
             f"estimator.granularity=parameter gives each tensor of an encoder an eta, and task={task['name']} has "
             "no encoder: use granularity=layer"
         )
-    if family == "categorical":
+    if "categories" in task:
         limits.check_categories(task, name)
     if task.get("relaxed") == "density" and name != "concrete":
         raise ConfigError(f"task.relaxed=density is a density of soft samples, which {name} has not: use concrete")

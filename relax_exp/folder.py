@@ -23,7 +23,8 @@ from relax_exp import config as configuration
 from relax_exp import provenance
 from relax_exp.schema import show
 
-OWN_FILES = {"config.yaml", "meta.json", "lock", ".config.yaml.tmp", ".meta.json.tmp"}  # there before any result
+ERROR = "error.txt"  # the traceback of a job of a sweep; the next attempt removes it
+OWN_FILES = {"config.yaml", "meta.json", "lock", ERROR, ".config.yaml.tmp", ".meta.json.tmp"}  # before any result
 
 
 class RunError(Exception):
@@ -73,6 +74,7 @@ class RunFolder:
         try:
             self._lock = _lock(self.path)
             RunFolder.finished(self.path, self.config)  # what was seen before the lock may have changed
+            (self.path / ERROR).unlink(missing_ok=True)
             write_atomically(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             meta = provenance.collect(self.config)
             if earlier := _read(self.path / "meta.json", json.loads):
@@ -133,6 +135,44 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_error(path: Path, text: str) -> None:
+    """Leave ``error.txt`` in a run's folder, which need not exist. Says nothing where that fails."""
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / ERROR, text)
+
+
+def status(path: Path) -> str:
+    """What meta.json says: running, interrupted, done or failed; "missing" where there is no run.
+
+    "running" is what a run says that was killed, too: `is_locked` tells the two apart.
+    """
+    try:
+        return json.loads((path / "meta.json").read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "missing"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is writing the run at ``path``."""
+    try:
+        with (path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a run says that it is running, but was killed; unknown, so False, where another machine wrote it."""
+    with contextlib.suppress(OSError):
+        if not (path / "lock").read_text().endswith(f" on {socket.gethostname()}"):
+            return False
+    return status(path) == "running" and not is_locked(path)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -1,11 +1,13 @@
-"""How many states and categories the estimators that enumerate can take: plain numbers, so without torch."""
+"""How many states and categories there are, and estimators that enumerate can take: plain numbers, so without torch."""
 
 from __future__ import annotations
 
 from relax_exp.schema import ConfigError, one_of
 
+CATEGORIES = {"arsm": 30, "cos": 4}  # of the categorical toy problems, where none are given
 MAX_EXACT_LATENTS = 16  # 2^16 states
 MAX_STATES = {"exact": 2**MAX_EXACT_LATENTS, "unordered": 4096}  # of all variables of a layer
+MAX_MEASUREMENTS = 50  # of a variance from further episodes, in one run
 ONE_CATEGORY = ("reinforce", "rloo", "concrete")  # that take one category, where nothing is random
 MAX_CATEGORIES = {"arsm": 362}  # C (C - 1) / 2 + 1 evaluations, at most 2^16
 
@@ -25,3 +27,29 @@ def check_categories(task: dict, name: str) -> None:
         )
     if name == "unordered" and task.get("layers", 1) > 1:
         raise ConfigError("unordered works on one layer of latents: set task.layers=1, or use rloo")
+
+
+def check_episodes(task: dict, config: dict) -> None:
+    """Whether a task that learns from episodes can measure variances when asked to. Raises ConfigError."""
+    if config["track"]:
+        raise ConfigError("track=[...] follows an estimator on minibatches, and episodes are none: leave track out")
+    every = task.get("variance_every")
+    if every and every % config["eval_every"]:
+        raise ConfigError(f"task.variance_every={every}: must be a multiple of eval_every={config['eval_every']}")
+    if every and config["steps"] // every > MAX_MEASUREMENTS:
+        least = -(-config["steps"] // (MAX_MEASUREMENTS * config["eval_every"])) * config["eval_every"]
+        raise ConfigError(
+            f"task.variance_every={every}: that is {config['steps'] // every} measurements of {task['variance_draws']} "
+            f"updates' episodes each, and {MAX_MEASUREMENTS} are the limit: use at least {least}"
+        )
+
+
+def check_segments(task: dict, config: dict) -> None:
+    """Whether a task that learns from segments of games has one replica and whole segments. Raises ConfigError."""
+    if len(config["seeds"]) * len(config["lrs"]) > 1:
+        raise ConfigError("task=atari trains one replica a run: for several runs type -m seed=0,1,2")
+    if config["batch_size"] % task["envs"]:
+        raise ConfigError(
+            f"batch_size={config['batch_size']} agent steps in task.envs={task['envs']} games: must be a multiple, as "
+            f"{5 * task['envs']} for five steps of each"
+        )

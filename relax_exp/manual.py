@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from relax_exp import estimators
+from relax_exp import estimators, experiments
 from relax_exp.config import CONFIGS, TASKS
 from relax_exp.schema import ConfigError, one_of, show, unknown_key
 
@@ -41,16 +42,28 @@ Flags:
 
 Exit codes: 0 done, 1 a run failed, 2 bad configuration, 130 interrupted."""
 
+PAGE = """\
+relax-exp experiment={name} budget=NAME [key=value ...]
+
+{head}
+
+{budgets}
+
+Finished runs are not run again. key=value selects runs, where runs of the experiment have the key, and is added to
+every run where none has. What there is so far: relax-exp-report --status --experiment {name} --budget NAME"""
+
 HINT = " (relax-exp task=vae estimator=relax --help: theirs too)"
 
 
 def text(_root_: DictConfig) -> str:
     """The help, for the configuration composed so far: with the keys of the task and estimator that are chosen."""
+    files, plans = sorted((CONFIGS / "experiment").glob("*.yaml")), experiments.names()
     choices = {
         "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
         "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],
-        "Experiments, complete settings: experiment=NAME": [
-            (path.stem, _summary(path)) for path in sorted((CONFIGS / "experiment").glob("*.yaml"))
+        "Presets of a run: experiment=NAME": [(path.stem, _summary(path)) for path in files if path.stem not in plans],
+        "Experiments of many runs: experiment=NAME budget=smoke|cpu|paper (--help: more)": [
+            (path.stem, _summary(path)) for path in files if path.stem in plans
         ],
     }
     keys, hint = _keys(_root_, CONFIGS / "config.yaml", ""), ""
@@ -62,6 +75,16 @@ def text(_root_: DictConfig) -> str:
             hint = HINT
     sections = "\n\n".join(f"{title}:\n{_table(rows)}" for title, rows in choices.items() if rows)
     return HELP.format(choices=sections, keys=_table(keys), hint=hint).replace("$", "$$")  # Hydra takes a template
+
+
+def page(experiment: str) -> str:
+    """The help on an experiment of many runs: what its file says at its head, and how many runs each budget has."""
+    head = itertools.takewhile(lambda line: line.startswith("#"), experiments.path(experiment).read_text().splitlines())
+    return PAGE.format(
+        name=experiment,
+        head="\n".join(line.removeprefix("#").strip() for line in head),
+        budgets=_table([(f"budget={b}", f"{len(experiments.read(experiment, b))} runs") for b in experiments.BUDGETS]),
+    )
 
 
 def explain(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from relax_exp.folder import RunError
 
 Row = dict[str, float | int | str | None]
+FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
 
 
 def label(seed: int, lr: float) -> str:
@@ -28,6 +30,16 @@ def label(seed: int, lr: float) -> str:
 def clean(row: Row) -> Row:
     """NaN and infinity become None: JSON has neither."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def gif(frames, per_second: int = 15) -> bytes:
+    """The first `FILM` frames, uint8 ``(T, H, W)`` or ``(T, H, W, 3)``, as an animated GIF that repeats."""
+    from PIL import Image
+
+    first, *rest = (Image.fromarray(frame.numpy()) for frame in frames[:FILM])
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=1000 // per_second, loop=0)
+    return buffer.getvalue()
 
 
 class MetricsFile:
@@ -96,12 +108,26 @@ class TensorBoard:
             writer.add_custom_scalars({page: {name: ["Multiline", [metrics]] for name, metrics in charts.items()}})
 
     def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
-        """Grids of pictures ``(N, 1, H, W)``, eight in a row."""
+        """Grids of pictures ``(N, C, H, W)``, eight in a row."""
         for name, batch in images.items():
-            n, _, height, width = batch.shape
+            n, channels, height, width = batch.shape
             columns = min(8, n)
-            grid = batch.reshape(n // columns, columns, height, width).transpose(1, 2)
-            self.writers[replica].add_image(name, grid.reshape(1, n // columns * height, columns * width), step)
+            grid = batch.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+            self.writers[replica].add_image(name, grid.reshape(channels, n // columns * height, -1), step)
+
+    def film(self, replica: tuple[int, float], name: str, frames, step: int) -> None:
+        """Frames ``(T, H, W)`` or ``(T, H, W, 3)``, uint8, as a film and as a strip of eight of them.
+
+        TensorBoard shows an animated GIF that is stored as an image; its own ``add_video`` needs another package.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = frames.shape[1:3]
+        moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames))
+        self.writers[replica].file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
+        chosen = frames[[round(i * (len(frames) - 1) / (STRIP - 1)) for i in range(STRIP)]]
+        chosen = chosen.unsqueeze(1) if chosen.dim() == 3 else chosen.permute(0, 3, 1, 2)
+        self.images(replica, {f"{name} strip": chosen / 255}, step)
 
     def finish(self, replica: tuple[int, float], hparams: dict, final: Row, table: str, step: int) -> None:
         """The hparams page and the final table, once at the end."""

@@ -1,4 +1,4 @@
-"""Adam and gradient descent as pure functions: state in, state out, the learning rate a tensor that replicas vary."""
+"""Adam, RMSProp and gradient descent as pure functions: state in, state out, one learning rate for each replica."""
 
 from __future__ import annotations
 
@@ -39,4 +39,24 @@ def sgd(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float,
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
 
 
-OPTIMIZERS = {"adam": adam, "sgd": sgd}
+def rmsprop(
+    params,
+    grads,
+    moments: dict,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-5,
+    alpha: float = 0.99,
+):
+    """RMSProp with the arguments of `adam` (``betas`` unused) and the constants of the standard A2C implementations.
+
+    v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch. TensorFlow, and so the A2C
+    code of 2017, starts at v = 1 and has eps *inside* the root: there 1e-5 bounds sqrt(v) by 3e-3, here by 1e-5, so
+    that while gradients are small or few its steps are much shorter than these.
+    """
+    v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
+    return tree_map(lambda p, g, v: p - lr * g / (v.sqrt() + eps), params, grads, v), {**moments, "v": v}
+
+
+OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "sgd": sgd}

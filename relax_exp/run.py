@@ -10,12 +10,11 @@ import sys
 import time
 
 import torch
-from torch.utils._pytree import tree_map
 
 from relax_exp import checkpoint
 from relax_exp.config import run_path
 from relax_exp.folder import RunError, RunFolder, write_atomically
-from relax_exp.metrics import Console, MetricsFile, Row, TensorBoard, clean, label
+from relax_exp.metrics import Console, MetricsFile, Row, TensorBoard, clean, gif, label
 from relax_exp.report.table import run_table
 from relax_exp.tasks import HEADLINES, build_task
 
@@ -104,7 +103,8 @@ class Run:
     @property
     def over(self) -> bool:
         """Whether nothing is left to train and evaluate."""
-        return self.evaluated == self.steps or len(self.failed) == len(self.labels)
+        done = self.evaluated == self.steps or (self.replicas.finished and self.evaluated == self.step)
+        return done or len(self.failed) == len(self.labels)
 
     def finish(self) -> int:
         """Train, evaluate, checkpoint; then tables and TensorBoard's closing pages. 1 if a replica failed."""
@@ -192,7 +192,8 @@ class Run:
         timing = {"time/elapsed": now - self._started, "time/steps_per_second": speed}
         means, failures = self.replicas.means(), self.replicas.failures()
         alive = [i for i in range(len(self.labels)) if i not in failures]
-        values = dict(zip(alive, self._values(alive, step), strict=True)) if alive else {}
+        final = step == self.steps or self.replicas.finished
+        values = dict(zip(alive, self.replicas.evaluate(alive, step, final), strict=True)) if alive else {}
         rows: list[Row] = []
         for i, (seed, lr) in enumerate(self.labels):
             if i in self.failed:
@@ -211,21 +212,14 @@ class Run:
         self._write_status()
         self._last = (step, time.monotonic())
 
-    def _models(self, indices: list[int]):
-        """The models of some replicas, stacked."""
-        return tree_map(lambda leaf: leaf[indices], self.replicas.state.model)
-
-    def _values(self, alive: list[int], step: int) -> list[dict[str, float]]:
-        seeds = [self.labels[i][0] for i in alive]
-        return self.task.evaluate(self._models(alive), seeds, step, step == self.steps)
-
     def _write_status(self) -> None:
         """Every replica in meta.json. The run itself counts as running until all is written."""
         replicas = []
         for i, (seed, lr) in enumerate(self.labels):
             status = "failed" if i in self.failed else "done" if self.over else "running"
             replicas.append({"seed": seed, "lr": lr, "status": status, "reason": self.failed.get(i)})
-        self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled)
+        known = {"evaluations": self.task.evaluations, **self.task.meta}
+        self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled, **known)
 
     def _close(self) -> None:
         """Files and pages of the end; the run counts as finished once they are all there."""
@@ -236,11 +230,14 @@ class Run:
             kinds = ("log_variance", "log_variance_x_evaluations")
             self.tensorboard.charts("track", {kind: f"track/.*/{kind}$" for kind in kinds})
         if alive:
-            models, names = self._models(alive), [label(*self.labels[i]) for i in alive]
+            models, names = self.replicas.models(alive), [label(*self.labels[i]) for i in alive]
             for name, content in self.task.finish(models, names).items():
                 write_atomically(path / name, json.dumps(content))
             for k, i in enumerate(alive):
                 self.tensorboard.images(self.labels[i], self.task.images(models, k, self.labels[i][0]), self.step)
+                for name, film in self.task.videos(models, k, self.labels[i][0]).items():
+                    self.tensorboard.film(self.labels[i], name, film, self.step)
+                    write_atomically(path / f"{name}_{label(*self.labels[i])}.gif", gif(film))
         self._write_status()
         table = run_table(path)
         write_atomically(path / "table.md", table + "\n")

@@ -13,7 +13,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.graph import Graphed
-from relax_exp.optim import OPTIMIZERS, adam, adam_init
+from relax_exp.optim import OPTIMIZERS, adam_init
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
@@ -52,7 +52,7 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
         descend = OPTIMIZERS[task.optimizer]
         params, moments = descend(model.params, grads.params, state.moments, t, state.lr, task.betas)
         tuning_lr = state.lr * task.lr_scale
-        tuning, tuning_moments = adam(model.tuning, grads.tuning, state.tuning_moments, tuning_t, tuning_lr, task.betas)
+        tuning, tuning_moments = task.tune(model, grads, state.tuning_moments, tuning_t, tuning_lr, batch, noise)
         zero = torch.zeros_like(grads.loss)
         norms = norm(grads.params, zero), norm(grads.tuning, zero)
         watched = torch.stack([grads.loss, norms[0], grads.tuning_loss, norms[1]])

@@ -12,29 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
-from relax_exp import estimators, verify
+from relax_exp import estimators, mdp, verify
 from relax_exp.config import run_path
 from relax_exp.estimators.base import Estimator
 from relax_exp.folder import RunError, RunFolder, write_atomically
+from relax_exp.report import studies
 from relax_exp.streams import stream
 
 TRAINING_ONLY = ("name", "path", "lr_scale", "warmup")  # keys of an estimator that its constructor does not take
 TESTS = 130  # coordinates and pairs of coordinates of one cell, at most
-HEADERS = {
-    "estimator": "estimator",
-    "problem": "problem",
-    "verdict": "verdict",
-    "z": "largest |z|",
-    "rows": "rows |z|",
-    "variance": "variance",
-    "relative": "relative to REINFORCE",
-    "per_evaluation": "x evaluations of f",
-    "bias": "bias",
-    "cosine": "cosine",
-    "microseconds": "us per draw",
-}
 
 
 def load_estimator(path: str) -> type[Estimator]:
@@ -84,6 +71,13 @@ def cells(estimator: dict) -> Iterator[tuple[str, verify.Problem, Estimator]]:
                     yield label, problem, verify.build(name, variant, problem)
 
 
+def episodes(estimator: dict) -> list[str]:
+    """What the configuration asks to verify in episodes: labels of `mdp.VERIFIED`, each with options of its own."""
+    if estimator.get("path"):
+        return []
+    return [k for k, (name, _, _) in mdp.VERIFIED.items() if estimator["name"] in ("all", name)]
+
+
 def judge(verdict: verify.Verdict, unbiased: bool, bound: float) -> str:
     """The verdict in words; "FAILS" where an estimator is not what it says it is."""
     if verdict.row_z > bound:
@@ -94,11 +88,39 @@ def judge(verdict: verify.Verdict, unbiased: bool, bound: float) -> str:
 
 
 def table(estimator: dict, draws: int) -> list[dict[str, Any]]:
-    """One row for each estimator and problem, in the units of `HEADERS`; prints a line for each as it is known."""
-    todo = list(cells(estimator))
-    bound = verify.threshold(TESTS * len(todo))
-    references: dict[str, float] = {}
+    """One row for each estimator and problem, in the units of `relax_exp.report.verification.HEADERS`.
+
+    Prints a line for each as it is known.
+    """
+    todo, played = list(cells(estimator)), episodes(estimator)
+    bound = verify.threshold(TESTS * (len(todo) + len(played)))
+    references: dict[Any, float] = {}
     rows = []
+
+    def add(label: str, problem: str, verdict: verify.Verdict, unbiased: bool, needs: str, evaluations: int, relative):
+        rows.append(
+            {
+                "estimator": label,
+                "problem": problem,
+                "verdict": judge(verdict, unbiased, bound),
+                "z": verdict.largest_z,
+                "rows": verdict.row_z,
+                "variance": verdict.variance,
+                "relative": relative,
+                "per_evaluation": relative * evaluations,
+                "bias": verdict.bias,
+                "cosine": verdict.cosine,
+                "microseconds": 1e6 * verdict.seconds_per_draw,
+                "evaluations": evaluations,
+                "needs": needs,
+                "bound": bound,
+                "family_wise": verify.FAMILY_WISE,
+                "draws": draws,
+            }
+        )
+        row = rows[-1]
+        print(f"{label:45s} {problem:24s} |z| {row['z']:8.2f}  {row['verdict']}", file=sys.stderr, flush=True)
+
     for label, problem, candidate in todo:
         if problem.name not in references:
             families = estimators.lookup("reinforce").families
@@ -107,27 +129,17 @@ def table(estimator: dict, draws: int) -> list[dict[str, Any]]:
                 references[problem.name] = reference.variance
         verdict = verify.check(candidate, problem, draws)
         relative = verdict.variance / references.get(problem.name, math.nan)
-        rows.append(
-            {
-                "estimator": label,
-                "problem": problem.name,
-                "verdict": judge(verdict, candidate.unbiased, bound),
-                "z": verdict.largest_z,
-                "rows": verdict.row_z,
-                "variance": verdict.variance,
-                "relative": relative,
-                "per_evaluation": relative * candidate.evaluations,
-                "bias": verdict.bias,
-                "cosine": verdict.cosine,
-                "microseconds": 1e6 * verdict.seconds_per_draw,
-                "evaluations": candidate.evaluations,
-                "needs": candidate.needs,
-                "bound": bound,
-                "draws": draws,
-            }
-        )
-        row = rows[-1]
-        print(f"{label:45s} {problem.name:24s} |z| {row['z']:8.2f}  {row['verdict']}", file=sys.stderr, flush=True)
+        add(label, problem.name, verdict, candidate.unbiased, candidate.needs, candidate.evaluations, relative)
+    for label in played:
+        name, options, settings = mdp.VERIFIED[label]
+        plain = tuple(sorted((k, v) for k, v in settings.items() if k in ("gamma", "discount_weight", "actions")))
+        if plain not in references:
+            references[plain] = mdp.check("reinforce", {}, dict(plain), min(draws, 200_000)).variance
+        verdict = mdp.check(name, options, settings, draws)
+        label, _, rest = label.partition(", ")
+        problem = f"mdp, {rest}" if rest else "mdp"
+        evaluations = mdp.build(name, options, settings)[0].evaluations
+        add(label, problem, verdict, True, "value", evaluations, verdict.variance / references[plain])
     return rows
 
 
@@ -138,25 +150,6 @@ def failures(rows: list[dict[str, Any]]) -> list[str]:
         if {row["verdict"] for row in rows if row["estimator"] == label} == {"bias not resolved"}:
             wrong.append(f"{label}: said to be biased, but no problem shows it")
     return wrong
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table, with what its columns mean."""
-    digits = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
-
-    def cell(key: str, value: Any) -> str:
-        return value if isinstance(value, str) else format(value, digits.get(key, ".3g"))
-
-    body = [[cell(key, row[key]) for key in HEADERS] for row in rows]
-    text = tabulate(body, list(HEADERS.values()), tablefmt="github", disable_numparse=True)
-    first = rows[0]
-    return (
-        f"{text}\n\nOver {first['draws']:,} draws in double precision, tuning parameters away from their initial "
-        f"values. |z|: largest deviation of the mean gradient from the enumerated one over coordinates, in standard "
-        f"errors; rows: the same for the correlation between rows. Limit for both: {first['bound']:.2f} (family-wise "
-        f"probability {verify.FAMILY_WISE:g} over the table). Variance: mean over coordinates of one draw. Bias: "
-        f"length of the mean's deviation, which for an unbiased estimator is noise.\n"
-    )
 
 
 def execute(config: dict) -> int:
@@ -171,14 +164,12 @@ def execute(config: dict) -> int:
         rows = table(config["estimator"], config["task"]["draws"])
         if not rows:
             raise RunError("no problem fits this estimator: look at its families and needs")
-        text, wrong = markdown(rows), failures(rows)
-        write_atomically(path / "table.md", text)
+        wrong = failures(rows)
         write_atomically(path / "table.json", json.dumps(rows, indent=1))
-        draw_variances(rows, path)
         if config["estimator"]["name"] in ("all", "reinforce"):
             law = m_sample_law(config["task"]["draws"] // 10)
             write_atomically(path / "m_sample_law.json", json.dumps(law))
-            draw_law(law, path)
+        text = studies.leave(path)
         folder.update_meta(status="failed" if wrong else "done", failures=wrong)
     print(text)
     for line in wrong:
@@ -194,45 +185,3 @@ def m_sample_law(draws: int, most: int = 64) -> dict[int, float]:
     return {
         m: verify.check(verify.build("reinforce", {"samples": m}, problem), problem, draws).variance for m in counts
     }
-
-
-def draw_law(law: dict[int, float], path: Path) -> None:
-    """The measured variances over M, beside variance(1) / M."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.loglog(list(law), [law[1] / m for m in law], color="0.6", label="variance at M = 1, divided by M")
-    axes.loglog(list(law), list(law.values()), "o", color="#2166ac", label="reinforce samples=M, measured")
-    axes.set(xlabel="samples M", ylabel="variance of the gradient", title="bernoulli 3 smooth")
-    axes.set_xticks(list(law), [str(m) for m in law])
-    axes.minorticks_off()
-    axes.legend(frameon=False, fontsize=8)
-    for ending in ("png", "pdf"):
-        figure.savefig(path / f"m_sample_law.{ending}", dpi=150)
-
-
-def draw_variances(rows: list[dict[str, Any]], path: Path) -> None:
-    """Bars of the variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
-    from matplotlib.figure import Figure
-
-    present = {row["problem"] for row in rows}
-    problems = [p for p in ("bernoulli 3 smooth", "categorical 2x3 smooth") if p in present] or [rows[0]["problem"]]
-    most = max(sum(row["problem"] == p for row in rows) for p in problems)
-    figure = Figure(figsize=(6.2 * len(problems), 1.4 + 0.2 * most), layout="constrained")
-    for axes, problem in zip(figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
-        chosen = sorted((r for r in rows if r["problem"] == problem and r["relative"] > 0), key=lambda r: r["relative"])
-        at = range(len(chosen))
-        axes.barh(at, [row["per_evaluation"] for row in chosen], color="0.8", label="times evaluations of f")
-        axes.barh(at, [row["relative"] for row in chosen], color="#2166ac", height=0.45, label="of one draw")
-        marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
-        axes.set_yticks(at, [row["estimator"] + mark for row, mark in zip(chosen, marks, strict=True)], fontsize=8)
-        axes.set_xscale("log")
-        axes.axvline(1, color="black", linewidth=0.8)
-        axes.margins(y=0.01)
-        axes.set_title(problem, fontsize=10)
-        axes.set_xlabel("variance relative to REINFORCE", fontsize=9)
-    figure.axes[0].legend(fontsize=8, loc="lower right")
-    figure.supxlabel("*: biased. Tuned estimators stand at random tuning parameters, not at tuned ones.", fontsize=8)
-    for ending in ("png", "pdf"):
-        figure.savefig(path / f"variance.{ending}", dpi=150)

@@ -213,7 +213,7 @@ def compare(
     mean = first / count
     covariance = (second - count * torch.outer(mean, mean)) / (count - 1)
     variance = covariance.diagonal().clamp(min=0)
-    small = variance <= ROUNDING**2
+    small = variance <= ROUNDING**2 + ROUNDING * mean.square()  # what cancellation leaves of no variance at all
     z = torch.where(small, torch.where(mean.abs() < ROUNDING, 0.0, math.inf), mean / (variance / count).sqrt())
     row = torch.arange(rows).repeat_interleave(len(exact) // rows)
     pairs = (row.unsqueeze(0) < row.unsqueeze(1)) & ~small & ~small.unsqueeze(1)

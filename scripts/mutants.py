@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
-from relax_exp import verify
+from relax_exp import mdp, verify
 
 DRAWS = 100_000
 B3, C23 = "bernoulli 3", "categorical 2x3"
@@ -24,8 +24,13 @@ TWO = "bernoulli 3+3"
 NETWORK = {"surrogate": "network", "width": 8, "activation": "tanh"}
 
 
+EPISODES = {  # estimator, options and problem of a Mutant
+    label: (name, options, f"mdp {label}") for label, (name, options, _) in mdp.VERIFIED.items()
+}
+
+
 class Mutant(NamedTuple):
-    """``place``: module:owner.function below relax_exp; checked on ``problem`` of `verify`, or on a hierarchy."""
+    """``place``: module:owner.function below relax_exp; checked on ``problem`` of `verify`, a hierarchy or a `mdp`."""
 
     mistake: str
     place: str
@@ -262,6 +267,41 @@ MUTANTS = [
         {},
         TWO,
     ),
+    Mutant(
+        "in episodes: log p of the winner kept, as in the original code",
+        "distributions:Categorical.conditional_path",
+        "torch.where(b > 0.5, -winner, losers)",
+        "torch.where(b > 0.5, log_p - winner, losers)",
+        *EPISODES["relax"],
+    ),
+    Mutant(
+        "in episodes: z and z~ both on the conditional path",
+        "estimators.control:Rebar._combine",
+        "through = dc_dz[0] -",
+        "through = dc_dz[0] * family.conditional_slope(logits, b, z) -",
+        *EPISODES["relax"],
+    ),
+    Mutant(
+        "in episodes: the factor gamma^t forgotten",
+        "tasks.policy:PolicyTask.gradients",
+        "weight * self._rows",
+        "weight + 0 * self._rows",
+        *EPISODES["relax, gamma^t"],
+    ),
+    Mutant(
+        "in episodes: ARSM stops at so many pseudo-actions, as in the original code",
+        "rollout:choose",
+        "there * asked.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)",
+        "there",
+        *EPISODES["arsm, 3 actions, 1 tried"],
+    ),
+    Mutant(
+        "in episodes: the loss of a pseudo-action in the place of its difference",
+        "rollout:action_values",
+        "weight * (chosen - own)",
+        "weight * chosen",
+        *EPISODES["arsm"],
+    ),
 ]
 
 
@@ -289,6 +329,8 @@ def patched(place: str, old: str, new: str):
 
 def measure(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
     """The verdict on the mutant's estimator and problem, with the code as it stands."""
+    if mutant.problem.startswith("mdp "):
+        return mdp.check(*mdp.VERIFIED[mutant.problem.removeprefix("mdp ")], draws)
     if mutant.problem in verify.HIERARCHIES:
         layers = verify.HIERARCHIES[mutant.problem]
         return verify.check_hierarchy(mutant.estimator, mutant.options, layers, draws)

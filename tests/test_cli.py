@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -204,7 +205,13 @@ def test_a_sweep_goes_on_after_a_failure(command):
         f"job {i}: task=toy estimator={name}" for i, name in enumerate(["relax", "rebar", "exact"])
     ]
     assert "relax-exp: error: cannot" in err and "ZeroDivisionError" in err
-    assert err.endswith("relax-exp: 2 of 3 jobs failed: task=toy estimator=relax; task=toy estimator=rebar\n")
+    (file,) = Path("runs").rglob("error.txt")
+    assert err.endswith(
+        "relax-exp: 2 of 3 jobs failed:\n  task=toy estimator=relax: cannot\n"
+        f"  task=toy estimator=rebar: ZeroDivisionError (traceback in {file})\n"
+    )
+    assert "in outcome" in file.read_text()
+    shutil.rmtree("runs")
 
 
 def test_help(command):
@@ -287,19 +294,3 @@ def test_a_reader_that_leaves(tmp_path):
     ) as running:
         running.stdout.close()
         assert running.stderr.read() == b""
-
-
-def test_joblib_launcher(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, types\n"
-        "sys.modules['relax_exp.run'] = run = types.ModuleType('relax_exp.run')\n"
-        "run.execute = lambda config: int(config['estimator']['name'] == 'rebar')\n"
-    )
-    (tmp_path / "work").mkdir()
-    line = "-m relax_exp -m task=toy estimator=relax,rebar,exact hydra/launcher=joblib hydra.launcher.n_jobs=2"
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = process(line, tmp_path / "work", env={"PYTHONPATH": path})
-    assert done.returncode == 1
-    assert "1 of 3 jobs failed: task=toy estimator=rebar" in done.stderr
-    assert list((tmp_path / "work").iterdir()) == []

@@ -32,7 +32,9 @@ YAML = sorted(p for p in config.CONFIGS.rglob("*.yaml") if p.parent.name != "exp
 
 
 SMALL = ("categorical_vae", "sequence")
-PAIRS = [(task, name) for task, entry in config.TASKS.items() for name in estimators.names(entry.family)]
+PAIRS = [
+    (task, name) for task, entry in config.TASKS.items() for name in entry.estimators or estimators.names(entry.family)
+]
 
 
 @pytest.mark.parametrize("task, estimator", PAIRS)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.optim import adam, adam_init, sgd
+from relax_exp.optim import adam, adam_init, rmsprop, sgd
 
 STEPS = 20
 
@@ -60,6 +60,19 @@ def test_replicas_have_their_own_learning_rates():
         params, moments = step(params, {"w": g}, moments, torch.tensor(t), lrs)
     for lr, theta in zip(lrs.tolist(), params["w"], strict=True):
         np.testing.assert_allclose(theta, published(lr, (0.9, 0.999), gradients()), rtol=1e-12)
+
+
+def test_rmsprop_is_torchs():
+    theta = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.RMSprop([theta], lr=0.1, alpha=0.99, eps=1e-5)
+    params, lr = {"w": theta.detach().clone()}, torch.tensor(0.1, dtype=torch.float64)
+    moments = adam_init(params)
+    for t, g in enumerate(gradients() * 1e-5, 1):  # small enough for the place of eps to show
+        theta.grad = g.clone()
+        optimizer.step()
+        params, moments = rmsprop(params, {"w": g}, moments, torch.tensor(t), lr)
+    torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-12, atol=0)
+    assert (theta - 1).abs().max() > 0.1 and not moments["m"]["w"].any()
 
 
 def test_gradient_descent():

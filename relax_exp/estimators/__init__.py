@@ -44,6 +44,8 @@ REGISTRY: dict[str, Entry] = {
         "score:OptimalBaseline", (B, C), "value", "score function minus the constant of least variance"
     ),
     "nvil": Entry("score:NVIL", (B, C), "value", "score function minus a learned, input-dependent baseline"),
+    "a2c": Entry("actor:A2C", (B, C, G), "value", "score function minus a learned value of the state", (SMALL,)),
+    "mean_actor": Entry("actor:MeanActor", (C,), "value", "biased: sum over all actions of a learned Q", (SMALL,)),
     "rloo": Entry(
         "multisample:RLOO",
         (B, C),
@@ -138,6 +140,20 @@ REGISTRY: dict[str, Entry] = {
     "ugc": Entry("coordinate:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),
     "local_expectation": Entry("coordinate:LocalExpectation", (B,), "value", "every latent flipped in turn, D + 1"),
 }
+
+# Those that can learn from whole episodes, whose actions were drawn before anyone knew what they are worth.
+FROM_EPISODES = (
+    "reinforce",
+    "baseline",
+    "optimal_baseline",
+    "nvil",
+    "a2c",
+    "rloo",
+    "relax",
+    "lax",
+    "arsm",
+    "mean_actor",
+)
 
 
 def names(family: str | None = None) -> list[str]:

@@ -6,9 +6,10 @@ import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": F.elu}
 
 
 def glorot_(weight: Tensor, fan_in: int | None = None) -> Tensor:
@@ -28,14 +29,21 @@ class Linear(nn.Linear):
 
 
 class MLP(nn.Module):
-    """``depth`` hidden layers of ``width`` units and a linear output; ``(..., *input_shape)`` -> ``(...)``."""
+    """``depth`` hidden layers of ``width`` units, linear out: ``(..., *input_shape)`` -> ``(..., *output_shape)``."""
 
-    def __init__(self, input_shape: tuple[int, ...], width: int, depth: int, activation: str = "relu"):
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        width: int,
+        depth: int,
+        activation: str = "relu",
+        output_shape: tuple[int, ...] = (),
+    ):
         super().__init__()
-        self.input_dims = len(input_shape)
+        self.input_dims, self.output_shape = len(input_shape), tuple(output_shape)
         sizes = [math.prod(input_shape), *[width] * depth]
         self.hidden = nn.ModuleList(Linear(i, o) for i, o in pairwise(sizes))
-        self.out = Linear(sizes[-1], 1)
+        self.out = Linear(sizes[-1], math.prod(output_shape))
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +51,7 @@ class MLP(nn.Module):
         x = x.flatten(-self.input_dims)
         for layer in self.hidden:
             x = self.activation(layer(x))
-        return self.out(x).squeeze(-1)
+        return self.out(x).reshape(x.shape[:-1] + self.output_shape)
 
 
 class Surrogate(nn.Module):

@@ -16,6 +16,7 @@ from relax_exp.report.style import order
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
 NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "tf32", "track")
+RATES = ("estimator.lr_scale",)  # keys that are tuned as the learning rate is
 OF_ESTIMATORS = {  # keys of a task that make rows of one table, as the estimator's own do
     "categorical_vae": ("task.relaxed",),
     "sequence": ("task.relaxed", "task.categories"),
@@ -28,12 +29,23 @@ BEST = {  # what the learning rate is chosen by, where a figure has room for one
     FIXED_THETA: (-1, ("grad/log_variance",), "final log-variance"),
 }
 BEST["sequence"] = (-1, ("valid/bpc100",), "final bits per character")
-BEST |= {"categorical_toy": BEST["toy"], "categorical_vae": BEST["vae"]}
+BEST |= {"categorical_toy": BEST["toy"], "lax_toy": BEST["toy"], "categorical_vae": BEST["vae"]}
+BEST["cartpole"] = (
+    1,
+    ("-solved_episodes", "return100"),
+    "number of episodes to solve, or where not all seeds solve it, last mean return",
+)
+BEST["continuous"] = BEST["cartpole"]
+BEST["atari"] = (1, ("eval/return", "return100"), "final score")
 NAMED = {  # a task's label: words and configured values
     "toy": "toy t={t}",
     "vae": "{dataset} {model}",
     "categorical_toy": "{problem}",
+    "lax_toy": "Gaussian, {problem}",
     "sequence": "text, order {order}",
+    "cartpole": "{env}",
+    "continuous": "{env}",
+    "atari": "{env}",
     "categorical_vae": "{dataset} {layers}x{variables}x{categories}",
 }
 
@@ -48,6 +60,7 @@ class Cell:
     estimator: str
     lr: float
     replicas: tuple[Replica, ...]
+    family: str = ""  # the estimator's label without its rates: cells that differ in `RATES` and lr only share it
 
     @cached_property
     def counted(self) -> list[Replica]:
@@ -118,7 +131,8 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
         own = OF_ESTIMATORS.get(same[0].kind, ())
         keys = _differing(same, lambda key, own=own: key.startswith("estimator.") or key in own)
         for e in same:
-            options = e.options(keys, "")
+            options, settings = e.options(keys, ""), e.options([k for k in keys if k not in RATES], "")
+            e.family = f"{e.estimator} ({settings})" if settings else e.estimator
             e.estimator += f" ({options})" if options else ""
     cells, problems = [], []
     for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
@@ -126,7 +140,7 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
         for lr in sorted({r.lr for e in same for r in e.replicas}):
             here = [e for e in same if any(r.lr == lr for r in e.replicas)]
             replicas = sorted((r for e in here for r in e.replicas if r.lr == lr), key=lambda r: r.seed)
-            cell = Cell(first.kind, first.task, first.name, first.estimator, lr, tuple(replicas))
+            cell = Cell(first.kind, first.task, first.name, first.estimator, lr, tuple(replicas), first.family)
             problems += _problems(cell, here)
             cells.append(cell)
     if problems:
@@ -135,20 +149,33 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
 
 
 def best(cells: list[Cell]) -> tuple[list[Cell], str | None]:
-    """One cell an estimator: the learning rate with the best final value; and the rule in words, where one was needed.
+    """One cell an estimator, see `choose`; and the rule in words, where one was needed. Cells without an evaluation
+    are left out."""
+    groups = _groups([c for c in cells if c.steps], lambda c: (c.kind, c.task, c.family or c.estimator))
+    chosen = [choose(same) for same in groups]
+    return [cell for cell, _ in chosen], next((rule for _, rule in chosen if rule), None)
 
-    Finished cells go before unfinished ones; cells without an evaluation are left out.
+
+def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
+    """The cell with the best final value, and the rule in words if there was a choice.
+
+    Finished cells go first, and so do those that have a value in the first of the rule's metrics, then in the next.
     """
-    chosen, rule = [], None
-    for same in _groups([c for c in cells if c.steps], lambda c: (c.kind, c.task, c.estimator)):
-        same = [c for c in same if c.finished] or same
-        if len(same) > 1:
-            sign, metrics, rule = BEST.get(same[0].kind, (-1, ("loss",), "final loss"))
-            scores = [[sign * c.last(metric).mean() for c in same] for metric in metrics]
-            scores = next((s for s in scores if np.isfinite(s).all()), np.nan_to_num(scores[-1], nan=-np.inf))
-            same = [same[int(np.argmax(scores))]]
-        chosen += same
-    return chosen, rule
+    cells = [c for c in cells if c.finished] or cells
+    if len(cells) == 1:
+        return cells[0], None
+    sign, metrics, rule = BEST.get(cells[0].kind, (-1, ("loss",), "final loss"))
+    for metric in metrics:
+        scores = np.array([sign * _score(c, metric) for c in cells])
+        if np.isfinite(scores).any():
+            return cells[int(np.nanargmax(scores))], rule
+    return cells[0], rule
+
+
+def _score(cell: Cell, metric: str) -> float:
+    """The mean over seeds at the last step, NaN if one has none; its negative where the name begins with a minus."""
+    values = cell.last(metric.removeprefix("-"))
+    return (-1 if metric.startswith("-") else 1) * float(values.mean()) if len(values) else float("nan")
 
 
 class _Entry:

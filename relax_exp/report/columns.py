@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from relax_exp.report.cells import FIXED_THETA, Cell
+from relax_exp.report.markup import EMPTY
 from relax_exp.report.read import NO_VARIANCE
 
 NEAR = 0.1  # a toy replica found the optimum if every theta is this close to it
-EMPTY = "–"
 
 
 class Column(NamedTuple):
@@ -106,6 +106,13 @@ def found(cell: Cell) -> tuple[str, dict]:
     return (f"{near} of {len(final)}" if final else EMPTY), {"seeds at the optimum": near}
 
 
+def solved(cell: Cell) -> tuple[str, dict]:
+    """How many seeds solved the environment."""
+    episodes = cell.last("solved_episodes")
+    count = int(np.isfinite(episodes).sum())
+    return (f"{count} of {len(episodes)}" if len(episodes) else EMPTY), {"seeds that solve it": count}
+
+
 def validation(header: str, metric: str) -> Column:
     """On all validation images where every seed has that at the last step, else on the first of them, marked †."""
 
@@ -151,8 +158,12 @@ TITLES = {
     FIXED_THETA: "Toy problem at fixed θ",
     "vae": "Binary VAE",
     "categorical_toy": "Categorical toy problem",
+    "lax_toy": "Continuous toy problem",
     "categorical_vae": "Categorical VAE",
     "sequence": "Text with latents over time",
+    "cartpole": "Control with few actions",
+    "continuous": "Control with continuous actions",
+    "atari": "Atari games",
 }
 COLUMNS: dict[str, list[Column]] = {
     "toy": [
@@ -198,6 +209,31 @@ COLUMNS["sequence"] = [
     log_variance("log-variance", LOG_VARIANCE, last(LOG_VARIANCE)),
     TIME,
 ]
+COLUMNS["lax_toy"] = [
+    final("excess loss × 10³", "excess", 1e3),
+    final("mean", "mean", decimals=3),
+    final("std", "std", decimals=3),
+    log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+    TIME,
+]
+COLUMNS["cartpole"] = [
+    final("episodes to solve", "solved_episodes", decimals=0),
+    final("frames to solve", "solved_frames", decimals=0),
+    Column("seeds that solve it", solved),
+    final("mean return of the last 100", "return100", decimals=1),
+    log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+    TIME,
+]
+COLUMNS["continuous"] = COLUMNS["cartpole"]
+COLUMNS["atari"] = [
+    final("million frames", "frames", 1e-6),
+    final("score", "eval/return", decimals=1),
+    final("human-normalised score", "eval/human_normalised"),
+    final("training score", "return100", decimals=1),
+    log_variance("log-variance", LOG_VARIANCE, last(LOG_VARIANCE)),
+    final("frames/s", "time/frames_per_second", decimals=0),
+    TIME,
+]
 OTHER = [
     final("loss", "loss"),
     log_variance("log-variance", LOG_VARIANCE, last(LOG_VARIANCE)),
@@ -216,6 +252,10 @@ NOTES["categorical_toy"] = (
     f"{COMMON} Exact loss, its excess over the minimum, and the probability of the best category: all exact. {LOG}, "
     "mean over the run."
 )
+NOTES["lax_toy"] = (
+    f"{COMMON} Excess loss: exact expected loss above its infimum; mean and standard deviation of the Gaussian. {LOG}, "
+    "mean over the run."
+)
 NOTES["categorical_vae"] = (
     f"{NOTES['vae']} Bounds are those of the discrete model at hard samples. Train relaxed: minus the objective that "
     "was trained at relaxed samples, in the form that is named; KL and density form: what these objectives say of the "
@@ -224,5 +264,15 @@ NOTES["categorical_vae"] = (
 NOTES["sequence"] = (
     f"{COMMON} Bits per character of the discrete bound, lower is better; with one category the model has no latents. "
     f"Counts: an order-2 count model on the same held-out characters. {LOG}."
+)
+NOTES["cartpole"] = (
+    f"{COMMON} Solved: the mean return of the last 100 episodes, of a full hundred, has reached the threshold; "
+    f"episodes and frames until then are means over the seeds that get there. {LOG} of an update, mean over the run."
+)
+NOTES["continuous"] = NOTES["cartpole"]
+NOTES["atari"] = (
+    f"{COMMON} Score: of the evaluation's episodes; human-normalised: 0 is an agent that acts at random, 1 a human "
+    "(Wang et al. 2016), – where nobody measured; training score: of the last 100 episodes. "
+    f"{LOG} on the last rollout."
 )
 SHARED = "Wall time: of the whole run, all its seeds and learning rates."

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from relax_exp.report.cells import FIXED_THETA, Cell, best
+from relax_exp.report.cells import FIXED_THETA, NAMED, Cell, best
 from relax_exp.report.read import NO_VARIANCE
 from relax_exp.report.style import Style, style
 
@@ -33,6 +33,7 @@ LOOK = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
 }
+FRAMES = 200  # points of a curve over frames
 LOG_VARIANCE = ("grad/log_variance", "log-variance of the gradient")
 PANELS = {  # a task's curves; the first metric of a panel that has values is drawn
     "vae": [
@@ -41,12 +42,24 @@ PANELS = {  # a task's curves; the first metric of a panel that has values is dr
         [LOG_VARIANCE],
     ],
     FIXED_THETA: [[LOG_VARIANCE]],
+    "lax_toy": [[("loss", "exact loss")], [("std", "standard deviation of b")], [LOG_VARIANCE]],
     "categorical_toy": [[("loss", "exact loss")], [("p_best", "probability of the best category")], [LOG_VARIANCE]],
 }
 PANELS["categorical_vae"] = PANELS["vae"]
 PANELS["sequence"] = [
     [("train/bpc", "training bits per character")],
     [("valid/bpc100", "held-out bits per character")],
+    [LOG_VARIANCE],
+]
+PANELS["cartpole"] = [
+    [("return100", "mean return of the last 100 episodes")],
+    [("entropy", "entropy of the policy (nats)")],
+    [LOG_VARIANCE],
+]
+PANELS["continuous"] = PANELS["cartpole"]
+PANELS["atari"] = [
+    [("eval/return", "score"), ("return100", "score of the last 100 episodes")],
+    [("explained_variance", "variance explained by the value")],
     [LOG_VARIANCE],
 ]
 OTHER = [[("loss", "loss")], [LOG_VARIANCE]]
@@ -93,17 +106,35 @@ def draw(ax: Axes, x: np.ndarray, values: np.ndarray, look: Style, label: str, s
     return median
 
 
+def over_frames(cell: Cell, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric over the environment's frames, ``(X,)`` and ``(X, seeds)``; over steps for tasks without frames.
+
+    Seeds use different numbers of frames in a step, so their values are interpolated, where all seeds have some.
+    """
+    (steps, values), (_, frames) = cell.series(metric), cell.series("frames")
+    if not np.isfinite(frames).any():
+        return steps, values
+    known = np.isfinite(frames) & np.isfinite(values)
+    if not known.any():
+        return steps, values
+    seeds = [(x[k], y[k]) for x, y, k in zip(frames.T, values.T, known.T, strict=True) if k.any()]
+    grid = np.linspace(max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds), FRAMES)
+    return grid, np.array([np.interp(grid, x, y) for x, y in seeds]).T
+
+
 def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
-    """One metric over steps, a line for each cell."""
-    medians = []
+    """One metric over steps (or frames, where there are), a line for each cell."""
+    medians, ends = [], []
     for i, (cell, look, label) in enumerate(styled(cells)):
-        steps, values = cell.series(metric)
+        steps, values = over_frames(cell, metric)
+        ends.append(steps[-1])
         if metric == LOG_VARIANCE[0]:
             values = np.where(values > NO_VARIANCE, values, np.nan)
         medians.append(draw(ax, steps, values, look, label, i / len(cells)))
-    ax.set(xlabel="step", ylabel=ylabel)
+    framed = any(np.isfinite(cell.last("frames")).any() for cell in cells)
+    ax.set(xlabel="frames" if framed else "step", ylabel=ylabel)
     ax.ticklabel_format(axis="y", useOffset=False)
-    ax.set_xlim(0, 1.02 * max(cell.steps for cell in cells))
+    ax.set_xlim(0, 1.02 * max(ends))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     late = [m[len(m) // 10 :] for m in medians if len(m)]
@@ -137,7 +168,8 @@ def curves(cells: list[Cell]) -> Figure:
         panels = []
         for options in PANELS.get(cells[0].kind, OTHER):
             having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
-            panels += having[:1] or options[:1]
+            panels += having[:1]
+        panels = panels or [PANELS.get(cells[0].kind, OTHER)[0][0]]
         fig = figure(max(5.0, 3.8 * len(panels)), 3.7)
         for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(ax, cells, metric, ylabel)
@@ -257,7 +289,7 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
     kinds = [kind for kind, _ in tasks]
     out = {}
     for (kind, task), those in tasks.items():
-        if kind in ("vae", "categorical_vae", "categorical_toy", "sequence"):
+        if kind in NAMED and kind != "toy":
             name = f"{kind}_{slug(task)}"
         else:
             name = {"toy": "figure1"}.get(kind, kind)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-CONFIG, META, METRICS, CURVES = "config.yaml", "meta.json", "metrics.jsonl", "curves.json"
+CONFIG, META, METRICS = "config.yaml", "meta.json", "metrics.jsonl"  # of a run folder
+MEASURED = ("table.json", "m_sample_law.json")  # rows of a run that measures, and trains at most on the side
+CURVES, PROVENANCE, RELAXATIONS = "curves.csv", "provenance.json", "relaxations.json"  # of a folder of results
 DONE, FAILED = "done", "failed"
 NO_VARIANCE = -80.0  # a log-variance below stands for none at all: the logarithm of the smallest float32 is -87.3
 
@@ -47,12 +48,16 @@ class Replica:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder: resolved configuration, what is known about the run, and its evaluations."""
+    """A run: its folder, resolved configuration, `meta.json` and evaluations.
+
+    ``curves``: `curves.json` of a toy run, u, theta, f and the learned relaxation of each replica; empty where absent.
+    """
 
     path: Path
     config: dict[str, Any]
     meta: dict[str, Any]
     rows: list[dict[str, Any]]
+    curves: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -94,29 +99,37 @@ class Run:
             out.append(Replica(self, seed, lr, status, reason, rows.get((seed, lr), {})))
         return out
 
-    @cached_property
-    def curves(self) -> dict[str, Any]:
-        """`curves.json` of a toy run: u, theta, f and the learned relaxation of each replica; empty where absent."""
-        path = self.path / CURVES
-        return _json(path) if path.is_file() else {}
-
 
 def find_folders(paths: Iterable[str | Path]) -> list[Path]:
     """Run folders among the paths and anywhere below them, each once, sorted. ReportError for a path that is none."""
+    return _find(paths, CONFIG, META)
+
+
+def _find(paths: Iterable[str | Path], *marks: str) -> list[Path]:
+    """The folders that hold these files."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ReportError(f"no such folder: {path}")
         for folder, below, files in os.walk(path):
-            if CONFIG in files and META in files:
+            if set(marks) <= set(files):
                 found.setdefault(Path(folder).resolve(), Path(folder))
                 below.clear()
     return sorted(found.values())
 
 
-def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """The runs in `find_folders(paths)`."""
-    return [read_run(folder) for folder in find_folders(paths)]
+def find_results(paths: Iterable[str | Path]) -> list[Path]:
+    """Folders of results (`relax_exp.report.archive`) among the paths and below. ReportError as `find_folders`."""
+    return _find(paths, PROVENANCE, CURVES)
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
+    from relax_exp.report.archive import read
+
+    runs = [read_run(folder) for folder in find_folders(paths)]
+    others = [path for path in paths if not find_folders([path])]
+    return runs + [run for folder in find_results(others) for run in read(folder)[1]]
 
 
 def read_run(path: str | Path) -> Run:
@@ -130,16 +143,18 @@ def read_run(path: str | Path) -> Run:
     except Exception as error:
         problem = " ".join(str(error).split())
         raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
-    meta = _json(path / META)
-    return Run(path, config, meta, _rows(path / METRICS))
+    curves = path / "curves.json"
+    rows = _rows(path / METRICS) or [row for name in MEASURED for row in _measured(path / name)]
+    return Run(path, config, read_json(path / META), rows, read_json(curves) if curves.is_file() else {})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
+    """The object (or what ``kind`` says) in a JSON file. ReportError, naming the file, where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReportError(f"cannot read {path}: {error}") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, kind):
         raise ReportError(f"cannot read {path}: expected an object")
     return value
 
@@ -158,6 +173,18 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             raise ReportError(f"cannot read {path}: line {number} is damaged") from None
         rows.append(row)
     return rows
+
+
+def _measured(path: Path) -> list[dict[str, Any]]:
+    """The rows of a study's file, with the name of their table as ``part``; none where there is no file."""
+    if not path.is_file():
+        return []
+    tables = read_json(path, (dict, list))
+    if isinstance(tables, list):
+        tables = {"table": tables}
+    if path.name == "m_sample_law.json":
+        tables = {"law": [{"samples": int(m), "variance": variance} for m, variance in tables.items()]}
+    return [{"part": part, **row} for part, rows in tables.items() for row in rows]
 
 
 def series(replicas: list[Replica], metric: str, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,8 @@ STYLES: dict[str, Style] = {
     "baseline": Style("#999933", LONG, "<"),
     "optimal_baseline": Style("#DDCC77", DASHED, ">"),
     "nvil": Style("#009E73", DOTTED, "D"),
+    "a2c": Style("#0B7A75", DASHED, "P"),
+    "mean_actor": Style("#B8860B", TWO_DOTS, "D"),
     "rloo": Style("#56B4E9", LONG, "p"),
     "vimco": Style("#332288", DASHDOT, "*"),
     "unordered": Style("#44AA99", TWO_DOTS, "h"),

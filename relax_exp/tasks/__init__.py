@@ -7,16 +7,24 @@ import importlib
 CLASSES = {  # module and class
     "toy": ("toy", "Toy"),
     "categorical_toy": ("categorical_toy", "CategoricalToy"),
+    "lax_toy": ("lax_toy", "LaxToy"),
     "vae": ("vae", "VAE"),
     "categorical_vae": ("categorical_vae", "CategoricalVAE"),
     "sequence": ("sequence", "Sequence"),
+    "cartpole": ("cartpole", "CartPole"),
+    "atari": ("atari", "Atari"),
+    "continuous": ("continuous", "Continuous"),
 }
 HEADLINES = {  # metrics shown on the console at each evaluation
     "toy": ("excess", "theta", "grad/log_variance"),
     "categorical_toy": ("loss", "excess", "p_best", "grad/log_variance"),
+    "lax_toy": ("excess", "mean", "std", "grad/log_variance"),
     "vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
     "categorical_vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
     "sequence": ("train/bpc", "valid/bpc", "valid/bpc100", "valid/bpc_counts", "grad/log_variance"),
+    "continuous": ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance"),
+    "cartpole": ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance"),
+    "atari": ("return", "value_loss", "entropy", "eval/return", "time/frames_per_second"),
 }
 
 

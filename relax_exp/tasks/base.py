@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from relax_exp.optim import adam
+
 Tree = Any  # a pytree of tensors
 
 
@@ -48,6 +50,7 @@ class Task:
     compile_after: int = 2000  # steps from which compile=auto compiles
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
+    meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
 
     def replicas(self, seeds: list[int], lrs: list[float], device, compiled: bool):
         """The trainer of this task: `relax_exp.train.Replicas`, or a subclass that makes its own minibatches."""
@@ -71,6 +74,10 @@ class Task:
         """One draw of all gradients; a pure function that draws nothing. batch: {} or {"x": rows of ``data``}."""
         raise NotImplementedError
 
+    def tune(self, model: Model, grads: Gradients, moments: Tree, t: Tensor, lr: Tensor, batch, noise):
+        """New tuning parameters and moments: one step of Adam, the ``t``-th, here; pure as `gradients` is."""
+        return adam(model.tuning, grads.tuning, moments, t, lr, self.betas)
+
     def evaluate(self, models: Model, seeds: list[int], step: int, final: bool) -> list[dict[str, float]]:
         """Metrics of all replicas (``models`` stacked in front), one dictionary each; draws from named streams."""
         raise NotImplementedError
@@ -84,7 +91,11 @@ class Task:
         return {}
 
     def images(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
-        """Pictures for TensorBoard, ``(N, 1, H, W)`` in [0, 1] by name."""
+        """Pictures for TensorBoard, ``(N, C, H, W)`` in [0, 1] by name; C is 1 or 3."""
+        return {}
+
+    def videos(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
+        """Episodes as films, uint8 ``(T, H, W)`` or ``(T, H, W, 3)`` by name."""
         return {}
 
 

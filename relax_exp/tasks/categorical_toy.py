@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relax_exp.limits import CATEGORIES
 from relax_exp.tasks.toy import Toy
-
-CATEGORIES = {"arsm": 30, "cos": 4}  # where none are given
 
 
 def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -62,7 +62,9 @@ class Hierarchy:
     def evaluations(self) -> int:
         """Evaluations of f for one gradient: those at the samples serve all layers, all others are a layer's own."""
         first = self.estimators[0]
-        if isinstance(first, ScoreFunction):
+        if (
+            isinstance(first, ScoreFunction) and first.evaluations == first.samples
+        ):  # not MuProp's, at each layer's mean
             return first.evaluations
         return 1 + sum(estimator.evaluations - 1 for estimator in self.estimators)
 

@@ -65,7 +65,8 @@ class Toy(Task):
     def init(self, generator):
         """See `Task.init`."""
         estimator = self._build(generator)
-        logit = torch.zeros(self.event_shape, dtype=self.dtype, device=self.device)
+        shape = estimator.family.parameter_shape(self.event_shape)
+        logit = torch.zeros(shape, dtype=self.dtype, device=self.device)
         return Model(
             {"logit": logit},
             {k: v.detach().clone() for k, v in estimator.named_parameters()},
@@ -77,7 +78,7 @@ class Toy(Task):
         return self.estimator.noise_shapes(self.batch_size)
 
     def _estimate(self, model: Model, tuning, noise: dict[str, Tensor]) -> Output:
-        logits = model.params["logit"].expand(self.batch_size, *self.event_shape)
+        logits = model.params["logit"].expand(self.batch_size, *model.params["logit"].shape)
         return functional_call(self.estimator, (tuning, model.buffers), (logits, self.loss), {"noise": noise})
 
     def gradients(self, model, batch, noise):

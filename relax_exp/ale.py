@@ -1,0 +1,227 @@
+"""Atari games: many copies of one side by side, whose state is what was done in them; and what their scores mean.
+
+ALE's vector environment cannot save its state. But an episode is determined by the seed of its reset and its actions:
+so every episode gets a seed of its own, and to go on from a checkpoint those that were going on are played again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import gymnasium
+import numpy as np
+
+from relax_exp import envs
+from relax_exp.folder import RunError
+
+ENTRY = "ale_py.vector_env:AtariVectorEnv"
+OPTIONS = {  # of every game, those that have no key: said here, since their defaults are not the same everywhere
+    "full_action_space": False,
+    "grayscale": True,
+    "stack_num": 4,
+    "img_height": 84,
+    "img_width": 84,
+    "maxpool": True,
+    "episodic_life": False,
+    "life_loss_info": False,
+    "reward_clipping": False,  # the trainer clips, so that scores stay what they are
+    "autoreset_mode": "NextStep",
+}
+
+
+def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.VectorEnv:
+    """ALE's vector environment. RunError for a game that there is not, or one that is not Atari."""
+    with envs.explained(env_id):
+        try:
+            import ale_py
+        except ImportError as error:
+            raise RunError(f"{env_id} needs ale-py, which is not there: pip install 'gymnasium[atari]'") from error
+        gymnasium.register_envs(ale_py)
+        if gymnasium.spec(env_id).vector_entry_point != ENTRY:
+            raise RunError(f"{env_id} is not an Atari game in its current version: use ALE/NAME-v5, as ALE/Pong-v5")
+        options = {**OPTIONS, **options, "num_threads": min(threads, slots)}
+        return gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
+
+
+class Games:
+    """``slots`` games of ``env_id``; ``seed(slot, episode)`` is what an episode is reset with.
+
+    They are stepped in ``groups`` (slices of the slots): while the games of one group run, in threads of their own, the
+    caller may work on the other. A finished episode is followed by the reset of its slot at once, so that no step is
+    spent on resetting, as the environment itself would. ``observations``: ``(slots, 4, 84, 84)``, uint8, current ones.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        slots: int,
+        seed: Callable[[int, int], int],
+        frame_skip: int = 4,
+        sticky: float = 0.25,
+        noop_max: int = 30,
+        fire_reset: bool = True,
+        max_frames: int = 108_000,
+        threads: int = 1,
+        groups: int = 2,
+    ):
+        bounds = np.linspace(0, slots, min(groups, slots) + 1).astype(int).tolist()
+        self.groups = [slice(*pair) for pair in pairwise(bounds)]
+        self.envs = [
+            make(
+                env_id,
+                group.stop - group.start,
+                threads,
+                frameskip=frame_skip,
+                repeat_action_probability=sticky,
+                noop_max=noop_max,
+                use_fire_reset=fire_reset,
+                max_num_frames_per_episode=max_frames,
+            )
+            for group in self.groups
+        ]
+        self.slots, self.seed, self.n_actions = slots, seed, int(self.envs[0].single_action_space.n)
+        self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
+        self.episode, self.length = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self.actions = np.zeros((slots, -(-max_frames // frame_skip)), np.uint8)
+        self.score = np.zeros(slots)
+
+    def _reset(self, group: int, which: np.ndarray) -> None:
+        """Begin the current episode of the slots of a group that ``which``, ``(slots of the group,)``, says."""
+        first = self.groups[group].start
+        seeds = np.array([self.seed(slot, int(self.episode[slot])) for slot in first + np.flatnonzero(which)])
+        options = None if which.all() else {"reset_mask": which}
+        self.observations[self.groups[group]] = self.envs[group].reset(seed=seeds, options=options)[0]
+
+    def start(self) -> None:
+        """Begin the current episode of every slot."""
+        for group, where in enumerate(self.groups):
+            self._reset(group, np.ones(where.stop - where.start, bool))
+
+    def send(self, group: int, actions: np.ndarray) -> None:
+        """Let the games of a group go on by one step with these actions."""
+        slots = np.arange(self.slots)[self.groups[group]]
+        self.actions[slots, self.length[slots]] = actions
+        self.envs[group].send(actions)
+
+    def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, tuple[float, np.ndarray]]]:
+        """Wait for what the actions led to: rewards, whether the episode is over, whether only for its length.
+
+        The last, by slot, are the score and the final observation of the episodes that are over; their slots are in
+        the next episode now.
+        """
+        where = self.groups[group]
+        observations, rewards, terminated, truncated, _ = self.envs[group].recv()
+        self.observations[where] = observations
+        self.score[where] += rewards
+        self.length[where] += 1
+        over, ended = terminated | truncated, {}
+        if over.any():
+            for i in np.flatnonzero(over):
+                slot = where.start + int(i)
+                ended[slot] = float(self.score[slot]), observations[i].copy()
+                self.episode[slot] += 1
+                self.length[slot] = self.score[slot] = 0
+            self._reset(group, over)
+        return rewards, over, truncated & ~terminated, ended
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """What determines the games: the episode of each slot, its length, actions and score so far."""
+        return {"episode": self.episode, "length": self.length, "actions": self.actions, "score": self.score}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Play what ``state`` says again, so that all slots arrive at the same time. RunError where that fails."""
+        for key, value in state.items():
+            getattr(self, key)[:] = value
+        for group, where in enumerate(self.groups):
+            length, score = self.length[where], np.zeros(where.stop - where.start)
+            slots, env = np.arange(self.slots)[where], self.envs[group]
+            env.reset(seed=0)
+            for left in range(int(length.max()), -1, -1):
+                if (length == left).any():
+                    self._reset(group, length == left)
+                if not left:
+                    break
+                playing = length >= left
+                actions = np.where(playing, self.actions[slots, np.maximum(length - left, 0)], 0)
+                self.observations[where], rewards, terminated, truncated, _ = env.step(actions.astype(np.int64))
+                score += np.where(playing, rewards, 0)
+                if ((terminated | truncated) & playing).any():
+                    score[:] = np.nan
+            if not np.array_equal(score, self.score[where]):
+                raise RunError("the games do not repeat themselves (another version of ale-py?): delete the folder")
+
+    def close(self) -> None:
+        """End the threads."""
+        for env in self.envs:
+            env.close()
+
+
+# Mean scores of an agent that acts at random and of a professional tester, after up to 30 no-ops, 30 minutes at most:
+# Wang et al. (2016), "Dueling network architectures", table 2, as in google-deepmind/dqn_zoo, atari_data.py.
+SCORES = {
+    "alien": (227.8, 7127.7),
+    "amidar": (5.8, 1719.5),
+    "assault": (222.4, 742.0),
+    "asterix": (210.0, 8503.3),
+    "asteroids": (719.1, 47388.7),
+    "atlantis": (12850.0, 29028.1),
+    "bank_heist": (14.2, 753.1),
+    "battle_zone": (2360.0, 37187.5),
+    "beam_rider": (363.9, 16926.5),
+    "berzerk": (123.7, 2630.4),
+    "bowling": (23.1, 160.7),
+    "boxing": (0.1, 12.1),
+    "breakout": (1.7, 30.5),
+    "centipede": (2090.9, 12017.0),
+    "chopper_command": (811.0, 7387.8),
+    "crazy_climber": (10780.5, 35829.4),
+    "defender": (2874.5, 18688.9),
+    "demon_attack": (152.1, 1971.0),
+    "double_dunk": (-18.6, -16.4),
+    "enduro": (0.0, 860.5),
+    "fishing_derby": (-91.7, -38.7),
+    "freeway": (0.0, 29.6),
+    "frostbite": (65.2, 4334.7),
+    "gopher": (257.6, 2412.5),
+    "gravitar": (173.0, 3351.4),
+    "hero": (1027.0, 30826.4),
+    "ice_hockey": (-11.2, 0.9),
+    "jamesbond": (29.0, 302.8),
+    "kangaroo": (52.0, 3035.0),
+    "krull": (1598.0, 2665.5),
+    "kung_fu_master": (258.5, 22736.3),
+    "montezuma_revenge": (0.0, 4753.3),
+    "ms_pacman": (307.3, 6951.6),
+    "name_this_game": (2292.3, 8049.0),
+    "phoenix": (761.4, 7242.6),
+    "pitfall": (-229.4, 6463.7),
+    "pong": (-20.7, 14.6),
+    "private_eye": (24.9, 69571.3),
+    "qbert": (163.9, 13455.0),
+    "riverraid": (1338.5, 17118.0),
+    "road_runner": (11.5, 7845.0),
+    "robotank": (2.2, 11.9),
+    "seaquest": (68.4, 42054.7),
+    "skiing": (-17098.1, -4336.9),
+    "solaris": (1236.3, 12326.7),
+    "space_invaders": (148.0, 1668.7),
+    "star_gunner": (664.0, 10250.0),
+    "surround": (-10.0, 6.5),
+    "tennis": (-23.8, -8.3),
+    "time_pilot": (3568.0, 5229.2),
+    "tutankham": (11.4, 167.6),
+    "up_n_down": (533.4, 11693.2),
+    "venture": (0.0, 1187.5),
+    "video_pinball": (16256.9, 17667.9),
+    "wizard_of_wor": (563.5, 4756.5),
+    "yars_revenge": (3092.9, 54576.9),
+    "zaxxon": (32.5, 9173.3),
+}
+
+
+def human_normalised(env_id: str, score: float) -> float | None:
+    """0 for the score of an agent that acts at random, 1 for a human's; None for games without known scores."""
+    known = SCORES.get(gymnasium.spec(env_id).kwargs["game"])
+    return None if known is None else (score - known[0]) / (known[1] - known[0])

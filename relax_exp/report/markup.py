@@ -1,0 +1,117 @@
+"""A table as Markdown, as LaTeX (booktabs) and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+EMPTY = "–"
+PREAMBLE = "% \\usepackage{booktabs,graphicx}\n"
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "∞": r"$\infty$",
+    "θ": r"$\theta$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "⁴": "$^4$",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for readers. ``name``: of files and labels; ``words``: leading columns that are aligned to the left.
+
+    ``rows``: texts in the order of ``headers``; a None stands for a rule. ``records``: the numbers, for a CSV file.
+    """
+
+    name: str
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str] | None]
+    note: str
+    records: Sequence[dict[str, Any]] = ()
+    words: int = 2
+
+    @property
+    def columns(self) -> list[bool]:
+        """Of every column, whether it holds words: the leading ones, and a closing ``status``."""
+        return [i < self.words or header == "status" for i, header in enumerate(self.headers)]
+
+
+def markdown(table: Table) -> str:
+    """Title, table and note."""
+    from tabulate import tabulate
+
+    body = tabulate(
+        [[text.replace("|", "\\|") for text in row] for row in table.rows if row is not None],
+        table.headers,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left" if words else "right" for words in table.columns],
+    )
+    return f"## {table.title}\n\n{body}\n\n{table.note}\n"
+
+
+def latex(table: Table) -> str:
+    """A floating table with booktabs' rules, shrunk to the width of the page, its note below it."""
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{escape(table.title)}}}\label{{tab:{re.sub(r'[^a-z0-9]+', '-', table.name)}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{{''.join('l' if words else 'r' for words in table.columns)}}}",
+        r"\toprule",
+        " & ".join(map(escape, table.headers)) + r" \\",
+        r"\midrule",
+        *(r"\midrule" if row is None else " & ".join(map(escape, row)) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        rf"\par\smallskip\footnotesize {escape(table.note)}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """The text for LaTeX: its special characters as commands, a number's hyphen as a minus sign."""
+    text = re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text)
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def to_csv(records: Iterable[dict[str, Any]], last: str = "runs") -> str:
+    """One line a record, numbers to eight digits; what a record does not have, and NaN, stays empty."""
+    records = list(records)
+    fields = dict.fromkeys(key for record in records for key in record if key != last)
+    out = io.StringIO()
+    writer = csv.DictWriter(
+        out, [*fields, *([last] if any(last in r for r in records) else [])], restval="", lineterminator="\n"
+    )
+    writer.writeheader()
+    for record in records:
+        writer.writerow({key: _number(value) for key, value in record.items()})
+    return out.getvalue()
+
+
+def _number(value: Any) -> Any:
+    return "" if value is None or value != value else f"{value:.8g}" if isinstance(value, float) else value

@@ -1,0 +1,180 @@
+"""The trainer of tasks that learn from segments of games that go on: a few steps of all slots, then an update."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from relax_exp.ale import Games
+from relax_exp.distributions import Categorical
+from relax_exp.models.nature import Activations, nature
+from relax_exp.streams import stream
+from relax_exp.train import Replicas
+
+LAST = 100  # episodes that ``return100`` is about
+
+
+class Records(NamedTuple):
+    """The last returns, ``(LAST,)``, NaN before there are so many; episodes; those since the evaluation, their sum."""
+
+    last: Tensor
+    episodes: Tensor
+    recent: Tensor
+    total: Tensor
+
+    @classmethod
+    def empty(cls) -> Records:
+        """Before any episode."""
+        whole = torch.zeros((), dtype=torch.int64)
+        return cls(torch.full((LAST,), torch.nan, dtype=torch.float64), whole, whole, whole.double())
+
+    def add(self, score: float) -> Records:
+        """With one more episode."""
+        last = self.last.clone()
+        last[int(self.episodes) % LAST] = score
+        return Records(last, self.episodes + 1, self.recent + 1, self.total + score)
+
+    def row(self) -> dict[str, float | int | None]:
+        """The metrics."""
+        recent, episodes = int(self.recent), int(self.episodes)
+        return {
+            "return": float(self.total) / recent if recent else None,
+            "return100": float(self.last.nanmean()) if episodes else None,
+            "episodes": episodes,
+        }
+
+
+def seed_of(seed: int, purpose: str, index: int) -> int:
+    """A seed for an environment."""
+    return int(torch.randint(2**31 - 1, (), generator=stream(seed, purpose, index)))
+
+
+def bootstrapped(rewards: Tensor, over: Tensor, last: Tensor, gamma: float) -> Tensor:
+    """R_t = r_t + gamma R_(t+1), where R is ``last`` ``(E,)`` after the segment and 0 after an episode: ``(T, E)``."""
+    returns, following = torch.empty_like(rewards), last
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + gamma * following.masked_fill(over[t], 0.0)
+        returns[t] = following
+    return returns
+
+
+class Segments(Replicas):
+    """`Replicas` whose step begins with ``task.length`` steps of ``task.envs`` games, from where they stand.
+
+    One replica: its network and its games fill a core already. What a checkpoint holds of the games is what determines
+    them (`relax_exp.ale.Games.state`), so that also here a run that was interrupted goes on bit for bit.
+    """
+
+    def __init__(self, task, seeds, lrs, device="cpu", *args, **options):
+        if len(seeds) * len(lrs) != 1:
+            raise ValueError("one seed and one learning rate")
+        super().__init__(task, seeds, lrs, device, *args, **options)
+        seed = self.seeds[0]
+        self.games: Games = task.games(task.envs, lambda slot, k: seed_of(seed, f"env/{slot}", k))
+        self.example = task.example()
+        self.records, self.batch = Records.empty(), tree_map(lambda x: x.unsqueeze(0), self.example)
+        self.started = False
+        self._clock = 0, time.monotonic()
+
+    @property
+    def saved(self) -> Any:
+        """See `Replicas.saved`; the last segment is what the variance is measured on."""
+        games = {k: torch.from_numpy(v.copy()) for k, v in self.games.state.items()}
+        return self.state, self.records, games, {k: v for k, v in self.batch.items() if k != "seen"}
+
+    @saved.setter
+    def saved(self, value: Any) -> None:
+        self.state, self.records, games, self.batch = value
+        self.games.restore({k: v.numpy() for k, v in games.items()})
+        self.started = True
+        self._clock = int(self.state.t[0]), time.monotonic()
+
+    def _inputs(self, purpose, step):
+        """A segment of all games and the noise that made it; see `Replicas._inputs`."""
+        if not self.started:
+            self.games.start()
+            self.started = True
+        _, noise = super()._inputs(purpose, step)
+        self.batch = self._segment(noise["act"][0])
+        return self.batch, noise
+
+    def _segment(self, noise: Tensor) -> dict[str, Tensor]:
+        """The batch of `relax_exp.tasks.atari.Atari`, with a leading 1; noise of the actions: ``(T, E, 1, A)``.
+
+        While one group of games runs, the actions of the other are computed.
+        """
+        task, games, length = self.task, self.games, len(noise)
+        params = {k: v[0] for k, v in self.state.model.params.items()}
+
+        def look(observations) -> Activations:
+            return nature(params, torch.as_tensor(observations).to(self.device))
+
+        seen = tree_map(torch.empty_like, self.example["seen"])
+        observations = torch.empty((length, *games.observations.shape), dtype=torch.uint8)
+        actions = torch.empty((length, games.slots), dtype=torch.int64)
+        rewards = torch.zeros((length, games.slots), dtype=task.dtype)
+        over = torch.zeros((length, games.slots), dtype=torch.bool)
+
+        def receive(t: int, group: int) -> None:
+            where = games.groups[group]
+            reward, done, cut, ended = games.receive(group)
+            rewards[t, where] = task.clip(torch.from_numpy(reward).to(task.dtype))
+            over[t, where] = torch.from_numpy(done)
+            for slot, (score, final) in ended.items():
+                self.records = self.records.add(score)
+                if cut[slot - where.start]:  # the game would have gone on: what its last state is worth
+                    rewards[t, slot] += task.gamma * look(final[None]).values.item()
+
+        for t in range(length):
+            for group, where in enumerate(games.groups):
+                if t:
+                    receive(t - 1, group)
+                observations[t, where] = torch.from_numpy(games.observations[where])
+                rows = slice(t * games.slots + where.start, t * games.slots + where.stop)
+                now = look(observations[t, where])
+                tree_map(lambda whole, part, rows=rows: whole[rows].copy_(part), seen, now)
+                chosen = Categorical.path(now.logits.unsqueeze(-2), noise[t, where]).argmax(-1).squeeze(-1)
+                actions[t, where] = chosen.cpu()
+                games.send(group, actions[t, where].numpy())
+        last = torch.empty(games.slots, dtype=task.dtype)
+        for group, where in enumerate(games.groups):
+            receive(length - 1, group)
+            last[where] = look(games.observations[where]).values.cpu()
+        returns = bootstrapped(rewards, over, last, task.gamma)
+        batch = {
+            "observation": observations.flatten(0, 1),
+            "action": F.one_hot(actions.flatten(), games.n_actions).unsqueeze(-2).to(task.dtype),
+            "return": returns.flatten(),
+        }
+        batch = {k: v.to(self.device) for k, v in batch.items()}
+        return tree_map(lambda x: x.unsqueeze(0), {**batch, "seen": seen})
+
+    def means(self):
+        """See `Replicas.means`; the explained variance from the variances of all segments."""
+        (row,) = super().means()
+        of_errors, of_returns = row.pop("variance of errors"), row.pop("variance of returns")
+        row["explained_variance"] = 1 - of_errors / of_returns if of_returns else float("nan")
+        return [row]
+
+    def clear_means(self):
+        """See `Replicas.clear_means`; the returns too."""
+        super().clear_means()
+        zero = torch.zeros_like(self.records.recent)
+        self.records = self.records._replace(recent=zero, total=zero.double())
+        self._clock = int(self.state.t[0]), time.monotonic()
+
+    def evaluate(self, indices, step, final):
+        """See `Replicas.evaluate`; the records, and the log-variance on the last segment."""
+        task, (before, then), now = self.task, self._clock, time.monotonic()
+        steps = step * task.batch_size
+        frames = (step - before) * task.batch_size * task.frame_skip
+        row = {**self.records.row(), "agent_steps": steps, "frames": steps * task.frame_skip}
+        row["time/frames_per_second"] = frames / max(now - then, 1e-9)
+        model, batch = tree_map(lambda x: x[0], (self.state.model, self.batch))
+        variance = task.segment_variance(model, batch, self.seeds[0], step)
+        return [{**row, **evaluated, **variance} for evaluated in super().evaluate(indices, step, final)]

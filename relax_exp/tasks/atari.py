@@ -1,0 +1,254 @@
+"""``task=atari``: synchronous advantage actor-critic on Atari games, with the score function or RELAX."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.utils._pytree import tree_map
+
+from relax_exp import estimators
+from relax_exp.ale import Games, human_normalised
+from relax_exp.distributions import Categorical
+from relax_exp.models.nature import FEATURES, FRAMES, SIDE, init_nature, nature, pull_back
+from relax_exp.segments import Segments, seed_of
+from relax_exp.streams import stream
+from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
+
+PICTURES = 8  # frames of a strip
+
+
+class Drawn(nn.Module):
+    """`Estimator.from_sample` as a module's forward, for ``functional_call``."""
+
+    def __init__(self, estimator: estimators.base.Estimator):
+        super().__init__()
+        self.of = estimator
+
+    def forward(self, *args):
+        """See `Estimator.from_sample`."""
+        return self.of.from_sample(*args)
+
+
+class Atari(Task):
+    """A2C (Mnih et al. 2016): minimise, as means over the ``batch_size`` rows of a segment,
+
+        -A log p(b | s) - ``entropy`` H(p(. | s)) + ``value_coef`` (R - V(s))^2,    A = R - V(s),
+
+    with R the discounted rewards of the rest of the segment and the value of the state after it, and V a head of the
+    policy's own network. The gradient is scaled down to the norm ``clip``. ``estimator=a2c`` weighs the score with A.
+    ``relax`` takes c = V(s) + c^(z, s) in the place of V(s): RELAX of the loss -A with a surrogate c^ that sees z and
+    the network's (detached) features of s, trained to make the gradient at the logits small.
+
+    A batch has ``observation`` (N, 4, 84, 84), one-hot ``action`` (N, 1, A), ``return`` (N,), and ``seen``: the
+    network's `Activations` at the observations, from the rollout.
+    """
+
+    name = "atari"
+    meta = {  # noqa: RUF012
+        "environment_state": "ALE's vector environment cannot save its own: every episode has a seed of its own, and "
+        "those that were going on are played again from their recorded actions"
+    }
+
+    def __init__(
+        self,
+        estimator: dict,
+        env: str = "ALE/Pong-v5",
+        envs: int = 16,
+        gamma: float = 0.99,
+        entropy: float = 0.01,
+        value_coef: float = 0.5,
+        clip: float = 0.5,
+        optimizer: str = "rmsprop",
+        frame_skip: int = 4,
+        sticky: float = 0.25,
+        noop_max: int = 30,
+        fire_reset: bool = True,
+        clip_rewards: bool = True,
+        max_frames: int = 108_000,
+        evaluate_episodes: int = 10,
+        variance_draws: int = 100,
+        batch_size: int = 80,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        options = dict(estimator)
+        self.lr_scale, self.warmup = options.pop("lr_scale", 1.0), options.pop("warmup", 0)
+        self.estimator_name = options.pop("name")
+        self.options = options if self.estimator_name == "relax" else {}
+        self.env_id, self.envs, self.batch_size, self.length = env, envs, batch_size, batch_size // envs
+        self.gamma, self.entropy, self.value_coef, self.max_norm = gamma, entropy, value_coef, clip
+        self.optimizer, self.frame_skip, self.clip_rewards = optimizer, frame_skip, clip_rewards
+        self.evaluate_episodes, self.variance_draws = evaluate_episodes, variance_draws
+        self.dtype, self.device = dtype, torch.device(device)
+        self.options_of_games = {
+            "frame_skip": frame_skip,
+            "sticky": sticky,
+            "noop_max": noop_max,
+            "fire_reset": fire_reset,
+            "max_frames": max_frames,
+        }
+        with contextlib.closing(self.games(1, lambda slot, k: 0)) as one:
+            self.actions = one.n_actions
+        self.drawn = self._build(stream(0, "template"))
+
+    def games(self, slots: int, seed, groups: int = 2) -> Games:
+        """Copies of the game, in as many threads for each group as torch has."""
+        threads = torch.get_num_threads()
+        return Games(self.env_id, slots, seed, threads=threads, groups=groups, **self.options_of_games)
+
+    def replicas(self, seeds, lrs, device, compiled):
+        """See `Task.replicas`."""
+        return Segments(self, seeds, lrs, device, compiled)
+
+    def _build(self, generator) -> Drawn:
+        name = "relax" if self.estimator_name == "relax" else "reinforce"
+        built = estimators.build(name, "categorical", (1, self.actions), (FEATURES,), generator, **self.options)
+        return Drawn(built).to(self.device, self.dtype)
+
+    def init(self, generator):
+        """See `Task.init`."""
+        drawn = self._build(generator)
+        params = {k: v.to(self.device, self.dtype) for k, v in init_nature(self.actions, generator).items()}
+        tuning = {k: v.detach().clone() for k, v in drawn.named_parameters()}
+        for name, leaf in tuning.items():
+            if name.startswith("of.network.out."):
+                leaf.zero_()  # c^ = 0: as a2c, until it is known what is better
+        return Model(params, tuning, {k: v.clone() for k, v in drawn.named_buffers()})
+
+    def _own_noise(self) -> dict[str, tuple[int, ...]]:
+        return self.drawn.of.noise_shapes(self.batch_size) if self.drawn.of.tuned else {}
+
+    def noise_shapes(self):
+        """See `Task.noise_shapes`; ``act`` makes the actions of a segment."""
+        return {"act": (self.length, self.envs, 1, self.actions), **self._own_noise()}
+
+    def example(self):
+        """See `Task.example`."""
+        rows, device = self.batch_size, self.device
+        observations = torch.zeros((rows, FRAMES, SIDE, SIDE), dtype=torch.uint8, device=device)
+        return {
+            "observation": observations,
+            "seen": nature(self.init(stream(0, "template")).params, observations),
+            "action": torch.zeros((rows, 1, self.actions), dtype=self.dtype, device=device),
+            "return": torch.zeros(rows, dtype=self.dtype, device=device),
+        }
+
+    def clip(self, rewards: Tensor) -> Tensor:
+        """Rewards as they are learned from."""
+        return rewards.sign() if self.clip_rewards else rewards
+
+    def _estimate(self, model: Model, tuning, logits, action, loss, noise, features):
+        noise = {k: v for k, v in noise.items() if k in ("u", "v")}
+        return functional_call(self.drawn, (tuning, model.buffers), (logits, action, loss, noise, features))
+
+    def gradients(self, model, batch, noise):
+        """See `Task.gradients`."""
+        seen, action, rows = batch["seen"], batch["action"], len(batch["return"])
+        logits, values = seen.logits.unsqueeze(-2), seen.values
+        advantage = batch["return"] - values
+
+        def tuned(tuning):
+            out = self._estimate(model, tuning, logits, action, -advantage, noise, seen.features)
+            # Rows count in full, as that of one row does: divided by N^2 they would be lost beside Adam's eps.
+            loss = rows**2 * self.drawn.of.tuning_loss(out)
+            return loss, (loss, out)
+
+        tuning, (tuning_loss, out) = grad(tuned, has_aux=True)(model.tuning)
+        p, log_p = logits.softmax(-1), logits.log_softmax(-1)
+        entropy = -(p * log_p).sum(-1, keepdim=True)
+        # d (-entropy) / d logits = p (log p + entropy)
+        at_logits = (out.grad + self.entropy * p * (log_p + entropy)) / rows
+        at_values = -2 * self.value_coef * advantage / rows
+        grads = pull_back(model.params, batch["observation"], seen, at_logits.squeeze(-2), at_values)
+        size = sum((leaf.square().sum() for leaf in grads.values()), values.new_zeros(())).sqrt()
+        shrink = (self.max_norm / (size + 1e-6)).clamp(max=1.0)
+        policy_loss = -(advantage * Categorical.log_prob(logits, action)).mean()
+        value_loss, entropy = advantage.square().mean(), entropy.mean()
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "grad/norm": size,
+            "variance of errors": advantage.var(),
+            "variance of returns": batch["return"].var(),
+            **{f"estimator/{k}": v.detach() for k, v in out.aux.items() if v.dim() == 0},
+        }
+        loss = policy_loss + self.value_coef * value_loss - self.entropy * entropy
+        grads = {k: leaf * shrink for k, leaf in grads.items()}
+        return Gradients(grads, tuning, {**model.buffers, **out.buffers}, loss, tuning_loss, metrics)
+
+    def segment_variance(self, model: Model, batch: dict[str, Tensor], seed: int, step: int) -> dict[str, float]:
+        """``grad/log_variance`` of the policy gradient (no entropy, no value) on a fixed segment at fixed parameters.
+
+        From ``variance_draws`` bootstrap samples: N of its N rows (state, action, return) drawn with replacement, with
+        fresh noise for relax. So it is what varies from one minibatch of such rows to another, but for their
+        dependence. Before clipping, over the policy's parameters; most have no gradient at all on so few states (dead
+        features), so that the mean of their logarithms would say nothing.
+        """
+        seen = nature(model.params, batch["observation"])
+        logits, loss, rows = seen.logits.unsqueeze(-2), seen.values - batch["return"], len(seen.values)
+        generator = stream(seed, "variance", step)
+        mean = square = None
+        for k in range(1, self.variance_draws + 1):
+            index = torch.randint(rows, (rows,), generator=generator).to(self.device)
+            noise = draw(self._own_noise(), 1, generator, self.dtype)
+            noise = {key: u[0].to(self.device) for key, u in noise.items()}
+            chosen = (x[index] for x in (logits, batch["action"], loss))
+            out = self._estimate(model, model.tuning, *chosen, noise, seen.features[index])
+            at_logits = torch.zeros_like(logits).index_add(0, index, out.grad) / rows
+            grads = pull_back(
+                model.params, batch["observation"], seen, at_logits.squeeze(-2), torch.zeros_like(seen.values)
+            )
+            flat = torch.cat([leaf.flatten() for name, leaf in grads.items() if not name.startswith("value.")])
+            if mean is None:
+                mean, square = flat, torch.zeros_like(flat)
+                continue
+            change = flat - mean  # Welford's running mean and sum of squares
+            mean = mean + change / k
+            square = square + change * (flat - mean)
+        log_variance = summarize_variance(square / (self.variance_draws - 1))["grad/log_variance"]
+        return {"grad/log_variance": float(log_variance)}
+
+    def play(self, params: dict[str, Tensor], seed: int, purpose: str, episodes: int):
+        """Episodes side by side by the policy as it is: their scores, and the frames of the first, uint8 (T, 84, 84).
+
+        A game that is over rests in the sense that what its slot does afterwards is not looked at.
+        """
+        generator = stream(seed, purpose)
+
+        def reset_seed(slot: int, k: int) -> int:
+            return seed_of(seed, f"{purpose}/env/{slot}", k)
+
+        with contextlib.closing(self.games(episodes, reset_seed, groups=1)) as games:
+            games.start()
+            scores, frames = np.full(episodes, np.nan), []
+            while np.isnan(scores).any():
+                if np.isnan(scores[0]):
+                    frames.append(games.observations[0, -1].copy())
+                logits = nature(params, torch.from_numpy(games.observations).to(self.device)).logits
+                u = torch.rand((episodes, 1, self.actions), generator=generator, dtype=self.dtype)
+                chosen = Categorical.path(logits.unsqueeze(-2), u.to(self.device)).argmax(-1).squeeze(-1)
+                games.send(0, chosen.cpu().numpy())
+                for slot, (score, _) in games.receive(0)[-1].items():
+                    scores[slot] = score if math.isnan(scores[slot]) else scores[slot]
+        return scores, np.stack(frames)
+
+    def evaluate(self, models, seeds, step, final):
+        """Scores of ``evaluate_episodes`` games, actions drawn from the policy."""
+        rows = []
+        for i, seed in enumerate(seeds):
+            params = tree_map(lambda x, i=i: x[i], models.params)
+            score = float(self.play(params, seed, f"evaluation/{step}", self.evaluate_episodes)[0].mean())
+            normalised = human_normalised(self.env_id, score)
+            rows.append({"eval/return": score, "eval/human_normalised": normalised})
+        return rows
+
+    def videos(self, models, replica, seed):
+        """See `Task.videos`: an episode."""
+        params = tree_map(lambda x: x[replica], models.params)
+        return {"episode": torch.from_numpy(self.play(params, seed, "video", 1)[1])}

@@ -1,0 +1,85 @@
+"""``task=cartpole``: policy gradients on CartPole, or any gymnasium environment with few actions and vector states."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import numpy as np
+import torch
+
+from relax_exp import envs
+from relax_exp.distributions import gumbel
+from relax_exp.episodes import Episodes
+from relax_exp.folder import RunError
+from relax_exp.models.policy import policy_logits
+from relax_exp.streams import stream
+from relax_exp.tasks.policy import PolicyTask
+
+SHRINK = 4  # of films: every fourth row and column
+
+
+class CartPole(PolicyTask):
+    """The RELAX paper's discrete control problems: one whole episode an update, on ``env``.
+
+    ``return`` and ``return100`` are means over the episodes since the last evaluation and over the last 100 episodes,
+    undiscounted. Solved: the mean of the last 100 returns, of a full hundred, reaches ``threshold`` (the environment's
+    own where there is none). ``frames`` are the steps in the environment, those of arsm's pseudo-rollouts included but
+    for their way back to where they start; at ``frames`` of them (counted after an update) a replica stops.
+    """
+
+    name = "cartpole"
+
+    def __init__(
+        self,
+        estimator: dict,
+        env: str = "CartPole-v0",
+        max_steps: int | None = None,
+        threshold: float | None = None,
+        frames: int | None = None,
+        variance_every: int | None = None,
+        variance_draws: int = 100,
+        **options,
+    ):
+        self.env_id, self.frames = env, frames
+        self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
+        with contextlib.closing(self.make(1)) as one:
+            spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
+        if spec.max_episode_steps is None:
+            raise RunError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
+        if threshold is None and spec.reward_threshold is None:
+            raise RunError(f"{env} does not say which return solves it: set task.threshold")
+        self.threshold = spec.reward_threshold if threshold is None else threshold
+        self.variance_every, self.variance_draws = variance_every, variance_draws
+        super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), spec.max_episode_steps, **options)
+
+    def make(self, slots: int, **options) -> envs.Resting:
+        """Slots of the environment."""
+        return envs.make(self.env_id, slots, "discrete", resting=True, **self.options_of_env, **options)
+
+    def replicas(self, seeds, lrs, device, compiled):
+        """See `Task.replicas`."""
+        return Episodes(self, seeds, lrs, device, compiled)
+
+    def evaluate(self, models, seeds, step, final):
+        """Nothing but what the trainer records."""
+        return [{} for _ in seeds]
+
+    def videos(self, models, replica, seed):
+        """See `Task.videos`: an episode of the first replica; a line where a package to draw it is missing."""
+        if replica:
+            return {}
+        params = {k: v[0].to("cpu", torch.float32) for k, v in models.params.items()}
+        generator, frames = stream(seed, "video"), []
+        try:
+            with envs.explained(self.env_id), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
+                states, _ = env.reset(seed=[int(torch.randint(2**31, (), generator=generator))])
+                while env.awake.any():
+                    frames.append(env.envs[0].render()[::SHRINK, ::SHRINK].copy())
+                    u = torch.rand((1, self.actions), generator=generator)
+                    choice = (policy_logits(params, torch.from_numpy(states).float()) + gumbel(u)).argmax(-1)
+                    states, *_ = env.step(choice.numpy())
+        except RunError as error:
+            print(f"no film of an episode: {error}", file=sys.stderr)
+            return {}
+        return {"episode": torch.from_numpy(np.stack(frames))}

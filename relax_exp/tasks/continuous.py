@@ -1,0 +1,233 @@
+"""``task=continuous``: policy gradients with a Gaussian policy on large batches of episodes, A2C against LAX."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp
+from torch.utils._pytree import tree_leaves, tree_map
+
+from relax_exp import envs, estimators
+from relax_exp.distributions import Gaussian
+from relax_exp.folder import RunError
+from relax_exp.models.policy import init_policy, policy_logits
+from relax_exp.optim import adam
+from relax_exp.streams import stream
+from relax_exp.tasks.base import Gradients, Model, Task
+
+
+class FromSample(nn.Module):
+    """An estimator's ``from_sample``, callable through ``functional_call``."""
+
+    def __init__(self, estimator: estimators.base.Estimator):
+        super().__init__()
+        self.of = estimator
+
+    def forward(self, *args):
+        """See `Estimator.from_sample`."""
+        return self.of.from_sample(*args)
+
+
+class Continuous(Task):
+    """Maximise the return on ``env``, whose actions are vectors of real numbers (RELAX, final paper, section 5.3).
+
+    The policy is a Gaussian: its mean a network (``hidden`` tanh units) of the state, its log std parameters of their
+    own, 0 at the start. States are taken as they are; actions are clipped to their bounds where the environment takes
+    them. An update follows whole episodes, begun until each of ``envs`` slots has taken its share of ``batch_size``
+    steps; an episode that its time limit ends is bootstrapped from V. Advantages are generalised ones (Schulman et al.
+    2016): sum over k of (gamma trace)^k times the TD error k steps later. ``normalize`` brings those of a batch to mean
+    0 and variance 1. Rewards are learned from after a factor of ``reward_scale``; returns are reported without.
+
+    V and LAX's c^ have the size that the estimator's options give; a2c follows the score of the advantage, LAX has
+    c(s, a) = V(s) + c^(s, a). After each update, and with its batch, V is fitted to advantage + V by ``value_updates``
+    Adam steps, and c^ to the least square norm of the policy's whole gradient, as in the published code, by
+    ``surrogate_updates``: the gradient itself came from older ones, so it has no bias from that.
+
+    A batch has ``state`` (E, T, S), ``action`` (E, T, A), ``advantage``, ``target`` of V, ``alive``, (E, T) each.
+    """
+
+    name = "continuous"
+    compile_after = math.inf  # the environment takes most of the time, and the program is long
+    replayed = False
+
+    def __init__(
+        self,
+        estimator: dict,
+        env: str = "Pendulum-v1",
+        threshold: float | None = None,
+        frames: int | None = None,
+        envs: int = 1,
+        hidden: tuple[int, ...] = (64, 64),
+        gamma: float = 0.99,
+        trace: float = 0.97,
+        reward_scale: float = 1.0,
+        normalize: bool = False,
+        entropy: float = 0.0,
+        value_updates: int = 25,
+        surrogate_updates: int = 5,
+        optimizer: str = "adam",
+        variance_every: int | None = None,
+        variance_draws: int = 20,
+        batch_size: int = 2500,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        options = dict(estimator)
+        self.estimator_name = options.pop("name")
+        self.lr_scale, self.warmup, self.options = options.pop("lr_scale", 1.0), options.pop("warmup", 0), options
+        self.env_id, self.frames, self.episodes = env, frames, envs
+        with contextlib.closing(self.make(1)) as one:
+            spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
+        if spec.max_episode_steps is None:
+            raise RunError(f"the episodes of {env} have no time limit, which task=continuous needs")
+        known = math.inf if spec.reward_threshold is None else spec.reward_threshold
+        self.threshold = known if threshold is None else threshold
+        self.states, self.actions = math.prod(states.shape), math.prod(actions.shape)
+        self.sizes, self.quota = [self.states, *hidden, self.actions], -(-batch_size // envs)
+        self.horizon = self.quota + spec.max_episode_steps - 1  # steps that a slot may take in an update
+        self.gamma, self.trace, self.reward_scale, self.normalize = gamma, trace, reward_scale, normalize
+        self.entropy, self.optimizer, self.batch_size = entropy, optimizer, batch_size
+        self.updates = {"value": value_updates, "surrogate": surrogate_updates}
+        self.variance_every, self.variance_draws = variance_every, variance_draws
+        self.dtype, self.device = dtype, torch.device(device)
+        self.networks = self._build(stream(0, "template"))
+
+    def make(self, slots: int) -> envs.Resting:
+        """Slots of the environment."""
+        return envs.make(self.env_id, slots, "continuous", resting=True)
+
+    def _build(self, generator) -> dict[str, nn.Module]:
+        """The value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
+        size = {k: self.options[k] for k in ("width", "depth", "activation")}
+        event, context = (self.actions,), (self.states,)
+        name, options = ("lax", self.options) if self.estimator_name == "lax" else ("reinforce", {})
+        surrogate = FromSample(estimators.build(name, "gaussian", event, context, generator, **options))
+        value = estimators.build("a2c", "gaussian", event, context, generator, **size).critic
+        return {"value": value.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
+
+    def init(self, generator):
+        """See `Task.init`."""
+        networks = self._build(generator)
+        params = {"mean": init_policy(self.sizes, generator), "log_std": torch.zeros(self.actions)}
+        tuning = {key: {k: v.detach().clone() for k, v in net.named_parameters()} for key, net in networks.items()}
+        return Model(tree_map(lambda x: x.to(self.device, self.dtype), params), tuning, {})
+
+    def noise_shapes(self):
+        """See `Task.noise_shapes`; ``act`` makes the actions."""
+        return {"act": (self.episodes, self.horizon, self.actions)}
+
+    def example(self):
+        """See `Task.example`."""
+        sizes = {"state": (self.states,), "action": (self.actions,), "advantage": (), "target": (), "alive": ()}
+        shape, like = (self.episodes, self.horizon), {"dtype": self.dtype, "device": self.device}
+        return {k: torch.zeros(shape + size, **like) for k, size in sizes.items()}
+
+    def replicas(self, seeds, lrs, device, compiled):
+        """See `Task.replicas`."""
+        from relax_exp.batches import Batches
+
+        return Batches(self, seeds, lrs, device, compiled)
+
+    def evaluate(self, models, seeds, step, final):
+        """The policy's spread; what became of episodes is the trainer's to know."""
+        return [{"std": value} for value in models.params["log_std"].exp().mean(-1).tolist()]
+
+    def mean(self, params, states: Tensor) -> Tensor:
+        """Of the policy at ``(..., N, S)``: ``(..., N, A)``."""
+        return policy_logits(params["mean"], states, torch.tanh)
+
+    def distribution(self, params, states: Tensor) -> Tensor:
+        """Parameters of the policy at ``(..., N, S)``: ``(..., N, A, 2)``."""
+        mean = self.mean(params, states)
+        return torch.stack([mean, params["log_std"].unsqueeze(-2).expand_as(mean)], -1)
+
+    def value(self, tuning, states: Tensor) -> Tensor:
+        """V, in units of ``reward_scale``."""
+        return functional_call(self.networks["value"], tuning["value"], (states,))
+
+    def _value_loss(self, value, rows: dict[str, Tensor]) -> Tensor:
+        """Mean squared error of V over the steps of the batch."""
+        return (rows["weight"] * (self.value({"value": value}, rows["state"]) - rows["target"]).square()).sum()
+
+    def _rows(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch as rows, with the ``weight`` of a mean over its steps and the loss f of each."""
+        rows = {k: v.flatten(0, 1) for k, v in batch.items()}
+        weight, advantage = rows["alive"] / rows["alive"].sum().clamp(min=1), rows["advantage"]
+        if self.normalize:
+            centred = advantage - (weight * advantage).sum()
+            advantage = centred / ((weight * centred.square()).sum().sqrt() + 1e-8)
+        return rows | {"weight": weight, "loss": -advantage}
+
+    def _policy_gradient(self, model: Model, rows: dict[str, Tensor]):
+        """The batch's gradient as a function of the surrogate's parameters: to (square norm, (gradient, scalars))."""
+        parameters, pull = vjp(lambda params: self.distribution(params, rows["state"]), model.params)
+        parameters = parameters.detach()
+
+        def of(surrogate):
+            args = parameters, rows["action"], rows["loss"], None, rows["state"]
+            out = functional_call(self.networks["surrogate"], surrogate, args)
+            (gradient,) = pull(rows["weight"].view(-1, 1, 1) * out.grad)
+            scalars = {k: v for k, v in out.aux.items() if v.dim() == 0}
+            square = sum(leaf.square().sum() for leaf in tree_leaves(gradient))
+            if "penalty" in scalars:
+                square = square + self.options["weight_decay"] * scalars["penalty"]
+            return square, (square, gradient, scalars)
+
+        return of
+
+    def gradients(self, model, batch, noise):
+        """See `Task.gradients`; ``tuning`` holds the first of the updates that `tune` makes."""
+        rows = self._rows(batch)
+        surrogate, (square, gradient, scalars) = grad(self._policy_gradient(model, rows), has_aux=True)(
+            model.tuning["surrogate"]
+        )
+        value, value_loss = torch.func.grad_and_value(self._value_loss)(model.tuning["value"], rows)
+        weight, target = rows["weight"], rows["target"]
+        spread = (weight * (target - (weight * target).sum()).square()).sum()
+        log_std = model.params["log_std"]
+        metrics = {
+            "entropy": (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(),
+            "value_loss": value_loss,
+            "explained_variance": 1 - value_loss / spread.clamp(min=1e-12),
+        }
+        return Gradients(
+            gradient | {"log_std": gradient["log_std"] - self.entropy},
+            {"value": value, "surrogate": surrogate},
+            model.buffers,
+            -(weight * target).sum(),
+            square + value_loss,
+            metrics | {f"estimator/{k}": v for k, v in scalars.items()},
+        )
+
+    def tune(self, model, grads, moments, t, lr, batch, noise):
+        """See `Task.tune`: ``updates`` Adam steps for each network, all with this batch, at the same policy."""
+        rows, (new, m, v) = self._rows(batch), ({}, {}, {})
+        slopes = {
+            "value": grad(lambda value: self._value_loss(value, rows)),
+            "surrogate": lambda surrogate: grad(self._policy_gradient(model, rows), has_aux=True)(surrogate)[0],
+        }
+        for key, slope in slopes.items():
+            params, own, gradient = (
+                model.tuning[key],
+                {k: moment[key] for k, moment in moments.items()},
+                grads.tuning[key],
+            )
+            for i in range(self.updates[key] if params else 0):
+                gradient = slope(params) if i else gradient
+                params, own = adam(params, gradient, own, (t - 1) * self.updates[key] + i + 1, lr, self.betas)
+            new[key], m[key], v[key] = params, own["m"], own["v"]
+        return new, {"m": m, "v": v}
+
+
+def clipped(actions: np.ndarray, space) -> np.ndarray:
+    """Actions ``(N, A)`` within the bounds of a space, in its shape and type."""
+    return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
+
+
+def normal(u: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones."""
+    return Gaussian.sample(torch.zeros(*u.shape, 2, dtype=u.dtype), u)

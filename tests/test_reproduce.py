@@ -1,0 +1,257 @@
+"""`scripts/reproduce.py`: the plan, runs in processes of their own, being killed, failures, and what runs will cost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import reproduce
+import timing
+from timing import Cost
+
+from relax_exp import experiments
+from relax_exp.folder import is_locked, status
+
+# In the processes of runs: what a run does, without its second of imports. MODE: what befalls relax's run.
+SITE = """
+import os, sys, time, types
+sys.modules["relax_exp.run"] = run = types.ModuleType("relax_exp.run")
+def execute(config):
+    from relax_exp.config import run_path
+    from relax_exp.folder import RunFolder
+    mode = os.environ["MODE"] if config["estimator"]["name"] == "relax" else "fine"
+    while mode == "late" and not os.path.exists("go"):
+        time.sleep(0.01)
+    with RunFolder(run_path(config), config) as folder:
+        (folder.path / "metrics.jsonl").write_text("")
+        while mode == "hang":
+            time.sleep(0.05)
+        if mode == "bug":
+            raise ZeroDivisionError("oops")
+        reason = "NaN in the loss" if mode == "diverge" else None
+        folder.update_meta(status="failed" if reason else "done")
+    return int(mode == "diverge")
+run.execute = execute
+"""
+
+
+class Reproduce:
+    """Starts the script for the toy's smoke runs (REINFORCE, RELAX) in ``work``; ``plan``: these, already timed."""
+
+    def __init__(self, folder: Path):
+        self.work, self.site = folder / "work", folder / "site"
+        self.work.mkdir()
+        self.site.mkdir()
+        (self.work / "runs").mkdir()
+        self.plan = experiments.planned("toy", "smoke")
+        costs = [Cost(timing.kind(run.config), 1.0, 0.1, 0.0, 1e6, 0.0)._asdict() for run in self.plan]
+        (self.work / timing.CACHE).write_text(json.dumps(costs))
+
+    def fake(self) -> None:
+        """Runs without training."""
+        (self.site / "sitecustomize.py").write_text(SITE)
+
+    def start(self, *arguments: str, mode: str = "fine") -> subprocess.Popen:
+        command = [sys.executable, "-u", reproduce.__file__, "--budget", "smoke", "--experiments", "toy", *arguments]
+        path = os.pathsep.join([str(self.site), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": path, "MODE": mode}
+        return subprocess.Popen(
+            command, cwd=self.work, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def __call__(self, *arguments: str, mode: str = "fine") -> tuple[int, str]:
+        with self.start(*arguments, mode=mode) as process:
+            out, _ = process.communicate(timeout=100)
+        return process.returncode, out
+
+    def statuses(self) -> list[str]:
+        return [status(self.work / run.path) for run in self.plan]
+
+    def until(self, condition, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, (self.statuses(), [p.read_text() for p in self.work.glob("runs/.logs/*")])
+            time.sleep(0.02)
+
+    def locked(self) -> bool:
+        """Whether RELAX's run is being written."""
+        return is_locked(self.work / self.plan[1].path)
+
+
+@pytest.fixture
+def script(tmp_path):
+    return Reproduce(tmp_path)
+
+
+def test_killed_in_the_middle(script):
+    """Nothing is faked: SIGKILL during a run, then the same command; all is there once, with tables and figures."""
+    process = script.start()
+    script.until(lambda: any((script.work / run.path / "lock").exists() for run in script.plan))
+    process.kill()
+    process.communicate()
+    assert set(script.statuses()) != {"done"}
+    code, out = script()
+    assert code == 0, out
+    assert script.statuses() == ["done", "done"]
+    for run in script.plan:
+        rows = [json.loads(line) for line in (script.work / run.path / "metrics.jsonl").read_text().splitlines()]
+        assert [(row["step"], row["seed"]) for row in rows] == [(25, 0), (25, 1), (50, 0), (50, 1)]
+    results = script.work / "runs/results-smoke/toy"
+    table = (results / "table.md").read_text()
+    assert "reinforce" in table and "relax" in table and (results / "figure1.png").stat().st_size > 10_000
+    # Once more: nothing to do. The report alone gives the same.
+    for file in results.iterdir():
+        file.unlink()
+    code, out = script("--report")
+    assert code == 0 and "left:" not in out and (results / "table.md").read_text() == table
+
+
+def test_the_plan(script):
+    script.fake()
+    code, out = script("--plan", "--jobs", "2")
+    assert code == 0 and "timing" not in out
+    assert out.splitlines()[-1].split() == ["toy", "2", "0", "2", "6", "s", "2", "MB"]  # 2 x (1 + 50 x .1) s, by two
+    assert script.statuses() == ["missing", "missing"]
+
+
+def test_runs_and_no_more(script):
+    script.fake()
+    code, out = script()
+    assert "2 left: relax-exp task=toy estimator=reinforce" in out and "(about 6 s)" in out
+    assert "1 left: relax-exp task=toy estimator=relax" in out and script.statuses() == ["done", "done"]
+    code, out = script("--plan")
+    assert code == 0 and out.splitlines()[-1].split() == ["toy", "2", "2", "0", "-", "-"]
+    assert script("estimator=relax", "--plan")[1].splitlines()[-1].split()[:3] == ["toy", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    "mode, said, then",
+    [
+        ("bug", "ZeroDivisionError: oops", "interrupted"),
+        ("diverge", "a replica failed", "failed"),
+    ],
+)
+def test_failures(script, mode, said, then):
+    script.fake()
+    code, out = script("--jobs", "2", mode=mode)
+    assert code == 1 and script.statuses() == ["done", then]
+    command = f"relax-exp {shlex.join(script.plan[1].overrides)}"
+    log = f"runs/.logs/toy-{script.plan[1].path.name}.log"
+    said = f"{said} (all of it: {log})"
+    assert f"FAILED: {command}: {said}\n" in out
+    assert f"\n1 of 2 runs failed:\n{command}\n    {said}\n" in out
+    if mode == "bug":
+        assert "Traceback" in (script.work / log).read_text()
+        script()
+        assert script.statuses() == ["done", "done"]  # tried again
+    else:
+        assert f"{command}\n    a replica failed\n" in script()[1]  # not tried again, but said again
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_runs_end_with_the_script(script, number):
+    script.fake()
+    process = script.start(mode="hang")
+    script.until(script.locked)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    script.until(lambda: not script.locked(), 10)
+    codes = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    assert process.returncode == codes[number]
+    assert ("the same command goes on" in out) == (number == signal.SIGINT)
+    if number == signal.SIGKILL:
+        script()
+        assert script.statuses() == ["done", "done"]
+
+
+def test_what_another_process_writes_is_left_to_it(script):
+    script.fake()
+    folder = script.work / script.plan[1].path
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = script.start()
+        for line in process.stdout:
+            if "waiting for it" in line:
+                break
+        (folder / "meta.json").write_text('{"status": "done"}')
+    out, _ = process.communicate(timeout=30)
+    assert "left: relax-exp task=toy estimator=relax" not in out and script.statuses() == ["done", "done"]
+
+
+def test_another_process_is_first(script):
+    """It takes the run after this one has started it, which is no failure."""
+    script.fake()
+    folder = script.work / script.plan[1].path
+    folder.mkdir(parents=True)
+    process = script.start("estimator=relax", mode="late")
+    script.until((script.work / reproduce.log_of(script.plan[1])).exists)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (script.work / "go").touch()
+        said = [process.stdout.readline() for _ in range(5)]
+        assert "waiting for it" in said[-1], said
+        (folder / "meta.json").write_text('{"status": "done"}')
+    out, _ = process.communicate(timeout=30)
+    assert "FAILED" not in out and script.statuses() == ["missing", "done"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--experiments", "toyy"], "unknown experiment toyy"),
+        (["steps=7"], "no run of experiment=toy budget=smoke has steps=7"),
+        (["lrr=7"], "unknown key lrr"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1"),
+    ],
+)
+def test_wrong_commands(monkeypatch, tmp_path, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--budget", "smoke", "--experiments", "toy", *arguments])
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        assert reproduce.main() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("reproduce: error: ") and said in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_costs_of_finished_runs(script, monkeypatch):
+    """A finished run tells about others of its kind: other seeds, more steps; not about much longer ones."""
+    script.fake()
+    script()
+    monkeypatch.chdir(script.work)
+    for run in script.plan:
+        (run.path / "metrics.jsonl").write_text(json.dumps({"time/elapsed": 20.0}) + "\n")
+    more = script.plan[1]._replace(
+        config={**script.plan[1].config, "seeds": [7, 9], "steps": 500}, path=Path("runs/toy/other")
+    )
+    assert timing.estimate([more])[more.path].seconds == pytest.approx(200.0)
+    much = more._replace(config={**more.config, "steps": 5000})
+    assert timing.estimate([much])[much.path].seconds == pytest.approx(1 + 5000 * 0.1)  # from the measurement
+
+
+def test_costs_that_are_measured(tmp_path, monkeypatch):
+    """A kind that could not be measured in the time has the costs of the most similar one."""
+    monkeypatch.chdir(tmp_path)
+    run = experiments.planned("toy", "smoke")[1]
+    cost, like = timing.measure(run.config, None)
+    assert 1e-5 < cost.step < 0.1 and cost.evaluation > 0 and 500 < cost.state < 1e6 and cost.row > 100
+    again, _ = timing.measure(run.config, like)
+    assert again.evaluation / again.step == pytest.approx(cost.evaluation / cost.step)
+    monkeypatch.setattr(timing, "_measured", lambda configs, seconds: [cost])
+    both = experiments.planned("toy", "smoke")
+    found = timing.estimate(both)
+    expected = cost.start + 50 * cost.step + 2 * cost.evaluation
+    assert [found[run.path].seconds for run in both] == pytest.approx([expected, expected])
+    monkeypatch.setattr(timing, "_measured", lambda configs, seconds: pytest.fail("measured twice"))
+    assert timing.estimate([run])[run.path].seconds == pytest.approx(expected)
