@@ -25,8 +25,14 @@ demo: $(INSTALLED)  ## train on bundled data, compare estimators, draw Figure 1
 
 into = 'out=$(DEMO)/$(1)-$${estimator.name}'
 
+# The cold start makes an environment of its own.
+COLD := tests/test_cold_start.py
+
 test: $(INSTALLED)  ## run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --deselect $(COLD)::test_the_quick_start_prints_what_the_readme_shows
+
+cold-start: $(INSTALLED)  ## README's quick start in a fresh clone and environment
+	$(BIN)/python -m pytest $(COLD)
 
 lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -57,7 +63,10 @@ reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them
 report: $(INSTALLED)  ## their tables and figures, from the runs that are there
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --report
 
+docs: $(INSTALLED)  ## docs/estimators/ from the registry, docstrings, options and the table of `make verify`
+	$(BIN)/python scripts/docs.py
+
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test lint mutants verify bench bench-quick bench-gpu reproduce-all report clean
+.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all report docs clean

@@ -82,13 +82,13 @@ class Run:
     @property
     def step(self) -> int:
         """The last step that has an evaluation."""
-        return max((row["step"] for row in self.rows), default=0)
+        return max((row["step"] for row in self.rows if "step" in row), default=0)
 
     def replicas(self) -> list[Replica]:
         """Every replica: as `meta.json` lists them, else the grid of seeds and learning rates of the configuration."""
         grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]
         rows: dict[tuple[int, float], dict[int, dict]] = {}
-        for row in self.rows:
+        for row in filter(lambda row: {"seed", "lr"} <= row.keys(), self.rows):  # those of a study belong to no replica
             rows.setdefault((row["seed"], float(row["lr"])), {})[row["step"]] = row
         out = []
         for entry in self.meta.get("replicas") or grid:

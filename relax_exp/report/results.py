@@ -13,6 +13,7 @@ from typing import Any
 
 from relax_exp.report import archive, markup
 from relax_exp.report.cells import Cell, make_cells
+from relax_exp.report.headline import PAGE, inserted
 from relax_exp.report.markup import Table
 from relax_exp.report.reach import reach
 from relax_exp.report.read import CURVES, MEASURED, METRICS, ReportError, Run, find_folders, read_run
@@ -45,13 +46,20 @@ def collect(
 
 
 def render(folder: str | Path) -> list[Path]:
-    """Tables, figures, summary and README.md of a folder of results, from its other files; the paths written."""
+    """Tables, figures, summary and README.md of a folder of results, from its other files; the paths written.
+
+    Also the headline in the README two folders above, if it has marks for one, see `relax_exp.report.headline`.
+    """
     folder = Path(folder)
     about, runs = archive.read(folder)
     paths = write(runs, folder)
     readme = folder / README
     readme.write_text(_inserted(_read(readme), about, runs, folder), encoding="utf-8")
-    return [*paths, readme]
+    page, text = folder / PAGE, _read(folder / PAGE)
+    if (new := inserted(text, about.get("experiment", folder.name), cells_of(runs))) == text:
+        return [*paths, readme]
+    page.write_text(new, encoding="utf-8")
+    return [*paths, readme, page]
 
 
 def check(folder: str | Path) -> list[str]:
@@ -60,6 +68,7 @@ def check(folder: str | Path) -> list[str]:
     about, runs = archive.read(folder)
     texts = make(runs)
     texts[README] = _inserted(_read(folder / README), about, runs, folder)
+    texts[PAGE] = inserted(_read(folder / PAGE), about.get("experiment", folder.name), cells_of(runs))
     differences = []
     for name, text in texts.items():
         there = _read(folder / name).splitlines()

@@ -152,14 +152,14 @@ def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list
         highest = highest_of(cell)
         for name, values in ((source, last), ("highest", highest), ("common", common)):
             texts[name].append(_show(values) + ("" if cell.finished else " ‡"))
-        texts["steps"].append(f"{_short(cell.steps)} of {_short(planned)}, {n} seed{'s' * (n > 1)}")
+        texts["steps"].append(f"{short(cell.steps)} of {short(planned)}, {n} seed{'s' * (n > 1)}")
         texts["rate"].append(f"{cell.lr:g} ({len(it.tried)} tried)")
         (mean, half), (top, _) = interval(last), interval(highest)
         record |= {"bound": mean, "bound ±": half, "highest": top, "seeds": " ".join(str(r.seed) for r in cell.counted)}
         record |= {"steps": cell.steps, "planned": cell.planned, "published steps": planned, "lr": cell.lr}
         record |= {"lr chosen by": it.how, "status": cell.status, "runs": " ".join(run.label for run in cell.runs)}
         records.append(record)
-    names = {source: source, "common": f"ours at step {_short(at)}", "highest": "ours, highest"}
+    names = {source: source, "common": f"ours at step {short(at)}", "highest": "ours, highest"}
     names |= {"steps": "steps, seeds", "rate": "learning rate"}
     keep = [source, *(name for name in BOUNDS if texts[name] != texts[source])]
     keep += ["steps", "rate"] if of else []
@@ -179,7 +179,7 @@ def _show(values: np.ndarray) -> str:
     return f"{mean:.2f}" + (f" ± {half:.2f}" if half is not None else "")
 
 
-def _short(steps: int) -> str:
+def short(steps: int) -> str:
     """20k, 2M."""
     for size, unit in ((10**6, "M"), (10**3, "k")):
         if steps >= size and steps % (size // 10) == 0:

@@ -1,10 +1,11 @@
 """The command relax-exp-report: what it writes, prints and refuses."""
 
+import json
 import subprocess
 import sys
 
 import pytest
-from folders import toy_run, vae_run
+from folders import configuration, toy_run, vae_run, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relax_exp.report.cli import load, main, report
@@ -78,6 +79,15 @@ def test_status_lists_every_run_and_damaged_ones(tmp_path, capsys):
     assert "unreadable" in lines[str(damaged)]
     with pytest.raises(ReportError):
         load([tmp_path])
+
+
+def test_status_lists_studies_whose_rows_belong_to_no_replica(tmp_path, capsys):
+    task = {"name": "temperature", "problem": "cos", "categories": 4}
+    study = write_run(tmp_path / "study", configuration(task, "all", [0]), [])
+    rows = {"gradient": [{"estimator": "concrete", "temperature": 0.5, "seed": 0, "bias": 0.1}]}
+    (study / "table.json").write_text(json.dumps(rows))
+    assert main([str(tmp_path), "--status"]) == 0
+    assert "temperature" in capsys.readouterr().out
 
 
 def test_help_and_reading_import_nothing_heavy():

@@ -1,0 +1,217 @@
+"""docs/estimators/: a page for every registered estimator, of its registry entry, docstring, options, verification.
+
+``make docs`` writes them; ``python scripts/docs.py --check`` names those that are not what it would write, and fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from relax_exp import estimators
+from relax_exp.config import CONFIGS
+from relax_exp.estimators import Entry
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "estimators"
+SOURCES = ROOT / "relax_exp" / "estimators"
+VERIFIED = ROOT / "results" / "verify" / "table.md"
+TASKS = {"bernoulli": "toy", "categorical": "categorical_toy", "gaussian": "lax_toy"}  # of the example
+UNITS = {"bernoulli": "variables", "categorical": "categories", "gaussian": "variables"}
+OF = {"mean": "d E[f] / d parameters", "bound": "the gradient of the K-sample bound, not of E[f]"}
+NEEDS = {
+    "value": "values of f only, which may be a black box",
+    "gradient": "the derivative of f at hard samples",
+    "relaxed": "f and its derivative at soft samples",
+}
+COLUMNS = ("problem", "verdict", "largest |z|", "variance", "relative to REINFORCE", "bias", "cosine")
+CLASSES = {entry.path.split(":")[1]: name for name, entry in estimators.REGISTRY.items()}
+MADE = "<!-- made by `make docs`: edit the docstring, the options' file or scripts/docs.py instead -->"
+
+
+def page(name: str, rows: list[dict[str, str]]) -> str:
+    """The page of one estimator."""
+    entry = estimators.lookup(name)
+    module, cls = entry.path.split(":")
+    family = entry.families[0]
+    lines = [
+        f"# {name}",
+        MADE,
+        f"{entry.summary[0].upper()}{entry.summary[1:]}.",
+        "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts(name, entry))]),
+        "## Formula and source",
+        prose(docstring(module, cls)),
+        f"Code: [relax_exp/estimators/{module}.py](../../relax_exp/estimators/{module}.py), `{cls}`.",
+        "## Options",
+        options(name),
+        "## Example",
+        f"```\nrelax-exp task={TASKS[family]} estimator={name} 'seeds=[0,1,2]'\n```",
+        f'```python\nestimators.build("{name}", family="{family}", event_shape={shape(family, 4)})\n```',
+        "## Against enumeration",
+        verification(name, rows),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def facts(name: str, entry: Entry) -> Iterable[tuple[str, str]]:
+    """What is true of the estimator whatever the problem."""
+    built = [
+        (family, given, estimators.build(name, family, shape(family, 10), **given))
+        for family in entry.families
+        for given in entry.variants
+    ]
+    asked = {estimators.needs(name, given) for given in entry.variants}
+    unbiased = {estimator.unbiased for *_, estimator in built}
+    yield "variables", ", ".join(entry.families)
+    yield "needs", "; ".join(f"`{need}`: {said}" for need, said in NEEDS.items() if need in asked)
+    yield "unbiased", "yes" if all(unbiased) else "no"
+    yield "estimates", OF[built[0][2].target]
+    yield "evaluations of f for a gradient", evaluations(name, built)
+
+
+def evaluations(name: str, built: list[tuple[str, dict, estimators.Estimator]]) -> str:
+    """The number, with the sizes and options that it depends on."""
+    if re.search(r"^samples:", options_file(name), re.M):
+        return "as many as `samples`"
+    counts: dict[str, list[str]] = {}
+    for family, given, estimator in built:
+        smaller = estimators.build(name, family, shape(family, 5), **given).evaluations
+        size = f" for 10 {UNITS[family]}" if smaller != estimator.evaluations else ""
+        chosen = " ".join(f"`{k}={v}`" for k, v in given.items() if k in ("noise", "surrogate"))
+        counts.setdefault(f"{estimator.evaluations}{size}", []).append(chosen)
+    said = {count: " or ".join(filter(None, dict.fromkeys(chosen))) for count, chosen in counts.items()}
+    return "; ".join(f"{count} with {chosen}" if chosen else count for count, chosen in said.items())
+
+
+def shape(family: str, size: int) -> tuple[int, ...]:
+    """The event shape of ``size`` variables, or of one variable with as many categories."""
+    return (1, size) if family == "categorical" else (size,)
+
+
+def docstring(module: str, cls: str) -> str:
+    """A class's docstring, with double backslashes of its source as they are meant."""
+    tree = ast.parse((SOURCES / f"{module}.py").read_text())
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls)
+    return ast.get_docstring(found)
+
+
+def prose(text: str) -> str:
+    """A docstring as Markdown: formulas that stand apart stay as they are, names of estimators become links."""
+    blocks = []
+    for block in text.split("\n\n"):
+        if all(line.startswith("    ") for line in block.splitlines()):
+            blocks.append(f"```\n{inspect.cleandoc(block)}\n```")
+        else:
+            blocks.append("".join(map(inline, re.split(r"(``.+?``|`.+?`)", block, flags=re.S))))
+    return "\n\n".join(blocks)
+
+
+def inline(part: str) -> str:
+    """Code as code; a reference as a link where it has a page; whatever Markdown would take for markup escaped."""
+    if part.startswith("``"):
+        return part[1:-1]
+    if part.startswith("`"):
+        page = CLASSES.get(part.strip("`"))
+        return f"[{part}]({page}.md)" if page else part
+    return re.sub(r"([\\\[\]~<])", r"\\\1", part)
+
+
+def options_file(name: str) -> str:
+    """The text of the estimator's YAML file."""
+    return (CONFIGS / "estimator" / f"{name}.yaml").read_text()
+
+
+def options(name: str) -> str:
+    """The keys with their defaults and comments."""
+    found = re.findall(r"^(\w+): +(.*?) *# (.+)$", options_file(name), re.M)
+    if not found:
+        return "None."
+    rows = [
+        f"| `estimator.{key}` | {f'`{value}`' if '$' not in value else 'by task'} | {cell(comment)} |"
+        for key, value, comment in found
+    ]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def verification(name: str, rows: list[dict[str, str]]) -> str:
+    """The estimator's rows of the table that ``relax-exp task=verify`` made."""
+    again = f"`relax-exp task=verify estimator={name}` measures it"
+    if not rows:
+        return f"Not in the committed table; {again}."
+    table = ["| options | " + " | ".join(map(cell, COLUMNS)) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    table += [f"| {row['options']} | " + " | ".join(cell(row[column]) for column in COLUMNS) + " |" for row in rows]
+    head = (
+        f"From [results/verify](../../results/verify/table.md); {again} anew. `relative to REINFORCE`: its "
+        "variance over REINFORCE's on the same problem; `bias`, `cosine`: of the mean gradient against the exact one."
+    )
+    return "\n\n".join([head, "\n".join(table)])
+
+
+def verified() -> dict[str, list[dict[str, str]]]:
+    """The rows of the verification's table, by estimator."""
+    lines = [split(line) for line in VERIFIED.read_text().splitlines() if line.startswith("| ")]
+    header, rows = lines[0], {}
+    for line in lines[1:]:
+        row = dict(zip(header, line, strict=True))
+        name, _, row["options"] = row["estimator"].partition(" ")
+        rows.setdefault(name, []).append(row)
+    return rows
+
+
+def split(line: str) -> list[str]:
+    """The cells of a line of a table, some of which hold a bar themselves."""
+    return [cell.strip() for cell in re.split(r"(?<=\s)\|(?=\s)", line.strip("| "))]
+
+
+def cell(text: str) -> str:
+    """Text in a cell."""
+    return text.replace("|", "\\|")
+
+
+def index() -> str:
+    """The list of all."""
+    rows = [
+        f"| [{name}]({name}.md) | {', '.join(entry.families)} | {entry.needs} | {cell(entry.summary)} |"
+        for name, entry in estimators.REGISTRY.items()
+    ]
+    head = (
+        "A page for each: what it asks of f, its formula and source, its options, and how it compares with the exact "
+        "gradient. `needs` is explained there; which of them a task can use, `relax-exp task=NAME estimator=NAME` says."
+    )
+    table = "\n".join(["| name | variables | needs | |", "|---|---|---|---|", *rows])
+    return "\n\n".join(["# Estimators", MADE, head, table]) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every file of the folder with its text."""
+    rows = verified()
+    texts = {PAGES / f"{name}.md": page(name, rows.get(name, [])) for name in estimators.names()}
+    return {PAGES / "README.md": index(), **texts}
+
+
+def main() -> int:
+    """0; 1 where ``--check`` finds a page that is missing, left over or different."""
+    parser = argparse.ArgumentParser(description="Write docs/estimators/ from the registry, docstrings and options.")
+    parser.add_argument("--check", action="store_true", help="write nothing: name what would change, exit code 1")
+    check, made = parser.parse_args().check, pages()
+    there = {path: path.read_text() for path in PAGES.glob("*.md")}
+    stale = [path for path in sorted({*made, *there}) if made.get(path) != there.get(path)]
+    for path in stale:
+        print(f"{'differs' if check else 'made'}: {path.relative_to(ROOT)}")
+        if not check and path in made:
+            PAGES.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path])
+        elif not check:
+            path.unlink()
+    if check and stale:
+        print("type: make docs", file=sys.stderr)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
