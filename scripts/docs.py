@@ -144,7 +144,10 @@ def verification(name: str, rows: list[dict[str, str]]) -> str:
     if not rows:
         return f"Not in the committed table; {again}."
     table = ["| options | " + " | ".join(map(cell, COLUMNS)) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    table += [f"| {row['options']} | " + " | ".join(cell(row[column]) for column in COLUMNS) + " |" for row in rows]
+    table += [
+        f"| {row['options'] or 'default'} | " + " | ".join(cell(row[column]) for column in COLUMNS) + " |"
+        for row in rows
+    ]
     head = (
         f"From [results/verify](../../results/verify/table.md); {again} anew. `relative to REINFORCE`: its "
         "variance over REINFORCE's on the same problem; `bias`, `cosine`: of the mean gradient against the exact one."
