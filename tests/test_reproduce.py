@@ -65,7 +65,13 @@ class Reproduce:
         path = os.pathsep.join([str(self.site), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"PYTHONPATH": path, "MODE": mode}
         return subprocess.Popen(
-            command, cwd=self.work, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.work,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
         )
 
     def __call__(self, *arguments: str, mode: str = "fine") -> tuple[int, str]:
