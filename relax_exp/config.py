@@ -31,6 +31,8 @@ Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
 Categories = Annotated[int, Check("> 1", lambda value: value > 1)]
 Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
+Fraction = Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+BelowOne = Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
 NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
 Text = Annotated[str, NOT_EMPTY]
 
@@ -58,7 +60,7 @@ class RunOptions(TypedDict):
 class ToyOptions(TypedDict):
     """Keys of task=toy."""
 
-    t: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    t: Fraction
     latents: Count
     black_box: bool
     variance_draws: Draws
@@ -134,7 +136,7 @@ class CartPoleOptions(TypedDict):
     threshold: float | None
     frames: Count | None
     hidden: list[Count]
-    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    gamma: Fraction
     entropy: NotNegative
     discount_weight: bool
     optimizer: Literal["adam", "rmsprop", "sgd"]
@@ -152,8 +154,8 @@ class ContinuousOptions(TypedDict):
     frames: Count | None
     envs: Count
     hidden: list[Count]
-    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
-    trace: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    gamma: Fraction
+    trace: Fraction
     reward_scale: Positive
     normalize: bool
     entropy: NotNegative
@@ -169,13 +171,13 @@ class AtariOptions(TypedDict):
 
     env: Text
     envs: Count
-    gamma: Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+    gamma: Fraction
     entropy: NotNegative
     value_coef: NotNegative
     clip: Positive
     optimizer: Literal["adam", "rmsprop", "sgd"]
     frame_skip: Count
-    sticky: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
+    sticky: BelowOne
     noop_max: Annotated[int, Check(">= 0", lambda value: value >= 0)]
     fire_reset: bool
     clip_rewards: bool
@@ -249,7 +251,7 @@ class EstimatorOptions(TypedDict, total=False):
     temperature: Positive
     eta: float
     granularity: Literal["layer", "parameter"]
-    decay: Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
+    decay: BelowOne
     normalize: bool
     threshold: NotNegative
     schedule: Literal["fixed", "annealed", "learned"]

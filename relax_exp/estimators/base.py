@@ -75,6 +75,7 @@ class Estimator(nn.Module):
     needs: str = "value"
     target: str = "mean"
     samples: int = 1
+    granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.control.Rebar`
 
     def __init__(
         self,
@@ -190,6 +191,18 @@ class Estimator(nn.Module):
                 f"on its samples {tuple(sample.shape)}; for a black box take an estimator that needs values only"
             )
         return value
+
+
+class FromSample(nn.Module):
+    """An estimator's ``from_sample`` as a module's forward, which ``functional_call`` can reach."""
+
+    def __init__(self, estimator: Estimator):
+        super().__init__()
+        self.of = estimator
+
+    def forward(self, *args) -> Output:
+        """See `Estimator.from_sample`."""
+        return self.of.from_sample(*args)
 
 
 def mean_square(grad: Tensor) -> Tensor:

@@ -7,31 +7,20 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad
 from torch.utils._pytree import tree_map
 
 from relax_exp import estimators
 from relax_exp.ale import Games, human_normalised
 from relax_exp.distributions import Categorical
+from relax_exp.estimators.base import FromSample
 from relax_exp.models.nature import FEATURES, FRAMES, SIDE, init_nature, nature, pull_back
 from relax_exp.segments import Segments, seed_of
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
 
 PICTURES = 8  # frames of a strip
-
-
-class Drawn(nn.Module):
-    """`Estimator.from_sample` as a module's forward, for ``functional_call``."""
-
-    def __init__(self, estimator: estimators.base.Estimator):
-        super().__init__()
-        self.of = estimator
-
-    def forward(self, *args):
-        """See `Estimator.from_sample`."""
-        return self.of.from_sample(*args)
 
 
 class Atari(Task):
@@ -105,10 +94,10 @@ class Atari(Task):
         """See `Task.replicas`."""
         return Segments(self, seeds, lrs, device, compiled)
 
-    def _build(self, generator) -> Drawn:
+    def _build(self, generator) -> FromSample:
         name = "relax" if self.estimator_name == "relax" else "reinforce"
         built = estimators.build(name, "categorical", (1, self.actions), (FEATURES,), generator, **self.options)
-        return Drawn(built).to(self.device, self.dtype)
+        return FromSample(built).to(self.device, self.dtype)
 
     def init(self, generator):
         """See `Task.init`."""

@@ -13,23 +13,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import envs, estimators
 from relax_exp.distributions import Gaussian
+from relax_exp.estimators.base import FromSample
 from relax_exp.folder import RunError
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.optim import adam
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task
-
-
-class FromSample(nn.Module):
-    """An estimator's ``from_sample``, callable through ``functional_call``."""
-
-    def __init__(self, estimator: estimators.base.Estimator):
-        super().__init__()
-        self.of = estimator
-
-    def forward(self, *args):
-        """See `Estimator.from_sample`."""
-        return self.of.from_sample(*args)
 
 
 class Continuous(Task):

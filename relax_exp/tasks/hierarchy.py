@@ -62,9 +62,7 @@ class Hierarchy:
     def evaluations(self) -> int:
         """Evaluations of f for one gradient: those at the samples serve all layers, all others are a layer's own."""
         first = self.estimators[0]
-        if (
-            isinstance(first, ScoreFunction) and first.evaluations == first.samples
-        ):  # not MuProp's, at each layer's mean
+        if isinstance(first, ScoreFunction) and first.evaluations == first.samples:  # MuProp's are at each layer's mean
             return first.evaluations
         return 1 + sum(estimator.evaluations - 1 for estimator in self.estimators)
 
@@ -106,7 +104,7 @@ class Hierarchy:
                     (logits[i], objective),
                     {"noise": noise[i], "context": self.context(x, samples[:i]), "f_b": f},
                 )
-                if getattr(estimator, "granular", False):
+                if estimator.granular:
                     below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
                     pushed = self.combined(params, i, below, parts, tuning[i]["eta"])
                     total = total + torch.cat([g.flatten() for g in pushed.values()]).square().mean()
