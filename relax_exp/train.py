@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from relax_exp import products
 from relax_exp.graph import Graphed
 from relax_exp.optim import OPTIMIZERS, adam_init
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
+IN_TURN = 2**16  # numbers in a model from which one replica fills a processor's cache, and the next has to wait
 CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
 
 
@@ -88,15 +90,36 @@ def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
     # Checking a few hundred tensors for the shapes that they always have takes a tenth of a step.
     options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     if not in_place:
-        return torch.compile(step, backend=backend, dynamic=False, options=options)
+        return products.compile(step, backend, **options)
 
     def overwrite(state, batch, noise):
         tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))
 
-    program = torch.compile(overwrite, backend=backend, dynamic=False, options=options)
+    program = products.compile(overwrite, backend, **options)
 
     def call(state, batch, noise):
         program(state, batch, noise)
+        return state
+
+    return call
+
+
+def alone(step: Callable) -> Callable:
+    """``step`` on trees with a batch dimension of one, which vmap would turn into batched matrix products."""
+
+    def squeezed(*trees):
+        return tree_map(lambda x: x.unsqueeze(0), step(*tree_map(lambda x: x[0], trees)))
+
+    return squeezed
+
+
+def in_turn(step: Callable) -> Callable:
+    """One replica after the other by a ``step`` that overwrites the state of one."""
+
+    def call(state, batch, noise):
+        leaves, spec = tree_flatten((state, batch, noise))
+        for views in zip(*(leaf.split(1) for leaf in leaves), strict=True):
+            step(*tree_unflatten(views, spec))
         return state
 
     return call
@@ -108,7 +131,7 @@ def norm(tree, zero: Tensor) -> Tensor:
 
 
 class Replicas:
-    """The grid of seeds x learning rates, trained side by side by one vmapped step.
+    """The grid of seeds x learning rates, trained side by side by one vmapped step; large ones on a CPU in turn.
 
     ``advance`` runs steps; ``state`` is stacked over replicas; replica i uses the noise and the data order of the same
     run made alone. compiled: wrap the step with ``torch.compile`` (``backend`` for tests).
@@ -125,21 +148,19 @@ class Replicas:
     ):
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = [(seed, lr) for seed in seeds for lr in lrs]
-        step = make_step(task)
-        if len(self.labels) == 1:
-            # A batch dimension of one would turn every matrix product into a batched one.
-            single = step
-
-            def step(state, batch, noise):
-                squeeze = tree_map(lambda x: x[0], (state, batch, noise))
-                return tree_map(lambda x: x.unsqueeze(0), single(*squeeze))
-
-        else:
-            step = vmap(step)
-        if compiled:
-            step = compile_step(step, backend, in_place=self.device.type == "cpu")
-        self.step = Graphed(step) if self.device.type == "cuda" else step
+        here = self.device.type == "cpu"
         self.state = self._initial_state()
+        size = sum(leaf[0].numel() for leaf in tree_leaves(self.state.model))
+        single = len(self.labels) == 1 or (compiled and here and size > IN_TURN)
+        step = make_step(task)
+        step = alone(step) if single else vmap(step)
+        if compiled:
+            step = compile_step(step, backend, in_place=here)
+            if here and backend == "inductor":
+                task.compile()
+        if single and len(self.labels) > 1:
+            step = in_turn(step)
+        self.step = Graphed(step) if self.device.type == "cuda" else step
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
 

@@ -25,6 +25,7 @@ from tabulate import tabulate
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._pytree import tree_map
 
+from relax_exp import products
 from relax_exp.data import ImageData
 from relax_exp.optim import adam, adam_init
 from relax_exp.provenance import hardware
@@ -57,12 +58,12 @@ STORCHASTIC = {  # its estimators and ours: its RELAX draws the second noise ind
 REPEATS, SECONDS = 7, 0.4  # repetitions of a contender, and how long each lasts
 
 
-def images(pixels: int = 784, count: int = 5000) -> ImageData:
-    """Random binary images: what they show does not change the time."""
+def images(pixels: int = 784, count: int = 10_000) -> ImageData:
+    """Random binary images, as many as MNIST has to validate: what they show does not change the time."""
     generator = stream(0, "bench images")
     data = (torch.rand((count, pixels), generator=generator) < 0.13).to(torch.uint8)
     mean = data.double().mean(0)
-    return ImageData("random", data, data[:100], data[:100], mean, (28, pixels // 28), "static")
+    return ImageData("random", data, data, data[:100], mean, (28, pixels // 28), "static")
 
 
 def task_for(case: str, model: str, device, **options) -> VAE:
@@ -87,7 +88,7 @@ def measure(contenders: dict[str, Callable[[], Any]], device="cpu", repeats: int
         begun = time.perf_counter()
         call()
         synchronize(device)
-        counts[name] = max(3, int(SECONDS / max(time.perf_counter() - begun, 1e-6)))
+        counts[name] = max(1, int(SECONDS / max(time.perf_counter() - begun, 1e-6)))
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
@@ -102,7 +103,7 @@ def measure(contenders: dict[str, Callable[[], Any]], device="cpu", repeats: int
     }
 
 
-def products(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
+def product_shapes(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
     """Shapes of the matrix products of one compiled step, after dead code is gone."""
     found: list = []
 
@@ -119,8 +120,9 @@ def products(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
 
 
 def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
-    """The step's matrix products and its optimiser update alone."""
+    """The step's matrix products and its optimiser update alone, each product by the faster of PyTorch's libraries."""
     pairs = [tuple(torch.rand(shape, device=device, dtype=task.dtype) for shape in pair) for pair in shapes]
+    by_onednn = [products.useful() and products.large(a, b) for a, b in pairs]
     outs = [torch.matmul(a, b) for a, b in pairs]
     model = task.init(stream(0, "init"))
     params = (model.params, model.tuning)
@@ -133,11 +135,11 @@ def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
         new = adam(params, grads, moments, t, lr, task.betas)
         tree_map(lambda old, new: old.copy_(new), (params, moments), new)
 
-    update = torch.compile(overwrite, dynamic=False)
+    update = products.compile(overwrite)
 
     def call() -> None:
-        for (a, b), out in zip(pairs, outs, strict=True):
-            torch.matmul(a, b, out=out)
+        for (a, b), out, there in zip(pairs, outs, by_onednn, strict=True):
+            products.product(a, b, None) if there else torch.matmul(a, b, out=out)
         update(params, moments)
 
     return call
@@ -171,7 +173,7 @@ def bench_steps(models, cases, device, repeats=REPEATS) -> list[dict]:
         for case in cases:
             task = task_for(case, model, device)
             with torch.no_grad():
-                shapes = products(task, device)
+                shapes = product_shapes(task, device)
                 contenders = {
                     "bound": arithmetic_bound(task, device, shapes),
                     "eager": stepper(task, device, False),
@@ -194,7 +196,7 @@ def bench_steps(models, cases, device, repeats=REPEATS) -> list[dict]:
 
 
 def bench_replicas(device, counts=(1, 2, 5, 10, 20, 50)) -> list[dict]:
-    """A vmapped step of R replicas against R separate steps, RELAX on linear1."""
+    """A step of R replicas in one run against R separate runs, RELAX on linear1."""
     rows = []
     with torch.no_grad():
         for r in counts:
@@ -204,6 +206,25 @@ def bench_replicas(device, counts=(1, 2, 5, 10, 20, 50)) -> list[dict]:
     for row in rows:
         separate = row["replicas"] * rows[0]["together"]["median"]
         row["together / separate"] = row["together"]["median"] / separate
+    return rows
+
+
+def bench_evaluation(device) -> list[dict]:
+    """Share of a default run that is evaluation: 100,000 steps, one every 20,000, with all images at the last."""
+    rows = []
+    with torch.no_grad():
+        for case in ("rebar tied", "relax tied"):
+            replicas = Replicas(task_for(case, "linear1", device), [0], [1e-3], device, True)
+            steps = replicas.advance(10**9)
+            contenders = {
+                "step": lambda steps=steps: next(steps),
+                "evaluation": lambda replicas=replicas: replicas.evaluate([0], 20_000, False),
+                "last": lambda replicas=replicas: replicas.evaluate([0], 100_000, True),
+            }
+            times = measure(contenders, device, 3)
+            step, evaluation, last = (times[name]["median"] for name in contenders)
+            share = (4 * evaluation + last) / (100_000 * step + 4 * evaluation + last)
+            rows.append({"estimator": case, **times, "share of the run": share})
     return rows
 
 
@@ -310,6 +331,7 @@ def markdown(result: dict) -> str:
     titles = {
         "steps": "Milliseconds a training step, batch 24: median (smallest-largest)",
         "replicas": "Replicas: milliseconds for a step of all, RELAX on linear1",
+        "evaluation": "Evaluation in a default run of 100,000 steps, linear1, milliseconds",
         "toy": "Toy: RELAX with the free network",
         "growth": "Growth of the step with latents and batch, milliseconds",
         "memory": "Peak memory of a process",
@@ -333,7 +355,9 @@ def main() -> int:
     parser.add_argument(
         "--storchastic", metavar="PYTHON", help="a Python that has storchastic: time it too, on the CPU"
     )
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="some of steps replicas toy growth start memory")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="some of steps replicas evaluation toy growth start memory"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -356,6 +380,7 @@ def main() -> int:
     parts: dict[str, Callable[[], list[dict]]] = {
         "steps": lambda: bench_steps(MODELS, ESTIMATORS, options.device),
         "replicas": lambda: bench_replicas(options.device),
+        "evaluation": lambda: bench_evaluation(options.device),
         "toy": lambda: bench_toy(options.device),
         "growth": lambda: bench_growth(options.device),
         "start": bench_start,

@@ -17,6 +17,7 @@ import torch
 from processes import Command, full_disk, kill, moments, save_always, send, tear_a_line
 from running import TOY, VAE, check_complete, check_tensorboard, execute, meta, numbers, whole
 
+from relax_exp import products
 from relax_exp.folder import RunError
 from relax_exp.tasks.toy import Toy
 
@@ -258,8 +259,8 @@ def test_a_full_disk(here, moment, count):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_a_compiled_run_goes_on_with_the_same_numbers(here, monkeypatch, capsys):
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, backend, **options: compile(f, backend="aot_eager", **options))
+    compile = products.compile
+    monkeypatch.setattr(products, "compile", lambda f, backend, **options: compile(f, "aot_eager", **options))
     line = TOY.replace("relax", "reinforce") + "compile=true "
     assert execute(line) == 0
     assert re.search(r"compiled in \d+ s", capsys.readouterr().err) and meta(here / "run")["compiled"]

@@ -58,6 +58,9 @@ class Task:
 
         return Replicas(self, seeds, lrs, device, compiled)
 
+    def compile(self) -> None:
+        """Compile what evaluation spends its time on; called where the step is compiled, on the CPU."""
+
     def init(self, generator: torch.Generator) -> Model:
         """Initial parameters, drawn from ``generator``."""
         raise NotImplementedError

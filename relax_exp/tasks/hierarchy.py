@@ -79,8 +79,11 @@ class Hierarchy:
         return sum(log_q) - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
 
     def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
-        """Gradients with respect to ``model.params``; ``fixed`` are parameters of the vae held constant."""
-        fixed = fixed or {}
+        """Gradients with respect to ``model.params``; ``fixed``: parameters of the vae held constant.
+
+        With ``fixed``, even empty, the tuning gradients are left out (None): what measures a variance needs none.
+        """
+        tune, fixed = fixed is None, fixed or {}
         if isinstance(self.estimators[0], Pathwise):
             return self._pathwise(model, x, noise, fixed)
         n = x.shape[0]
@@ -114,7 +117,8 @@ class Hierarchy:
                 outs.append(out)
             return total, (total, outs, own)
 
-        tuning_grads, (tuning_loss, outs, own) = grad(tuned, has_aux=True)(model.tuning)
+        tuning_grads, aux = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
+        tuning_loss, outs, own = aux
         loss, pull_loss = vjp(self.target(logits, samples), f)
         (direct,) = pull_loss(torch.full_like(loss, 1 / n))
         (grads,) = pull(([out.grad / n for out in outs], direct))

@@ -1,0 +1,61 @@
+"""oneDNN's matrix products in compiled programs: the same numbers, and only where they pay."""
+
+import pytest
+import torch
+
+from relax_exp import products
+from relax_exp.streams import stream
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+
+
+def tensors(*shapes):
+    generator = stream(0, "products")
+    return [torch.rand(shape, generator=generator) - 0.5 for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def used():
+    """The replacement as on the processors where it is useful; how many products it made."""
+    patch, made = pytest.MonkeyPatch(), []
+    replace = products.replace
+
+    def counting(graph):
+        replace(graph)
+        made.append(sum(node.target is torch.ops.relax_exp.product.default for node in graph.nodes))
+
+    patch.setattr(products, "useful", lambda: True)
+    patch.setattr(products, "replace", counting)
+    products.options.cache_clear()
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        yield made
+    patch.undo()
+    products.options.cache_clear()
+
+
+def program(x, w, v, bias):
+    hidden = torch.tanh(torch.addmm(bias, x, w.T))  # large, with a bias
+    tiny = hidden[:, :3] @ v[:3, :5]  # too small to gain
+    return hidden.T @ x + w, tiny, (hidden @ v).sum(0)  # large: added to a matrix; of a transposed matrix; plain
+
+
+def test_compiled_products_are_those_of_eager_pytorch(used):
+    inputs = tensors((48, 784), (200, 784), (200, 200), (200,))
+    for got, wanted in zip(products.compile(program)(*inputs), program(*inputs), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+        assert got.is_contiguous() == wanted.is_contiguous()
+    assert used[-1] == 3
+
+
+def test_other_precisions_are_left_alone(used):
+    inputs = [x.double() for x in tensors((48, 784), (200, 784), (200, 200), (200,))]
+    for got, wanted in zip(products.compile(program)(*inputs), program(*inputs), strict=True):
+        torch.testing.assert_close(got, wanted)
+    assert used[-1] == 0
+
+
+def test_single_product():
+    a, b, bias = tensors((40, 300), (300, 200), (200,))
+    torch.testing.assert_close(products.product(a, b, bias), a @ b + bias, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.ops.relax_exp.product(b.T, a.T, None), (a @ b).T, rtol=1e-5, atol=1e-5)
+    torch.library.opcheck(torch.ops.relax_exp.product.default, (a, b, bias), test_utils="test_faketensor")
