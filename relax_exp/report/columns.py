@@ -10,6 +10,7 @@ import numpy as np
 from relax_exp.report.cells import FIXED_THETA, Cell
 from relax_exp.report.markup import EMPTY
 from relax_exp.report.read import NO_VARIANCE
+from relax_exp.report.solving import solved
 
 NEAR = 0.1  # a toy replica found the optimum if every theta is this close to it
 
@@ -59,24 +60,40 @@ def final(header: str, metric: str, scale: float = 1.0, decimals: int = 2) -> Co
     return average(header, metric, last(metric), scale, decimals)
 
 
+def where_any(values: np.ndarray) -> np.ndarray:
+    """Log-variances with NaN for those of no variance at all; as they are where none has any.
+
+    A gradient that is the same in all draws has a log-variance of −∞, and what is stored is a smallest float's: in a
+    mean with others it would decide alone.
+    """
+    real = values > NO_VARIANCE
+    return np.where(real, values, np.nan) if real.any() else values
+
+
 def log_variance(header: str, key: str, of: Callable[[Cell], np.ndarray]) -> Column:
-    """`average` of a log-variance, which is −∞ where the gradient has none."""
-
-    def text(cell: Cell) -> str:
-        values = of(cell)
-        return "−∞" if len(values) and (values <= NO_VARIANCE).all() else show(values)
-
-    return Column(header, lambda cell: (text(cell), numbers(key, of(cell))))
+    """`average` of a log-variance over the seeds that have one; −∞ where none has."""
+    return Column(header, lambda cell: (show_log_variance(of(cell)), numbers(key, where_any(of(cell)))))
 
 
-def over_the_run(metric: str) -> Callable[[Cell], np.ndarray]:
-    """The metric's mean over all evaluations, for each seed."""
+def show_log_variance(values: np.ndarray) -> str:
+    """As `show`, of seeds with any variance."""
+    return "−∞" if len(values) and (values <= NO_VARIANCE).all() else show(where_any(values))
 
-    def of(cell: Cell) -> np.ndarray:
-        _, values = cell.series(metric)
-        return np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values.T])
 
-    return of
+def over_the_run(cell: Cell) -> np.ndarray:
+    """The mean log-variance of each seed over the evaluations at which it has any variance."""
+    values = [where_any(v[np.isfinite(v)]) for v in cell.series(LOG_VARIANCE)[1].T]
+    return np.array([np.nanmean(v) if len(v) else np.nan for v in values])
+
+
+def mean_log_variance(cell: Cell) -> tuple[str, dict]:
+    """Over the run, with the share of evaluations at which the gradient had none, where that is some."""
+    _, all_values = cell.series(LOG_VARIANCE)
+    measured = all_values[np.isfinite(all_values)]
+    none, values = float((measured <= NO_VARIANCE).mean()) if measured.size else 0.0, over_the_run(cell)
+    text = show_log_variance(values) + (f", none in {none:.0%}" if 0 < none < 1 else "")
+    csv = numbers("mean log-variance", where_any(values))
+    return text, csv | ({"share without variance": none} if none else {})
 
 
 def first(metric: str) -> Callable[[Cell], np.ndarray]:
@@ -104,13 +121,6 @@ def found(cell: Cell) -> tuple[str, dict]:
     final = [thetas.astype(float) for thetas in final if thetas[0] is not None]
     near = sum(bool((abs(thetas - optimum) < NEAR).all()) for thetas in final)
     return (f"{near} of {len(final)}" if final else EMPTY), {"seeds at the optimum": near}
-
-
-def solved(cell: Cell) -> tuple[str, dict]:
-    """How many seeds solved the environment."""
-    episodes = cell.last("solved_episodes")
-    count = int(np.isfinite(episodes).sum())
-    return (f"{count} of {len(episodes)}" if len(episodes) else EMPTY), {"seeds that solve it": count}
 
 
 def validation(header: str, metric: str) -> Column:
@@ -153,6 +163,7 @@ def duration(seconds: float) -> str:
 
 
 LOG_VARIANCE, TIME = "grad/log_variance", Column("wall time", wall_time)
+MEAN_LOG_VARIANCE = Column("mean log-variance", mean_log_variance)
 TITLES = {
     "toy": "Toy problem",
     FIXED_THETA: "Toy problem at fixed θ",
@@ -170,7 +181,7 @@ COLUMNS: dict[str, list[Column]] = {
         final("excess loss × 10⁴", "excess", 1e4),
         Column("median θ", theta),
         Column("seeds at optimum", found),
-        log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+        MEAN_LOG_VARIANCE,
         TIME,
     ],
     FIXED_THETA: [
@@ -182,7 +193,7 @@ COLUMNS: dict[str, list[Column]] = {
         final("excess loss × 10³", "excess", 1e3),
         final("exact loss", "loss", decimals=4),
         final("p(best)", "p_best", decimals=3),
-        log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+        MEAN_LOG_VARIANCE,
         TIME,
     ],
     "vae": [
@@ -213,7 +224,7 @@ COLUMNS["lax_toy"] = [
     final("excess loss × 10³", "excess", 1e3),
     final("mean", "mean", decimals=3),
     final("std", "std", decimals=3),
-    log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+    MEAN_LOG_VARIANCE,
     TIME,
 ]
 COLUMNS["cartpole"] = [
@@ -221,7 +232,7 @@ COLUMNS["cartpole"] = [
     final("frames to solve", "solved_frames", decimals=0),
     Column("seeds that solve it", solved),
     final("mean return of the last 100", "return100", decimals=1),
-    log_variance("mean log-variance", "mean log-variance", over_the_run(LOG_VARIANCE)),
+    MEAN_LOG_VARIANCE,
     TIME,
 ]
 COLUMNS["continuous"] = COLUMNS["cartpole"]
@@ -241,20 +252,23 @@ OTHER = [
 ]  # a task that has no columns of its own
 COMMON = "Mean over seeds ± 95% t interval at the last step."
 LOG = "Log-variance: natural log of the variance of the gradient"
+RUN = (
+    'mean over the run; "none in n%": in so many evaluations all draws gave the same gradient, and these are left out.'
+)
 NOTES = {
     "toy": f"{COMMON} Excess loss: exact expected loss above its minimum. Seeds at optimum: every θ within {NEAR:g} of "
-    f"the best. {LOG}, mean over the run.",
+    f"the best. {LOG}, {RUN}",
     FIXED_THETA: f"{COMMON} Only the control variate is tuned. {LOG}, at the first and the last evaluation.",
     "vae": f"{COMMON} Nats per example, higher is better; the train ELBO is the mean since the evaluation before. "
     f"{LOG}. †: on the first 1,000 validation images.",
 }
 NOTES["categorical_toy"] = (
     f"{COMMON} Exact loss, its excess over the minimum, and the probability of the best category: all exact. {LOG}, "
-    "mean over the run."
+    f"{RUN}"
 )
 NOTES["lax_toy"] = (
     f"{COMMON} Excess loss: exact expected loss above its infimum; mean and standard deviation of the Gaussian. {LOG}, "
-    "mean over the run."
+    f"{RUN}"
 )
 NOTES["categorical_vae"] = (
     f"{NOTES['vae']} Bounds are those of the discrete model at hard samples. Train relaxed: minus the objective that "
@@ -266,8 +280,9 @@ NOTES["sequence"] = (
     f"Counts: an order-2 count model on the same held-out characters. {LOG}."
 )
 NOTES["cartpole"] = (
-    f"{COMMON} Solved: the mean return of the last 100 episodes, of a full hundred, has reached the threshold; "
-    f"episodes and frames until then are means over the seeds that get there. {LOG} of an update, mean over the run."
+    f"{COMMON} Solved: the mean return of the last 100 episodes, of a full hundred, has reached the threshold, where "
+    "the environment has one; "
+    f"episodes and frames until then are means over the seeds that get there. {LOG} of an update, {RUN}"
 )
 NOTES["continuous"] = NOTES["cartpole"]
 NOTES["atari"] = (

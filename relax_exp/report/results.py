@@ -88,7 +88,8 @@ def _aligned(new: list[str], old: list[str]) -> Iterable[tuple[str | None, str |
 
 def write(runs: list[Run], out: Path, by: Sequence[str] = ()) -> list[Path]:
     """Tables, summary and every figure of the runs into ``out``; the paths written."""
-    from relax_exp.report.figures import figures, save, slug
+    from relax_exp.report.drawing import save, slug
+    from relax_exp.report.figures import figures
     from relax_exp.report.tracked import figures_of
 
     cells = cells_of(runs, by)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.columns import interval, show
+from relax_exp.report.columns import RUN, interval, mean_log_variance, show
 from relax_exp.report.markup import EMPTY, Table
-from relax_exp.report.style import order
+from relax_exp.report.solving import solvable, solved
+from relax_exp.report.style import natural, order
 from relax_exp.report.table1 import NOT_RUN, Chosen, chosen, published
 
 KINDS = ("cartpole", "continuous")
@@ -18,6 +19,8 @@ LINES = {  # of our numbers: metric and decimals
     "frames to solve": ("solved_frames", 0),
     "return of the last 100": ("return100", 1),
 }
+SOLVED, VARIANCE, RATES = "seeds that solve it", "mean log-variance", "rates (policy, ratio)"
+OF_SOLVING = ("episodes to solve", "frames to solve", SOLVED)  # not of environments without a threshold
 
 
 def rl(cells: list[Cell]) -> Table | None:
@@ -30,7 +33,8 @@ def rl(cells: list[Cell]) -> Table | None:
     printed = {env: values for env, values in published()["rl"].items() if env.split(" ")[0] in names.values()}
     columns = {*(c for values in printed.values() for c in values), *(c for found in of.values() for c in found)}
     first = ("episodes to solve", "episodes to solve ±")
-    columns = sorted(columns, key=lambda label: (order(label.split(" (")[0]), label))
+    variants = {_name(c) for found in of.values() for c in found if c != _name(c)}
+    columns = sorted(columns, key=lambda label: (order(_name(label)), natural(label)))
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []
     for task, found in of.items():
@@ -44,41 +48,74 @@ def rl(cells: list[Cell]) -> Table | None:
                 {"task": env, "source": "published", "estimator": c, **dict(zip(first, value, strict=True))}
                 for c, value in values.items()
             ]
-        ours = [_ours(found.get(column)) for column in columns]
-        rows += [[task, line, *(texts[line] for texts, _ in ours)] for line in ours[0][0]]
-        records += [
-            {"task": task, "source": "ours", "estimator": c, **r} for c, (_, r) in zip(columns, ours, strict=True)
-        ]
+        lines, more = _ours(task, found, columns, variants)
+        rows += lines
+        records += more
     return Table("rl", "Learning to solve an environment", ["environment", "", *columns], rows, NOTE, records)
 
 
-def _ours(it: Chosen | None) -> tuple[dict[str, str], dict[str, Any]]:
-    """The lines of one estimator, and the record."""
-    names = [*LINES, "seeds that solve it", "rates (policy, ratio)", "frames, seeds"]
-    if it is None or not it.cell.steps:
-        state = NOT_RUN if it is None else it.cell.status
-        return {name: state if name == names[0] else EMPTY for name in names}, {"status": state}
+def _ours(
+    task: str, found: dict[str, Chosen], columns: list[str], variants: set[str]
+) -> tuple[list[list[str]], list[dict[str, Any]]]:
+    """The lines of one environment, and their records; ``variants``: names of estimators that have several columns."""
+    cells = {label: it.cell for label, it in found.items() if it.cell.steps}
+    texts, records = {}, []
+    for column in columns:
+        record = {"task": task, "source": "ours", "estimator": column}
+        if column in cells:
+            texts[column], numbers = _numbers(found[column])
+        elif column in found:
+            numbers = {"status": found[column].cell.status}
+        elif column in variants:  # nothing of its own to be run
+            continue
+        else:
+            numbers = {"status": NOT_RUN}
+        records.append(record | numbers)
+    states = {record["estimator"]: record["status"] for record in records}
+    without = () if not cells or any(map(solvable, cells.values())) else OF_SOLVING
+    names = [line for line in (*LINES, SOLVED, VARIANCE, RATES, "frames, seeds") if line not in without]
+    if not any(VARIANCE in of for of in texts.values()):
+        names.remove(VARIANCE)
+    rows = []
+    for number, name in enumerate(names):
+        empty = {column: EMPTY if number else states.get(column, EMPTY) for column in columns}
+        rows.append([task, name, *(texts[c].get(name, EMPTY) if c in texts else empty[c] for c in columns)])
+    return rows, records
+
+
+def _numbers(it: Chosen) -> tuple[dict[str, str], dict[str, Any]]:
+    """Of one estimator the texts by the names of lines, and the record."""
     cell = it.cell
     texts, record = {}, {}
     for name, (metric, decimals) in LINES.items():
         values = cell.last(metric)
         texts[name] = show(values[np.isfinite(values)], decimals)
         record[name], record[f"{name} ±"] = interval(values)
-    solved = int(np.isfinite(cell.last("solved_episodes")).sum())
+    texts[SOLVED], count = solved(cell)
+    variance, values = mean_log_variance(cell)
+    if variance != EMPTY:
+        texts[VARIANCE] = variance
     frames = np.nanmean(cell.last("frames"))
     ratio = cell.runs[0].config["estimator"].get("lr_scale")
-    texts["seeds that solve it"] = f"{solved} of {len(cell.counted)}"
-    texts["rates (policy, ratio)"] = f"{cell.lr:g}" + (f", {ratio:g}" if ratio is not None else "")
+    texts[RATES] = f"{cell.lr:g}" + (f", {ratio:g}" if ratio is not None else "")
     texts["frames, seeds"] = f"{frames:,.0f}, {len(cell.counted)}" + ("" if cell.finished else " ‡")
-    record |= {"seeds that solve it": solved, "seeds": " ".join(str(r.seed) for r in cell.counted), "steps": cell.steps}
+    record |= {**count, "seeds": " ".join(str(r.seed) for r in cell.counted), "steps": cell.steps}
+    record |= values if variance != EMPTY else {}
     record |= {"frames": float(frames), "lr": cell.lr, "lr_scale": ratio, "lr chosen by": it.how, "status": cell.status}
     return texts, record | {"runs": " ".join(run.label for run in cell.runs)}
 
 
+def _name(label: str) -> str:
+    """The estimator's, without its settings."""
+    return label.split(" (")[0]
+
+
 NOTE = (
     "Ours: mean over the seeds that solve the environment ± 95% t interval (one seed: none). Solved: the mean return "
-    "of the last 100 episodes, of a full hundred, has reached the threshold. Rates: of the policy, and of the baseline "
-    "or control variate relative to it; the best number of episodes to solve decides, or where not all seeds solve it, "
-    "the best last mean return. ‡: unfinished. Published: mean over 5 seeds, and what is printed behind ±; that of "
+    "of the last 100 episodes, of a full hundred, has reached the threshold, where the environment has one. Rates: of "
+    "the policy, and of the baseline or control variate relative to it; best of those tried is, of the rates at which "
+    "all seeds solve it, the one with the fewest episodes; if there are none, the one at which most seeds do, then the "
+    "one with the best last mean return. Mean log-variance: natural log of the variance of an update's gradient, "
+    f"{RUN} ‡: unfinished. Published: mean over 5 seeds, and what is printed behind ±; that of "
     "LunarLander cannot be episodes, as those runs end at 5,000,000 frames; InvertedPendulum's control variate is LAX."
 )

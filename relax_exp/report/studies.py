@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relax_exp.report import markup, temperature, verification
-from relax_exp.report.figures import save
+from relax_exp.report.drawing import save
 from relax_exp.report.read import read_run
 
 STUDIES = {"temperature": temperature, "verify": verification}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 import zlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,11 @@ class Style(NamedTuple):
     color: str
     line: Any
     marker: str
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The style as matplotlib takes it."""
+        return {"color": self.color, "ls": self.line, "marker": self.marker}
 
 
 SOLID, DASHED, DOTTED, DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))
@@ -83,3 +89,9 @@ def style(name: str, variant: int = 0) -> Style:
 def order(name: str) -> tuple[int, str]:
     """A sort key: the order of the table, then the alphabet."""
     return (list(STYLES).index(name) if name in STYLES else len(STYLES), name)
+
+
+def natural(label: str) -> list[str | float]:
+    """A sort key for labels: numbers by their size."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]

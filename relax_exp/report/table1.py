@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from relax_exp.report.cells import RATES, Cell, choose, flatten
+from relax_exp.report.cells import OF_ESTIMATORS, RATES, Cell, choose, flatten, text
 from relax_exp.report.columns import interval
 from relax_exp.report.markup import EMPTY, Table
 from relax_exp.report.read import FAILED
-from relax_exp.report.style import order
+from relax_exp.report.style import natural, order
 
 MODELS = ("linear1", "linear2", "nonlinear")
 BOUND = "train/elbo"
@@ -38,7 +38,11 @@ def settings(cells: Iterable[Cell]) -> dict[str, str]:
     REBAR's granularity counts where it is not the default. By the estimator's label within its own task, which may
     differ from task to task.
     """
-    flat = {id(c): {k: v for k, v in flatten(c.runs[0].config).items() if k.startswith("estimator.")} for c in cells}
+    flat = {}
+    for c in cells:
+        own = OF_ESTIMATORS.get(c.kind, ())
+        config = flatten(c.runs[0].config)
+        flat[id(c)] = {k: v for k, v in config.items() if k.startswith("estimator.") or k in own}
     labels = {}
     for cell in cells:
         same = [flat[id(other)] for other in cells if other.name == cell.name]
@@ -48,8 +52,8 @@ def settings(cells: Iterable[Cell]) -> dict[str, str]:
         parts = {key.split(".", 1)[1]: flat[id(cell)].get(key) for key in differing if key not in ignored}
         if flat[id(cell)].get("estimator.granularity") == "parameter":
             parts["granularity"] = "parameter"
-        text = ", ".join(f"{key}={value}" for key, value in parts.items())
-        labels[id(cell)] = f"{cell.name} ({text})" if text else cell.name
+        shown = ", ".join(f"{key}={text(value)}" for key, value in parts.items() if value is not None)
+        labels[id(cell)] = f"{cell.name} ({shown})" if shown else cell.name
     return labels
 
 
@@ -89,7 +93,7 @@ def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
 def column_order(label: str) -> tuple:
     """The papers' columns first, in their order; then the order of figures."""
     known = list(COLUMNS)
-    return (known.index(label), "") if label in known else (len(known), order(label.split(" (")[0]), label)
+    return (known.index(label), "") if label in known else (len(known), order(label.split(" (")[0]), natural(label))
 
 
 def models(cells: list[Cell]) -> list[tuple[str, str, list[str]]]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from relax_exp.limits import CATEGORIES
-from relax_exp.report.figures import draw, figure, look
+from relax_exp.report.drawing import draw, figure, look
 from relax_exp.report.markup import Table
 from relax_exp.report.read import Run
 from relax_exp.report.style import style

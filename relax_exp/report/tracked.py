@@ -7,9 +7,9 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
-from relax_exp.report import figures
 from relax_exp.report.cells import Cell
-from relax_exp.report.figures import slug
+from relax_exp.report.drawing import SAME, draw, floor_of, look, mark, slug
+from relax_exp.report.drawing import figure as empty
 from relax_exp.report.style import order, style
 
 PANELS = {
@@ -32,14 +32,17 @@ def figures_of(cells: list[Cell]) -> dict[str, Figure]:
 
 def figure(cell: Cell) -> Figure:
     """Log-variance over steps of every tracked estimator: of one draw, and at equal evaluations of f."""
-    with figures.look():
-        fig = figures.figure(9.2, 3.9)
+    with look():
+        fig = empty(9.2, 3.9)
         tracked = names(cell)
         for ax, (kind, ylabel) in zip(fig.subplots(1, 2), PANELS.items(), strict=True):
-            for i, name in enumerate(tracked):
-                steps, values = cell.series(f"track/{name}/{kind}")
-                values = np.where(values > figures.NO_VARIANCE, values, np.nan)
-                figures.draw(ax, steps, values, style(name), name, i / len(tracked))
+            series = [cell.series(f"track/{name}/{kind}") for name in tracked]
+            floor = floor_of(values for _, values in series)
+            for i, (name, (steps, values)) in enumerate(zip(tracked, series, strict=True)):
+                values = values if floor is None else np.maximum(values, floor)
+                draw(ax, steps, values, style(name), name, i / len(tracked))
+            if floor is not None:
+                mark(ax, floor, SAME)
             ax.set(xlabel="step", ylabel=ylabel)
         fig.suptitle(f"{cell.task}: {cell.estimator} trains, all are measured at its parameters")
         handles, labels = ax.get_legend_handles_labels()

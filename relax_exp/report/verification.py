@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from relax_exp.report.figures import figure, look
+from relax_exp.report.drawing import figure, look
 from relax_exp.report.markup import Table
 from relax_exp.report.read import Run
 from relax_exp.report.style import style
@@ -26,6 +26,7 @@ HEADERS = {
 }
 DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
 SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances
+ROUNDING = 1e-9  # a relative variance below is none
 
 
 def tables(run: Run) -> list[Table]:
@@ -83,7 +84,7 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
     with look():
         fig = figure(6.2 * len(problems), 1.4 + 0.2 * most)
         for axes, problem in zip(fig.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
-            chosen = [row for row in rows if row["problem"] == problem and row["relative"] > 0]
+            chosen = [row for row in rows if row["problem"] == problem and row["relative"] > ROUNDING]
             chosen.sort(key=lambda row: row["relative"])
             at = range(len(chosen))
             axes.barh(at, [row["per_evaluation"] for row in chosen], color="0.8", label="times evaluations of f")
@@ -98,5 +99,6 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
             axes.set_xlabel("variance relative to REINFORCE", fontsize=9)
         fig.axes[0].legend(fontsize=8, loc="lower right")
         note = "*: biased. Tuned estimators stand at random tuning parameters, not at tuned ones."
+        note += " Estimators without variance are left out."
         fig.supxlabel(note, fontsize=8)
         return fig

@@ -8,7 +8,8 @@ from relax_exp import estimators
 from relax_exp.report.cells import best
 from relax_exp.report.cli import tables
 from relax_exp.report.figures import curves, figure1, figures
-from relax_exp.report.style import STYLES, style
+from relax_exp.report.style import STYLES, natural, style
+from relax_exp.report.verification import draw_variances
 
 
 def test_figure1_has_three_panels_with_every_estimator(tmp_path):
@@ -119,3 +120,19 @@ def test_every_estimator_has_its_own_style():
     assert style("mine") == style("mine")
     variants = [style("relax", n) for n in range(3)]
     assert len(set(variants)) == 3 and variants[0] == STYLES["relax"]
+
+
+def test_labels_are_sorted_by_the_size_of_their_numbers():
+    labels = ["lax", "lax (n=0.3)", "lax (n=1)", "lax (n=5)", "lax (n=25)", "relax"]
+    assert sorted(reversed(labels), key=natural) == labels
+
+
+def test_a_variance_of_rounding_errors_does_not_stretch_the_axis():
+    rows = [
+        {"problem": "bernoulli 3 smooth", "estimator": name, "relative": relative, "per_evaluation": relative}
+        | {"verdict": "unbiased"}
+        for name, relative in {"reinforce": 1.0, "rloo": 0.1, "mean_actor": 1e-14, "exact": 0.0}.items()
+    ]
+    (ax,) = draw_variances(rows).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["rloo", "reinforce"]
+    assert ax.get_xlim()[0] > 1e-3

@@ -11,6 +11,7 @@ from relax_exp.config import MACHINE_KEYS
 from relax_exp.report.cells import NOT_CONFIGURATION
 from relax_exp.report.cli import status, tables
 from relax_exp.report.columns import duration, interval
+from relax_exp.report.drawing import SAME
 from relax_exp.report.figures import figure1, figures
 from relax_exp.report.read import ReportError, read_run
 from relax_exp.report.table import run_table
@@ -85,13 +86,14 @@ def test_null_values_show_as_missing(tmp_path):
     assert len(figures(cells_of(path))["vae_digits_linear1"].axes[0].lines) == 1
 
 
-def test_no_variance_is_minus_infinity_and_not_drawn(tmp_path):
+def test_no_variance_is_minus_infinity_and_drawn_at_a_floor(tmp_path):
     path = toy_run(tmp_path / "a", "exact")
     rows = [row | {"grad/log_variance": -87.34} for row in read_run(path).rows]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert text_row(tables([path]), "exact")["mean log-variance"] == "−∞"
     _, centre, *_ = figure1(cells_of(path)).axes
-    assert len(centre.lines) == 0
+    line, floor = centre.lines
+    assert set(line.get_ydata()) == {floor.get_ydata()[0]} and [text.get_text() for text in centre.texts] == [SAME]
 
 
 def test_unknown_tasks_get_a_plain_table_and_figure(tmp_path):
