@@ -14,12 +14,15 @@ class MuProp(NVIL):
 
     with h(b) = f(m) + f'(m) (b - m) and m the mean of b, passed through f's mean-field pass. The baseline is NVIL's,
     fitted to the residual f - h. The Taylor term is exact whatever f does: E[h(b) score] = f'(m) dm/dlogits.
+    One sample a row: ValueError for more.
     """
 
     needs = "relaxed"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.samples != 1:
+            raise ValueError(f"MuProp: samples={self.samples} must be 1")
         self.evaluations = 2
 
     def estimate(self, logits, f, noise, context, f_b):

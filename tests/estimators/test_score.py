@@ -115,3 +115,8 @@ def test_nvil_uses_past_data_only_and_normalises_on_request():
         module.running_variance.fill_(16.0)
     torch.testing.assert_close(estimator.from_sample(logits, b, f_b).grad, torch.tensor([[0.5], [1.5]]))
     torch.testing.assert_close(normalized.from_sample(logits, b, f_b).grad, torch.tensor([[0.125], [0.375]]))
+
+
+def test_muprop_takes_one_sample():
+    with pytest.raises(ValueError, match="samples=3 must be 1"):
+        estimators.build("muprop", samples=3)
