@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from relax_exp.provenance import hardware
 
@@ -44,6 +45,13 @@ def large(a: Tensor, b: Tensor) -> bool:
     """Whether a b gains: large, float32, on the CPU."""
     here = a.dtype == b.dtype == torch.float32 and a.device.type == "cpu"
     return here and a.dim() == b.dim() == 2 and a.shape[0] * a.shape[1] * b.shape[1] >= SMALLEST
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear``, outside of compiled programs."""
+    if useful() and large(x, weight.T) and not torch.is_grad_enabled():
+        return product(x, weight.T, bias)
+    return functional.linear(x, weight, bias)
 
 
 def replace(graph: torch.fx.Graph) -> None:

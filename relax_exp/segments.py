@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.ale import Games
-from relax_exp.distributions import Categorical
-from relax_exp.models.nature import Activations, nature
+from relax_exp.distributions import gumbel
+from relax_exp.models.nature import Activations, filters, nature, pixels
 from relax_exp.streams import stream
 from relax_exp.train import Replicas
 
@@ -110,11 +110,13 @@ class Segments(Replicas):
         """
         task, games, length = self.task, self.games, len(noise)
         params = {k: v[0] for k, v in self.state.model.params.items()}
+        weights, perturbation = filters(params), gumbel(noise).squeeze(-2)
 
         def look(observations) -> Activations:
-            return nature(params, torch.as_tensor(observations).to(self.device))
+            return nature(params, torch.as_tensor(observations).to(self.device), weights)
 
         seen = tree_map(torch.empty_like, self.example["seen"])
+        computed = tree_leaves(seen)[1:]  # all but the pixels, which are put there directly
         observations = torch.empty((length, *games.observations.shape), dtype=torch.uint8)
         actions = torch.empty((length, games.slots), dtype=torch.int64)
         rewards = torch.zeros((length, games.slots), dtype=task.dtype)
@@ -136,10 +138,10 @@ class Segments(Replicas):
                     receive(t - 1, group)
                 observations[t, where] = torch.from_numpy(games.observations[where])
                 rows = slice(t * games.slots + where.start, t * games.slots + where.stop)
-                now = look(observations[t, where])
-                tree_map(lambda whole, part, rows=rows: whole[rows].copy_(part), seen, now)
-                chosen = Categorical.path(now.logits.unsqueeze(-2), noise[t, where]).argmax(-1).squeeze(-1)
-                actions[t, where] = chosen.cpu()
+                now = look(pixels(observations[t, where].to(self.device), seen.layers[0][rows]))
+                for whole, part in zip(computed, tree_leaves(now)[1:], strict=True):
+                    whole[rows] = part
+                actions[t, where] = (now.logits + perturbation[t, where]).argmax(-1).cpu()
                 games.send(group, actions[t, where].numpy())
         last = torch.empty(games.slots, dtype=task.dtype)
         for group, where in enumerate(games.groups):

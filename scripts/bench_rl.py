@@ -1,9 +1,10 @@
 """Environment steps a second at 16 environments: ours end to end, random actions alone, and stable-baselines3's A2C.
 
-Part of ``make bench``; writes results/bench/rl.{json,md}. ``--sb3 PYTHON`` is an interpreter that has stable-baselines3
-(``pip install stable-baselines3 'gymnasium[atari]' opencv-python-headless``, in an environment of its own). Contenders
-take turns, so that a drifting machine hits all alike; medians with the smallest and largest. Steps per second of the
-processor count all threads: the games of task=atari run in threads beside torch's.
+Part of ``make bench``; writes results/bench/rl.{json,md} after each environment, in about six minutes for all.
+``--sb3 PYTHON`` is an interpreter that has stable-baselines3 (``pip install stable-baselines3 'gymnasium[atari]'
+opencv-python-headless``, in an environment of its own). Contenders take turns, so that a drifting machine hits all
+alike; medians with the smallest and largest. Steps per second of the processor count all threads: the games of
+task=atari run in threads beside torch's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,28 +119,35 @@ def ask(python: str, script: Path, *arguments: str) -> Rates:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def bench(python: str | None, seconds: float, repeats: int) -> list[dict]:
-    """All rates and their ratios; every measurement in a process of its own."""
-    rows = []
-    for environment, contenders in CONTENDERS.items():
-        taken: dict[str, list[Rates]] = {}
-        for _ in range(repeats):
-            for who in contenders:
-                rate = ask(sys.executable, Path(__file__), "--one", environment, who, "--seconds", str(seconds))
-                taken.setdefault(who, []).append(rate)
-            if python:
-                taken.setdefault(THEIRS, []).append(ask(python, SCRIPT, environment, "--seconds", str(seconds)))
-        for who, values in taken.items():
-            row: dict[str, Any] = {"environment": environment, "who": who}
+def bench(environment: str, python: str | None, seconds: float, repeats: int) -> list[dict]:
+    """All rates in an environment and their ratios; every measurement in a process of its own."""
+    rows, taken = [], defaultdict(list)
+    for _ in range(repeats):
+        for who in CONTENDERS[environment]:
+            taken[who].append(ask(sys.executable, Path(__file__), "--one", environment, who, "--seconds", str(seconds)))
+        if python:
+            taken[THEIRS].append(ask(python, SCRIPT, environment, "--seconds", str(seconds)))
+    for who, values in taken.items():
+        row: dict[str, Any] = {"environment": environment, "who": who}
+        for unit in ("per second", "per CPU second"):
+            numbers = [value[unit] for value in values]
+            row[unit] = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
+        if python:
             for unit in ("per second", "per CPU second"):
-                numbers = [value[unit] for value in values]
-                row[unit] = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-            if python:
-                for unit in ("per second", "per CPU second"):
-                    row[f"/ theirs, {unit}"] = row[unit]["median"] / statistics.median(v[unit] for v in taken[THEIRS])
-            rows.append(row)
-            print("  ".join(show(value) for value in row.values()), flush=True)
+                row[f"/ theirs, {unit}"] = row[unit]["median"] / statistics.median(v[unit] for v in taken[THEIRS])
+        rows.append(row)
     return rows
+
+
+def markdown(about: dict, rows: list[dict]) -> str:
+    """What was measured, and where."""
+    body = [[show(value) for value in row.values()] for row in rows]
+    table = tabulate(body, list(rows[0]), tablefmt="github", disable_numparse=True)
+    return (
+        "# Benchmark: environment steps a second at 16 environments\n\n"
+        f"```\n{json.dumps(about, indent=1)}\n```\n\nMedian (smallest-largest). "
+        f"Theirs: stable-baselines3's A2C.\n\n{table}\n"
+    )
 
 
 def main() -> int:
@@ -146,7 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sb3", metavar="PYTHON", help="a Python that has stable-baselines3: time it too")
     parser.add_argument("--one", nargs=2, metavar=("ENVIRONMENT", "WHO"), help="time this one alone; prints JSON")
-    parser.add_argument("--seconds", type=float, default=10, help="of each repetition")
+    parser.add_argument("--seconds", type=float, default=5, help="of each repetition")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()
@@ -168,18 +177,13 @@ def main() -> int:
     if options.sb3:
         code = "import importlib.metadata; print(importlib.metadata.version('stable-baselines3'))"
         about["stable-baselines3"] = subprocess.check_output([options.sb3, "-c", code], text=True).strip()
-    rows = bench(options.sb3, options.seconds, options.repeats)
-    body = [[show(value) for value in row.values()] for row in rows]
-    table = tabulate(body, list(rows[0]), tablefmt="github", disable_numparse=True)
-    text = (
-        "# Benchmark: environment steps a second at 16 environments\n\n"
-        f"```\n{json.dumps(about, indent=1)}\n```\n\nMedian (smallest-largest). "
-        f"Theirs: stable-baselines3's A2C.\n\n{table}\n"
-    )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "rl.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
-    (options.out / "rl.md").write_text(text)
-    print(text)
+    rows: list[dict] = []
+    for environment in CONTENDERS:
+        rows += bench(environment, options.sb3, options.seconds, options.repeats)
+        (options.out / "rl.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+        (options.out / "rl.md").write_text(markdown(about, rows))
+    print(markdown(about, rows))
     return 0
 
 

@@ -33,6 +33,19 @@ def used():
     products.options.cache_clear()
 
 
+def test_a_single_product(monkeypatch):
+    """As F.linear; where a gradient is asked for, F.linear itself."""
+    monkeypatch.setattr(products, "useful", lambda: True)
+    x, weight, bias = tensors((8, 800), (300, 800), (300,))
+    assert products.large(x, weight.T)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    with torch.no_grad():
+        assert torch.allclose(products.linear(x, weight, bias), expected, atol=1e-5)
+    weight.requires_grad_()
+    products.linear(x, weight, bias).sum().backward()
+    assert torch.allclose(weight.grad, x.sum(0).expand(300, -1), atol=1e-6)
+
+
 def program(x, w, v, bias):
     hidden = torch.tanh(torch.addmm(bias, x, w.T))  # large, with a bias
     tiny = hidden[:, :3] @ v[:3, :5]  # too small to gain

@@ -153,7 +153,7 @@ class Atari(Task):
         # d (-entropy) / d logits = p (log p + entropy)
         at_logits = (out.grad + self.entropy * p * (log_p + entropy)) / rows
         at_values = -2 * self.value_coef * advantage / rows
-        grads = pull_back(model.params, batch["observation"], seen, at_logits.squeeze(-2), at_values)
+        grads = pull_back(model.params, seen, at_logits.squeeze(-2), at_values)
         size = sum((leaf.square().sum() for leaf in grads.values()), values.new_zeros(())).sqrt()
         shrink = (self.max_norm / (size + 1e-6)).clamp(max=1.0)
         policy_loss = -(advantage * Categorical.log_prob(logits, action)).mean()
@@ -190,9 +190,7 @@ class Atari(Task):
             chosen = (x[index] for x in (logits, batch["action"], loss))
             out = self._estimate(model, model.tuning, *chosen, noise, seen.features[index])
             at_logits = torch.zeros_like(logits).index_add(0, index, out.grad) / rows
-            grads = pull_back(
-                model.params, batch["observation"], seen, at_logits.squeeze(-2), torch.zeros_like(seen.values)
-            )
+            grads = pull_back(model.params, seen, at_logits.squeeze(-2), torch.zeros_like(seen.values))
             flat = torch.cat([leaf.flatten() for name, leaf in grads.items() if not name.startswith("value.")])
             if mean is None:
                 mean, square = flat, torch.zeros_like(flat)

@@ -62,7 +62,7 @@ def test_the_activations_of_the_rollout_serve_the_backward_pass():
     seen = nature(params, observations)
     total = (seen.logits * at_logits).sum() + (seen.values * at_values).sum()
     plain = torch.autograd.grad(total, list(params.values()))
-    ours = pull_back(params, observations, seen, at_logits, at_values)
+    ours = pull_back(params, seen, at_logits, at_values)
     assert list(ours) == list(params)
     for expected, got in zip(plain, ours.values(), strict=True):
         assert torch.allclose(got, expected, rtol=1e-10, atol=1e-12 * expected.abs().max().item())
@@ -81,7 +81,7 @@ def test_the_network_sees_pixels_of_at_most_one():
     with torch.no_grad():
         filtered = net(observations / 255)
     seen = nature(params, observations)
-    assert torch.allclose(seen.filtered[-1], filtered, atol=1e-5)
+    assert torch.allclose(seen.layers[-1], filtered, atol=1e-5)
     hidden = filtered.permute(0, 2, 3, 1).flatten(1) @ params["hidden.weight"].T
     assert torch.allclose(seen.features, hidden.relu(), atol=1e-4)
 
@@ -283,7 +283,7 @@ def test_the_variance_is_that_of_rows_drawn_again():
     rows = []
     for i in range(task.batch_size):
         only = at_logits * (torch.arange(task.batch_size) == i).unsqueeze(1)
-        grads = pull_back(model.params, batch["observation"], seen, only, torch.zeros_like(seen.values))
+        grads = pull_back(model.params, seen, only, torch.zeros_like(seen.values))
         rows.append(torch.cat([v.flatten() for k, v in grads.items() if not k.startswith("value.")]))
     exact = torch.stack(rows).var(0, correction=0) / task.batch_size
     got = task.segment_variance(model, batch, 0, 1)
