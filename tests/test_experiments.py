@@ -63,8 +63,9 @@ def test_table1_is_the_published_grid():
 
 
 def test_rates_of_reinforcement_learning():
-    """Policy and control variate have every pair of published rates."""
-    runs = [run.config for run in experiments.planned("rl_discrete", "cpu") if run.config["task"]["frames"]]
+    """Policy and control variate have every pair of published rates on CartPole."""
+    planned = [run.config for run in experiments.planned("rl_discrete", "cpu")]
+    runs = [run for run in planned if run["task"]["frames"] and run["task"]["env"] == "CartPole-v0"]
     for name in ("a2c", "relax"):
         mine = [run for run in runs if run["estimator"]["name"] == name]
         pairs = {(run["lrs"][0], round(run["lrs"][0] * run["estimator"]["lr_scale"], 6)) for run in mine}
