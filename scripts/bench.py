@@ -257,18 +257,19 @@ def bench_growth(device) -> list[dict]:
 
 
 def peak_memory(replicas: int, latents: int) -> float:
-    """Peak resident memory in MiB of a process that takes three eager steps."""
+    """Peak resident memory in MiB of a process that takes three eager steps (Linux)."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import torch; import bench; torch.set_num_threads(1)\n"
         f"call = bench.stepper(bench.task_for('relax tied', 'linear1', 'cpu', latents={latents}), 'cpu', False, "
         f"range({replicas}))\n"
         "with torch.no_grad(): [call() for _ in range(3)]\n"
-        "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        # Not getrusage's maximum, which a process inherits from the one that started it.
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True
     )
-    return float(done.stdout.split()[-1])
+    return float(done.stdout.split()[-1]) / 1024
 
 
 def bench_memory() -> list[dict]:
@@ -338,12 +339,20 @@ def markdown(result: dict) -> str:
         "start": "Start-up, seconds",
         "storchastic": f"storchastic {result['about'].get('storchastic')}, linear1, milliseconds a step",
     }
-    parts = [f"# Benchmark ({result['about']['device']})\n", f"```\n{json.dumps(result['about'], indent=1)}\n```\n"]
+    about = json.dumps({**result["about"], "load average": result["load average"]}, indent=1)
+    parts = [f"# Benchmark ({result['about']['device']})\n", f"```\n{about}\n```\n"]
     for key, title in titles.items():
         if rows := result.get(key):
             body = [[show(value) for value in row.values()] for row in rows]
             parts.append(f"## {title}\n\n{tabulate(body, list(rows[0]), tablefmt='github', disable_numparse=True)}\n")
     return "\n".join(parts)
+
+
+def kept(path: Path, about: dict) -> dict[str, Any]:
+    """The parts measured before, where machine and versions were the same."""
+    result = json.loads(path.read_text()) if path.exists() else {}
+    same = about.items() <= result.get("about", {}).items()
+    return result if same else {"about": about, "load average": {}}
 
 
 def main() -> int:
@@ -355,9 +364,7 @@ def main() -> int:
     parser.add_argument(
         "--storchastic", metavar="PYTHON", help="a Python that has storchastic: time it too, on the CPU"
     )
-    parser.add_argument(
-        "--parts", nargs="+", metavar="PART", help="some of steps replicas evaluation toy growth start memory"
-    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="of steps replicas evaluation toy growth start memory storchastic: the others stay")
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -375,7 +382,6 @@ def main() -> int:
         "hardware": hardware(),
         "torch": importlib.metadata.version("torch"),
         "python": sys.version.split()[0],
-        "load average": os.getloadavg(),
     }
     parts: dict[str, Callable[[], list[dict]]] = {
         "steps": lambda: bench_steps(MODELS, ESTIMATORS, options.device),
@@ -391,14 +397,15 @@ def main() -> int:
         code = "import importlib.metadata; print(importlib.metadata.version('storchastic'))"
         about["storchastic"] = subprocess.check_output([options.storchastic, "-c", code], text=True).strip()
         parts["storchastic"] = lambda: bench_storchastic(options.storchastic, options.threads)
-    result: dict[str, Any] = {"about": about}
     options.out.mkdir(parents=True, exist_ok=True)
-    name = f"{options.device}{'' if options.threads == 1 else f'-{options.threads}-threads'}"
+    path = options.out / f"{options.device}{'' if options.threads == 1 else f'-{options.threads}-threads'}.json"
+    result = kept(path, about) if options.parts else {"about": about, "load average": {}}
     for part, measured in parts.items():  # written after each, as all of them take a quarter of an hour
         if part in (options.parts or parts):
+            result["load average"][part] = round(os.getloadavg()[0], 2)
             result[part] = measured()
-            (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
-            (options.out / f"{name}.md").write_text(markdown(result))
+            path.write_text(json.dumps(result, indent=1))
+            path.with_suffix(".md").write_text(markdown(result))
     print(markdown(result))
     return 0
 
