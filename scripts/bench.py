@@ -364,7 +364,12 @@ def main() -> int:
     parser.add_argument(
         "--storchastic", metavar="PYTHON", help="a Python that has storchastic: time it too, on the CPU"
     )
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="of steps replicas evaluation toy growth start memory storchastic: the others stay")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        metavar="PART",
+        help="of steps replicas evaluation toy growth start memory storchastic: the others stay",
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
