@@ -36,9 +36,9 @@ def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 @functools.cache
 def useful() -> bool:
     """Whether oneDNN is there, and faster here."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    built = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
-    return built and capability == "AVX512" and "AMD" in hardware()["cpu"]
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    slow = torch.backends.mkl.is_available() and "AMD" in hardware()["cpu"]
+    return there and slow and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def large(a: Tensor, b: Tensor) -> bool:
