@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import products
 from relax_exp.graph import Graphed
@@ -19,7 +19,6 @@ from relax_exp.streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
-IN_TURN = 2**16  # numbers in a model from which one replica fills a processor's cache, and the next has to wait
 CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
 
 
@@ -113,25 +112,13 @@ def alone(step: Callable) -> Callable:
     return squeezed
 
 
-def in_turn(step: Callable) -> Callable:
-    """One replica after the other by a ``step`` that overwrites the state of one."""
-
-    def call(state, batch, noise):
-        leaves, spec = tree_flatten((state, batch, noise))
-        for views in zip(*(leaf.split(1) for leaf in leaves), strict=True):
-            step(*tree_unflatten(views, spec))
-        return state
-
-    return call
-
-
 def norm(tree, zero: Tensor) -> Tensor:
     """Euclidean norm of all leaves together."""
     return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
 
 
 class Replicas:
-    """The grid of seeds x learning rates, trained side by side by one vmapped step; large ones on a CPU in turn.
+    """The grid of seeds x learning rates, trained side by side by one vmapped step.
 
     ``advance`` runs steps; ``state`` is stacked over replicas; replica i uses the noise and the data order of the same
     run made alone. compiled: wrap the step with ``torch.compile`` (``backend`` for tests).
@@ -149,18 +136,14 @@ class Replicas:
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = [(seed, lr) for seed in seeds for lr in lrs]
         here = self.device.type == "cpu"
-        self.state = self._initial_state()
-        size = sum(leaf[0].numel() for leaf in tree_leaves(self.state.model))
-        single = len(self.labels) == 1 or (compiled and here and size > IN_TURN)
         step = make_step(task)
-        step = alone(step) if single else vmap(step)
+        step = alone(step) if len(self.labels) == 1 else vmap(step)
         if compiled:
             step = compile_step(step, backend, in_place=here)
             if here and backend == "inductor":
                 task.compile()
-        if single and len(self.labels) > 1:
-            step = in_turn(step)
         self.step = Graphed(step) if self.device.type == "cuda" else step
+        self.state = self._initial_state()
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
 

@@ -11,7 +11,6 @@ from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import data
-from relax_exp import train as train_module
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
 from relax_exp.train import Replicas
@@ -114,16 +113,6 @@ def test_compiled_equals_eager(task, estimator, count):
     task, seeds = make(task, estimator), list(range(count))
     eager = train(task, 10, seeds, LRS[:1], warmup=2)
     same(train(task, 10, seeds, LRS[:1], warmup=2, compiled=True, backend="aot_eager").state, eager.state, 1e-10)
-
-
-def test_large_replicas_take_turns_and_equal_the_runs_made_alone(monkeypatch):
-    """To the last bit, as it is the same program."""
-    task, compiled = make("vae", "relax-relaxed"), {"compiled": True, "backend": "aot_eager"}
-    alone = [train(task, 10, [seed], LRS[:1], warmup=2, **compiled).state for seed in (3, 4)]
-    monkeypatch.setattr(train_module, "IN_TURN", 0)
-    together = train(task, 10, [3, 4], LRS[:1], warmup=2, **compiled)
-    for i, state in enumerate(alone):
-        same(replica(together, i), state, 0)
 
 
 def test_every_program_is_compiled_whole_and_once():
