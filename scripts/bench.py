@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -289,8 +290,6 @@ def bench_start() -> list[dict]:
     }.items():
         taken = []
         for _ in range(5):
-            import tempfile
-
             with tempfile.TemporaryDirectory() as folder:
                 typed = [a.replace("OUT", f"{folder}/run") for a in arguments]
                 begun = time.perf_counter()

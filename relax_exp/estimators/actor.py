@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relax_exp.estimators.base import Estimator, Output, ScoreFunction
+from relax_exp.estimators.base import Output, SampleOnly, ScoreFunction
 from relax_exp.models.mlp import MLP
 
 
@@ -62,7 +62,7 @@ class A2C(ScoreFunction):
         return mean_squared_error(out)
 
 
-class MeanActor(Estimator):
+class MeanActor(SampleOnly):
     """d/d logits of sum_a p_a Q_a(context): Mean Actor-Critic (Asadi et al. 2017, eq. 4), exact for an exact Q.
 
     No score and no sample of the action but to learn Q: with D variables Q_d,a is fitted to f at the drawn b_d = a by
@@ -79,13 +79,6 @@ class MeanActor(Estimator):
     def values(self, context: Tensor | None) -> Tensor:
         """Q of every action, ``(..., N, D, C)``; ``(D, C)`` where there is no context."""
         return self.critic(context)
-
-    def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
-        b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
-        return self.from_sample(logits, b, f_b, noise, context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`."""

@@ -215,7 +215,18 @@ def mean_square(grad: Tensor) -> Tensor:
     return (grad / grad.shape[0]).square().mean()
 
 
-class ScoreFunction(Estimator):
+class SampleOnly(Estimator):
+    """An estimator that asks no more of f than its values at the samples: a subclass implements ``from_sample``."""
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        b = self.sample(logits, noise)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        return self.from_sample(logits, b, f_b, noise, context)
+
+
+class ScoreFunction(SampleOnly):
     """(f - something independent of b) times the score, averaged over ``samples`` independent chains.
 
     A subclass implements ``signal(f_b, b, context)``: the weight of the score, shape of ``f_b``; its own aux and
@@ -230,13 +241,6 @@ class ScoreFunction(Estimator):
     def objective(self, f_b: Tensor) -> Tensor:
         """The mean over the chains: ``(K, N)`` -> ``(N,)``."""
         return f_b.mean(0) if self.samples > 1 else f_b
-
-    def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
-        b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
-        return self.from_sample(logits, b, f_b, noise, context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`: b ``([K,] N, event)``, f_b ``([K,] N)``."""

@@ -65,10 +65,9 @@ class Atari(Task):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        options = dict(estimator)
-        self.lr_scale, self.warmup = options.pop("lr_scale", 1.0), options.pop("warmup", 0)
-        self.estimator_name = options.pop("name")
-        self.options = options if self.estimator_name == "relax" else {}
+        self.take(estimator)
+        if self.estimator_name != "relax":
+            self.options = {}
         self.env_id, self.envs, self.batch_size, self.length = env, envs, batch_size, batch_size // envs
         self.gamma, self.entropy, self.value_coef, self.max_norm = gamma, entropy, value_coef, clip
         self.optimizer, self.frame_skip, self.clip_rewards = optimizer, frame_skip, clip_rewards

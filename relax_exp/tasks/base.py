@@ -52,6 +52,12 @@ class Task:
     evaluations: int = 1  # of f for one gradient
     meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
 
+    def take(self, estimator: dict) -> None:
+        """Keep the estimator's ``name`` and options; ``lr_scale`` and ``warmup`` among them are the task's own."""
+        self.options = dict(estimator)
+        self.estimator_name = self.options.pop("name")
+        self.lr_scale, self.warmup = self.options.pop("lr_scale", 1.0), self.options.pop("warmup", 0)
+
     def replicas(self, seeds: list[int], lrs: list[float], device, compiled: bool):
         """The trainer of this task: `relax_exp.train.Replicas`, or a subclass that makes its own minibatches."""
         from relax_exp.train import Replicas

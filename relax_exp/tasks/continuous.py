@@ -65,9 +65,7 @@ class Continuous(Task):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        options = dict(estimator)
-        self.estimator_name = options.pop("name")
-        self.lr_scale, self.warmup, self.options = options.pop("lr_scale", 1.0), options.pop("warmup", 0), options
+        self.take(estimator)
         self.env_id, self.frames, self.episodes = env, frames, envs
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space

@@ -71,10 +71,8 @@ class PolicyTask(Task):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        options = dict(estimator)
-        self.estimator_name = options.pop("name")
-        self.lr_scale, self.warmup = options.pop("lr_scale", 1.0), options.pop("warmup", 0)
-        self.options, self.optimizer, self.betas = options, optimizer, (0.9, beta2)
+        self.take(estimator)
+        self.optimizer, self.betas = optimizer, (0.9, beta2)
         self.sizes, self.states, self.actions, self.horizon = [states, *hidden, actions], states, actions, horizon
         self.gamma, self.entropy, self.discount_weight = gamma, entropy, discount_weight
         self.pseudo_rollouts, self.batch_size = pseudo_rollouts, batch_size

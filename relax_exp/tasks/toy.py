@@ -37,11 +37,7 @@ class Toy(Task):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        options = dict(estimator)
-        self.estimator_name = options.pop("name")
-        self.lr_scale = options.pop("lr_scale", 1.0)
-        self.warmup = options.pop("warmup", 0)
-        self.options = options
+        self.take(estimator)
         self.t, self.latents, self.batch_size, self.freeze = t, latents, batch_size, freeze
         self.variance_draws = variance_draws
         self.dtype, self.device = dtype, torch.device(device)

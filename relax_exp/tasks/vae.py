@@ -55,11 +55,7 @@ class VAE(Task):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        options = dict(estimator)
-        self.estimator_name = options.pop("name")
-        self.lr_scale = options.pop("lr_scale", 1.0)
-        self.warmup = options.pop("warmup", 0)
-        self.options = options
+        self.take(estimator)
         self.model, self.latents, self.hidden = model, latents, hidden
         self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
         self.dtype, self.device = dtype, torch.device(device)
@@ -69,7 +65,7 @@ class VAE(Task):
         self.mean = data.mean.to(self.device, dtype)
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
-        self._compiled = None
+        self._compiled = self._sums
 
     def _build(self, generator: torch.Generator) -> Hierarchy:
         with torch.random.fork_rng(devices=[]):
@@ -158,7 +154,7 @@ class VAE(Task):
             x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)
             layers = self.hierarchy.vae.layers
             uniforms = [self._uniform(generator, BOUND_SAMPLES, len(rows), *layer.shape) for layer in layers]
-            sums = self._compiled if self._compiled and len(rows) == at_once else self._sums  # one shape compiles
+            sums = self._compiled if len(rows) == at_once else self._sums  # of one shape only
             totals += sums(model.params, x, uniforms).double().cpu()
         elbo, bound = (totals / len(valid)).tolist()
         return {"valid/elbo": elbo, "valid/bound100": bound}
