@@ -1,12 +1,14 @@
 """Atari games: many copies of one side by side, whose state is what was done in them; and what their scores mean.
 
-ALE's vector environment cannot save its state. But an episode is determined by the seed of its reset and its actions:
-so every episode gets a seed of its own, and to go on from a checkpoint those that were going on are played again.
+ALE's vector environment cannot save its state. But what a game shows is determined by the last seed that it was given
+and by the actions since then: so to go on from a checkpoint, the games are played again from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import gymnasium
@@ -44,11 +46,35 @@ def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.V
         return gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
 
 
+@contextlib.contextmanager
+def behind() -> Iterator[None]:
+    """Threads that begin here do not interrupt others when they wake, where the system is Linux.
+
+    All games wait for the thread that gives them their actions, so it should not wait for them.
+    """
+    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        yield
+        return
+    with contextlib.suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+SEED_EVERY = 10_000  # steps: a reset with a seed loads the ROM anew, which takes as long as 300 steps
+
+
 class Games:
-    """``slots`` games of ``env_id``; ``seed(slot, episode)`` is what an episode is reset with.
+    """``slots`` games of ``env_id``; ``seed(slot, episode)`` is what a slot is seeded with.
+
+    A slot is seeded with its first episode, and with the next one after every ``seed_every`` steps: so often, since all
+    steps after that have to be played again to go on from a checkpoint.
 
     They are stepped in ``groups`` (slices of the slots): while the games of one group run, in threads of their own, the
-    caller may work on the other. A finished episode is followed by the reset of its slot at once, so that no step is
+    caller may work on the others. A finished episode is followed by the reset of its slot at once, so that no step is
     spent on resetting, as the environment itself would. ``observations``: ``(slots, 4, 84, 84)``, uint8, current ones.
     """
 
@@ -63,45 +89,49 @@ class Games:
         fire_reset: bool = True,
         max_frames: int = 108_000,
         threads: int = 1,
-        groups: int = 2,
+        groups: int = 4,
+        seed_every: int = SEED_EVERY,
     ):
         bounds = np.linspace(0, slots, min(groups, slots) + 1).astype(int).tolist()
         self.groups = [slice(*pair) for pair in pairwise(bounds)]
-        self.envs = [
-            make(
-                env_id,
-                group.stop - group.start,
-                threads,
-                frameskip=frame_skip,
-                repeat_action_probability=sticky,
-                noop_max=noop_max,
-                use_fire_reset=fire_reset,
-                max_num_frames_per_episode=max_frames,
-            )
-            for group in self.groups
-        ]
-        self.slots, self.seed, self.n_actions = slots, seed, int(self.envs[0].single_action_space.n)
+        options = {
+            "frameskip": frame_skip,
+            "repeat_action_probability": sticky,
+            "noop_max": noop_max,
+            "use_fire_reset": fire_reset,
+            "max_num_frames_per_episode": max_frames,
+        }
+        with behind():
+            self.envs = [make(env_id, group.stop - group.start, threads, **options) for group in self.groups]
+        self.slots, self.seed, self.seed_every = slots, seed, seed_every
+        self.n_actions = int(self.envs[0].single_action_space.n)
         self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
-        self.episode, self.length = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-        self.actions = np.zeros((slots, -(-max_frames // frame_skip)), np.uint8)
+        self.episode, self.seeded, self.steps = (np.zeros(slots, np.int64) for _ in range(3))
+        self.actions = np.zeros((slots, seed_every - (-max_frames // frame_skip)), np.uint8)
         self.score = np.zeros(slots)
 
-    def _reset(self, group: int, which: np.ndarray) -> None:
-        """Begin the current episode of the slots of a group that ``which``, ``(slots of the group,)``, says."""
+    def _reset(self, group: int, which: np.ndarray, seeded: np.ndarray) -> None:
+        """Begin the next episode of the slots of a group that ``which`` says, with a seed for those ``seeded``.
+
+        Both ``(slots of the group,)``; the seeds are those of the episodes in ``self.seeded``.
+        """
         first = self.groups[group].start
-        seeds = np.array([self.seed(slot, int(self.episode[slot])) for slot in first + np.flatnonzero(which)])
+        chosen = np.flatnonzero(which)
+        seeds = [self.seed(first + i, int(self.seeded[first + i])) if seeded[i] else -1 for i in chosen]
         options = None if which.all() else {"reset_mask": which}
-        self.observations[self.groups[group]] = self.envs[group].reset(seed=seeds, options=options)[0]
+        self.observations[self.groups[group]] = self.envs[group].reset(seed=np.array(seeds), options=options)[0]
 
     def start(self) -> None:
-        """Begin the current episode of every slot."""
+        """Begin the first episode of every slot."""
         for group, where in enumerate(self.groups):
-            self._reset(group, np.ones(where.stop - where.start, bool))
+            every = np.ones(where.stop - where.start, bool)
+            self._reset(group, every, every)
 
     def send(self, group: int, actions: np.ndarray) -> None:
         """Let the games of a group go on by one step with these actions."""
-        slots = np.arange(self.slots)[self.groups[group]]
-        self.actions[slots, self.length[slots]] = actions
+        where = self.groups[group]
+        for slot, action in zip(range(where.start, where.stop), actions.tolist(), strict=True):
+            self.actions[slot, self.steps[slot]] = action
         self.envs[group].send(actions)
 
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, tuple[float, np.ndarray]]]:
@@ -114,43 +144,54 @@ class Games:
         observations, rewards, terminated, truncated, _ = self.envs[group].recv()
         self.observations[where] = observations
         self.score[where] += rewards
-        self.length[where] += 1
+        self.steps[where] += 1
         over, ended = terminated | truncated, {}
         if over.any():
-            for i in np.flatnonzero(over):
-                slot = where.start + int(i)
-                ended[slot] = float(self.score[slot]), observations[i].copy()
-                self.episode[slot] += 1
-                self.length[slot] = self.score[slot] = 0
-            self._reset(group, over)
+            slots = where.start + np.flatnonzero(over)
+            ended = {int(slot): (float(self.score[slot]), observations[slot - where.start].copy()) for slot in slots}
+            self.episode[slots] += 1
+            self.score[slots] = 0
+            anew = slots[self.steps[slots] >= self.seed_every]
+            self.seeded[anew], self.steps[anew] = self.episode[anew], 0
+            self._reset(group, over, over & (self.steps[where] == 0))
         return rewards, over, truncated & ~terminated, ended
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What determines the games: the episode of each slot, its length, actions and score so far."""
-        return {"episode": self.episode, "length": self.length, "actions": self.actions, "score": self.score}
+        """What determines the games, by slot.
+
+        The numbers of the episodes that it is in and that it was seeded with, the steps and actions since then, and
+        the score so far.
+        """
+        return {k: getattr(self, k) for k in ("episode", "seeded", "steps", "actions", "score")}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Play what ``state`` says again, so that all slots arrive at the same time. RunError where that fails."""
         for key, value in state.items():
             getattr(self, key)[:] = value
-        for group, where in enumerate(self.groups):
-            length, score = self.length[where], np.zeros(where.stop - where.start)
-            slots, env = np.arange(self.slots)[where], self.envs[group]
+        episode, score = self.seeded.copy(), np.zeros(self.slots)
+        for env in self.envs:
             env.reset(seed=0)
-            for left in range(int(length.max()), -1, -1):
-                if (length == left).any():
-                    self._reset(group, length == left)
-                if not left:
-                    break
-                playing = length >= left
-                actions = np.where(playing, self.actions[slots, np.maximum(length - left, 0)], 0)
-                self.observations[where], rewards, terminated, truncated, _ = env.step(actions.astype(np.int64))
-                score += np.where(playing, rewards, 0)
-                if ((terminated | truncated) & playing).any():
-                    score[:] = np.nan
-            if not np.array_equal(score, self.score[where]):
-                raise RunError("the games do not repeat themselves (another version of ale-py?): delete the folder")
+        for left in range(int(self.steps.max()), -1, -1):
+            begins, plays = self.steps == left, self.steps >= left
+            for group, where in enumerate(self.groups):
+                if begins[where].any():
+                    self._reset(group, begins[where], begins[where])
+            if not left:
+                break
+            actions = np.where(plays, self.actions[np.arange(self.slots), np.maximum(self.steps - left, 0)], 0)
+            for group, where in enumerate(self.groups):
+                self.envs[group].send(actions[where].astype(np.int64))
+            for group, where in enumerate(self.groups):
+                self.observations[where], rewards, terminated, truncated, _ = self.envs[group].recv()
+                score[where] += np.where(plays[where], rewards, 0)
+                over = (terminated | truncated) & plays[where]
+                if over.any():
+                    episode[where] += over
+                    score[where][over] = 0
+                    self._reset(group, over, np.zeros_like(over))
+        if not (np.array_equal(score, self.score) and np.array_equal(episode, self.episode)):
+            raise RunError("the games do not repeat themselves (another version of ale-py?): delete the folder")
 
     def close(self) -> None:
         """End the threads."""

@@ -2,7 +2,8 @@
 
 On AMD processors MKL, the usual BLAS of PyTorch's CPU builds, multiplies with AVX2; oneDNN, which comes with them too,
 uses AVX-512 where there is one: 1.3 to 2 times faster on products of more than a million multiplications. Float32 stays
-float32. `compile` is ``torch.compile`` with this change; `linear` makes single products outside of compiled programs.
+float32. `compile` is ``torch.compile`` with this change; the other functions are for products outside of compiled
+programs, and for weights that are applied so often that they are worth packing: laying out as oneDNN reads them.
 """
 
 from __future__ import annotations
@@ -47,11 +48,42 @@ def large(a: Tensor, b: Tensor) -> bool:
     return here and a.dim() == b.dim() == 2 and a.shape[0] * a.shape[1] * b.shape[1] >= SMALLEST
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``F.linear``, outside of compiled programs."""
-    if useful() and large(x, weight.T) and not torch.is_grad_enabled():
-        return product(x, weight.T, bias)
-    return functional.linear(x, weight, bias)
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """a b, outside of compiled programs."""
+    return product(a, b, None) if large(a, b) and useful() else a @ b
+
+
+def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """relu of ``F.linear``, outside of compiled programs; ``weight`` may be packed."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], None)
+    if large(x, weight.T) and useful() and not torch.is_grad_enabled():
+        return product(x, weight.T, bias).relu_()
+    return functional.linear(x, weight, bias).relu_()
+
+
+def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
+    """relu of ``F.conv2d``; ``weight`` may be packed."""
+    if weight.is_mkldnn:
+        options = [0, 0], stride, [1, 1], 1, "relu", [], None
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *options)
+    return functional.conv2d(x, weight, bias, stride).relu_()
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether it gains to lay a weight out as oneDNN reads it, where it is applied many times."""
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and useful()
+
+
+def packed_linear(weight: Tensor, rows: int) -> Tensor:
+    """A weight for `linear_relu`, packed for so many rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows) if packs(weight) else weight
+
+
+def packed_convolution(weight: Tensor, stride: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
+    """A weight for `convolution_relu`, packed for inputs of this shape."""
+    options = [0, 0], stride, [1, 1], 1, shape
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *options) if packs(weight) else weight
 
 
 def replace(graph: torch.fx.Graph) -> None:

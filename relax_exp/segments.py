@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.ale import Games
 from relax_exp.distributions import gumbel
-from relax_exp.models.nature import Activations, filters, nature, pixels
+from relax_exp.models.nature import Activations, nature, packed, pixels
 from relax_exp.streams import stream
 from relax_exp.train import Replicas
 
@@ -76,8 +77,11 @@ class Segments(Replicas):
         super().__init__(task, seeds, lrs, device, *args, **options)
         seed = self.seeds[0]
         self.games: Games = task.games(task.envs, lambda slot, k: seed_of(seed, f"env/{slot}", k))
-        self.example = task.example()
-        self.records, self.batch = Records.empty(), tree_map(lambda x: x.unsqueeze(0), self.example)
+        example = task.example()
+        self.records, self.batch = Records.empty(), tree_map(lambda x: x.unsqueeze(0), example)
+        # What a segment fills, 17 MB for 80 steps, and the next one again: fresh memory would cost 2 ms each time.
+        self.seen, size = example["seen"], (task.length, task.envs)
+        self.observations = torch.empty((*size, *example["observation"].shape[1:]), dtype=torch.uint8)
         self.started = False
         self._clock = 0, time.monotonic()
 
@@ -110,27 +114,26 @@ class Segments(Replicas):
         """
         task, games, length = self.task, self.games, len(noise)
         params = {k: v[0] for k, v in self.state.model.params.items()}
-        weights, perturbation = filters(params), gumbel(noise).squeeze(-2)
+        rows = max(where.stop - where.start for where in games.groups)
+        applied, perturbation = packed(params, rows), gumbel(noise).squeeze(-2)
 
         def look(observations) -> Activations:
-            return nature(params, torch.as_tensor(observations).to(self.device), weights)
+            return nature(params, torch.as_tensor(observations).to(self.device), applied)
 
-        seen = tree_map(torch.empty_like, self.example["seen"])
+        seen, observations = self.seen, self.observations
         computed = tree_leaves(seen)[1:]  # all but the pixels, which are put there directly
-        observations = torch.empty((length, *games.observations.shape), dtype=torch.uint8)
         actions = torch.empty((length, games.slots), dtype=torch.int64)
-        rewards = torch.zeros((length, games.slots), dtype=task.dtype)
-        over = torch.zeros((length, games.slots), dtype=torch.bool)
+        paid = np.zeros((length, games.slots))
+        over = np.zeros((length, games.slots), bool)
+        worth = torch.zeros((length, games.slots), dtype=task.dtype)  # of last states of games that would have gone on
 
         def receive(t: int, group: int) -> None:
             where = games.groups[group]
-            reward, done, cut, ended = games.receive(group)
-            rewards[t, where] = task.clip(torch.from_numpy(reward).to(task.dtype))
-            over[t, where] = torch.from_numpy(done)
+            paid[t, where], over[t, where], cut, ended = games.receive(group)
             for slot, (score, final) in ended.items():
                 self.records = self.records.add(score)
-                if cut[slot - where.start]:  # the game would have gone on: what its last state is worth
-                    rewards[t, slot] += task.gamma * look(final[None]).values.item()
+                if cut[slot - where.start]:
+                    worth[t, slot] = task.gamma * look(final[None]).values.item()
 
         for t in range(length):
             for group, where in enumerate(games.groups):
@@ -147,7 +150,8 @@ class Segments(Replicas):
         for group, where in enumerate(games.groups):
             receive(length - 1, group)
             last[where] = look(games.observations[where]).values.cpu()
-        returns = bootstrapped(rewards, over, last, task.gamma)
+        rewards = task.clip(torch.from_numpy(paid).to(task.dtype)) + worth
+        returns = bootstrapped(rewards, torch.from_numpy(over), last, task.gamma)
         batch = {
             "observation": observations.flatten(0, 1),
             "action": F.one_hot(actions.flatten(), games.n_actions).unsqueeze(-2).to(task.dtype),

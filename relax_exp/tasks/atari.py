@@ -15,7 +15,7 @@ from relax_exp import estimators
 from relax_exp.ale import Games, human_normalised
 from relax_exp.distributions import Categorical
 from relax_exp.estimators.base import FromSample
-from relax_exp.models.nature import FEATURES, FRAMES, SIDE, init_nature, nature, pull_back
+from relax_exp.models.nature import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
 from relax_exp.segments import Segments, seed_of
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
@@ -39,8 +39,8 @@ class Atari(Task):
 
     name = "atari"
     meta = {  # noqa: RUF012
-        "environment_state": "ALE's vector environment cannot save its own: every episode has a seed of its own, and "
-        "those that were going on are played again from their recorded actions"
+        "environment_state": "ALE's vector environment cannot save its own: the games are played again from when they "
+        "were last seeded, with the actions that were recorded"
     }
 
     def __init__(
@@ -84,8 +84,12 @@ class Atari(Task):
             self.actions = one.n_actions
         self.drawn = self._build(stream(0, "template"))
 
-    def games(self, slots: int, seed, groups: int = 2) -> Games:
-        """Copies of the game, in as many threads for each group as torch has."""
+    def games(self, slots: int, seed, groups: int | None = None) -> Games:
+        """Copies of the game, in as many threads for each group as torch has.
+
+        A GPU takes as long for the actions of few games as for those of many: fewer groups then.
+        """
+        groups = groups or (4 if self.device.type == "cpu" else 2)
         threads = torch.get_num_threads()
         return Games(self.env_id, slots, seed, threads=threads, groups=groups, **self.options_of_games)
 
@@ -212,11 +216,12 @@ class Atari(Task):
 
         with contextlib.closing(self.games(episodes, reset_seed, groups=1)) as games:
             games.start()
+            applied = packed(params, episodes)
             scores, frames = np.full(episodes, np.nan), []
             while np.isnan(scores).any():
                 if np.isnan(scores[0]):
                     frames.append(games.observations[0, -1].copy())
-                logits = nature(params, torch.from_numpy(games.observations).to(self.device)).logits
+                logits = nature(params, torch.from_numpy(games.observations).to(self.device), applied).logits
                 u = torch.rand((episodes, 1, self.actions), generator=generator, dtype=self.dtype)
                 chosen = Categorical.path(logits.unsqueeze(-2), u.to(self.device)).argmax(-1).squeeze(-1)
                 games.send(0, chosen.cpu().numpy())

@@ -3,6 +3,8 @@
 import builtins
 import json
 import math
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from processes import Command, kill, save_always
 from running import check_complete, check_tensorboard, execute, meta
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import ale, estimators, verify
+from relax_exp import ale, estimators, products, verify
 from relax_exp.distributions import Categorical
 from relax_exp.folder import RunError
-from relax_exp.models.nature import init_nature, nature, pull_back
+from relax_exp.models.nature import init_nature, nature, packed, pull_back
 from relax_exp.schema import ConfigError
 from relax_exp.segments import LAST, Records, bootstrapped
 from relax_exp.streams import stream
@@ -66,6 +68,36 @@ def test_the_activations_of_the_rollout_serve_the_backward_pass():
     assert list(ours) == list(params)
     for expected, got in zip(plain, ours.values(), strict=True):
         assert torch.allclose(got, expected, rtol=1e-10, atol=1e-12 * expected.abs().max().item())
+
+
+def test_packed_weights_and_a_second_thread_change_nothing(monkeypatch):
+    monkeypatch.setattr(products, "useful", lambda: True)
+    params = init_nature(3, stream(0, "init"))
+    observations = torch.randint(0, 256, (5, 4, 84, 84), generator=stream(0, "x"), dtype=torch.uint8)
+    at_logits, at_values = torch.randn(5, 3), torch.randn(5)
+    with torch.no_grad():
+        plain, seen = nature(params, observations), nature(params, observations, packed(params, 2))
+        for expected, got in zip(tree_leaves(plain), tree_leaves(seen), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        ours = []
+        for threads in (1, 2):
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            ours.append(pull_back(params, plain, at_logits, at_values))
+    for name, expected in ours[1].items():
+        got = ours[0][name]
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        assert got.stride() == expected.stride()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_games_do_not_interrupt_who_they_wait_for():
+    seen = {}
+    with ale.behind():
+        thread = threading.Thread(target=lambda: seen.update(policy=os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+    assert seen == {"policy": os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_the_network_sees_pixels_of_at_most_one():
@@ -227,24 +259,32 @@ def steps(games: ale.Games, actions: np.ndarray) -> list:
     return shown
 
 
-def test_games_go_on_from_their_state():
-    """Breakout, with sticky actions and lives that are lost, cut off after 60 steps: some episodes have just begun."""
-    options = {"max_frames": 240, "noop_max": 5}
-    first = ale.Games("ALE/Breakout-v5", 3, lambda slot, k: 100 * slot + k, **options)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_games_go_on_from_their_state(groups):
+    """Breakout, with sticky actions and lives that are lost; slots are seeded after two episodes or three."""
+    seeds = []
+
+    def seed(slot, k):
+        seeds.append((slot, k))
+        return 100 * slot + k
+
+    options = {"frame_skip": 8, "noop_max": 5, "seed_every": 150, "groups": groups}
+    first = ale.Games("ALE/Breakout-v5", 3, seed, **options)
     first.start()
-    chosen = np.random.default_rng(0).integers(0, first.n_actions, (130, 3))
-    before = steps(first, chosen[:100])
-    assert sum(len(ended) for *_, ended in before) >= 3
-    state = {k: v.copy() for k, v in first.state.items()}
-    assert state["length"].max() > 0
-    second = ale.Games("ALE/Breakout-v5", 3, lambda slot, k: 100 * slot + k, **options)
+    chosen = np.random.default_rng(0).integers(0, first.n_actions, (640, 3))
+    before = steps(first, chosen[:600])
+    assert sum(len(ended) for *_, ended in before) >= 9
+    assert (first.episode > first.seeded).any() and (first.seeded > 0).all() and len(set(first.steps)) == 3
+    state, seeds[:] = {k: v.copy() for k, v in first.state.items()}, []
+    second = ale.Games("ALE/Breakout-v5", 3, seed, **options)
     second.restore(state)
+    assert sorted(seeds) == list(enumerate(first.seeded))
     assert np.array_equal(first.observations, second.observations)
-    for one, other in zip(steps(first, chosen[100:]), steps(second, chosen[100:]), strict=True):
+    for one, other in zip(steps(first, chosen[600:]), steps(second, chosen[600:]), strict=True):
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]) and one[2] == other[2]
-    state["score"] = state["score"] + 1
-    with pytest.raises(RunError, match="do not repeat themselves"):
-        second.restore(state)
+    for wrong in ("score", "episode"):
+        with pytest.raises(RunError, match="do not repeat themselves"):
+            second.restore({**state, wrong: state[wrong] + 1})
     first.close()
     second.close()
 
