@@ -3,8 +3,8 @@
 Part of ``make bench``; writes results/bench/rl.{json,md} after each environment, in about six minutes for all.
 ``--sb3 PYTHON`` is an interpreter that has stable-baselines3 (``pip install stable-baselines3 'gymnasium[atari]'
 opencv-python-headless``, in an environment of its own). Contenders take turns, so that a drifting machine hits all
-alike; medians with the smallest and largest. Steps per second of the processor count all threads: the games of
-task=atari run in threads beside torch's.
+alike; medians with the smallest and largest. One torch thread each; steps per second of the processor count all
+threads: the games of task=atari run beside it, and a helper while they wait.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ CONTENDERS: dict[str, dict[str, Callable[[], Callable[[], int]]]] = {
         "relax": lambda: pong("relax"),
     },
 }
-THEIRS = "stable-baselines3 a2c"
+THEIRS = "stable-baselines3 a2c"  # one torch thread, as all else here
+MORE = 2  # torch threads, with which it is timed too where they help it
 
 
 def ask(python: str, script: Path, *arguments: str) -> Rates:
@@ -126,7 +127,10 @@ def bench(environment: str, python: str | None, seconds: float, repeats: int) ->
         for who in CONTENDERS[environment]:
             taken[who].append(ask(sys.executable, Path(__file__), "--one", environment, who, "--seconds", str(seconds)))
         if python:
-            taken[THEIRS].append(ask(python, SCRIPT, environment, "--seconds", str(seconds)))
+            theirs = [python, SCRIPT, environment, "--seconds", str(seconds)]
+            taken[THEIRS].append(ask(*theirs))
+            if environment.startswith("ALE/"):
+                taken[f"{THEIRS}, {MORE} threads"].append(ask(*theirs, "--threads", str(MORE)))
     for who, values in taken.items():
         row: dict[str, Any] = {"environment": environment, "who": who}
         for unit in ("per second", "per CPU second"):

@@ -1,7 +1,7 @@
 """stable-baselines3's A2C, timed: run by an interpreter that has it (see bench_rl.py). Prints JSON.
 
 Its defaults for these environments (5 steps of 16 environments an update, NatureCNN or 64-64 tanh, RMSProp), in one
-process with one thread.
+process; one torch thread if not told otherwise.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("environment", choices=["CartPole-v1", "ALE/Pong-v5"])
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     gymnasium.register_envs(ale_py)
     if options.environment == "CartPole-v1":
         policy, env = "MlpPolicy", make_vec_env(options.environment, ENVS, seed=0)
