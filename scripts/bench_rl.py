@@ -10,6 +10,7 @@ threads: the games of task=atari run beside it, and a helper while they wait.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import json
 import os
@@ -50,6 +51,7 @@ def rates(advance: Callable[[], int], seconds: float) -> Rates:
     """Environment steps per second, and per second of the processor, of calls that return how many they took."""
     for _ in range(WARM_UP):
         advance()
+    gc.freeze()  # as relax_exp.run does after the first step
     begun, used, steps = time.perf_counter(), cpu_seconds(), 0
     while time.perf_counter() - begun < seconds:
         steps += advance()
