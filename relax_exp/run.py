@@ -151,7 +151,7 @@ class Run:
             self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
             self._last = (self.step, time.monotonic())
         if not self._ticked:
-            gc.freeze()  # all that is there by now stays: looking for garbage in it takes 2% of the time of Atari's steps
+            gc.freeze()  # what is there by now stays; looking for garbage in it is 2% of Atari's steps
         self._ticked = True
         if self._stop_signal:
             self._save()
