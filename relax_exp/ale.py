@@ -7,7 +7,9 @@ and by the actions since then: so to go on from a checkpoint, the games are play
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -52,15 +54,15 @@ def behind() -> Iterator[None]:
 
     All games wait for the thread that gives them their actions, so it should not wait for them.
     """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    with contextlib.suppress(OSError):  # a container may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    changed = False
+    with contextlib.suppress(OSError, AttributeError):  # a container may forbid it, another system not know it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            changed = True
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        if changed:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
@@ -107,17 +109,17 @@ class Games:
         self.n_actions = int(self.envs[0].single_action_space.n)
         self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
         self.episode, self.seeded, self.steps = (np.zeros(slots, np.int64) for _ in range(3))
-        self.actions = np.zeros((slots, seed_every - (-max_frames // frame_skip)), np.uint8)
+        self.actions = np.zeros((slots, seed_every + math.ceil(max_frames / frame_skip)), np.uint8)
         self.score = np.zeros(slots)
 
-    def _reset(self, group: int, which: np.ndarray, seeded: np.ndarray) -> None:
-        """Begin the next episode of the slots of a group that ``which`` says, with a seed for those ``seeded``.
+    def _reset(self, group: int, which: np.ndarray, anew: np.ndarray) -> None:
+        """Begin the next episode of the slots of a group that ``which`` says, with their seeds for those ``anew``.
 
         Both ``(slots of the group,)``; the seeds are those of the episodes in ``self.seeded``.
         """
         first = self.groups[group].start
         chosen = np.flatnonzero(which)
-        seeds = [self.seed(first + i, int(self.seeded[first + i])) if seeded[i] else -1 for i in chosen]
+        seeds = [self.seed(first + i, int(self.seeded[first + i])) if anew[i] else -1 for i in chosen]
         options = None if which.all() else {"reset_mask": which}
         self.observations[self.groups[group]] = self.envs[group].reset(seed=np.array(seeds), options=options)[0]
 
@@ -147,28 +149,34 @@ class Games:
         self.steps[where] += 1
         over, ended = terminated | truncated, {}
         if over.any():
-            slots = where.start + np.flatnonzero(over)
-            ended = {int(slot): (float(self.score[slot]), observations[slot - where.start].copy()) for slot in slots}
-            self.episode[slots] += 1
-            self.score[slots] = 0
-            anew = slots[self.steps[slots] >= self.seed_every]
-            self.seeded[anew], self.steps[anew] = self.episode[anew], 0
-            self._reset(group, over, over & (self.steps[where] == 0))
+            for i in np.flatnonzero(over):
+                ended[where.start + int(i)] = float(self.score[where][i]), observations[i].copy()
+            anew = over & (self.steps[where] >= self.seed_every)
+            self.episode[where] += over
+            self.score[where][over] = 0
+            self.seeded[where][anew], self.steps[where][anew] = self.episode[where][anew], 0
+            self._reset(group, over, anew)
         return rewards, over, truncated & ~terminated, ended
 
     @property
     def state(self) -> dict[str, np.ndarray]:
         """What determines the games, by slot.
 
-        The numbers of the episodes that it is in and that it was seeded with, the steps and actions since then, and
-        the score so far.
+        The numbers of the episodes that it is in and that it was seeded with, the steps and actions since then, the
+        score so far; and a checksum of what it shows.
         """
-        return {k: getattr(self, k) for k in ("episode", "seeded", "steps", "actions", "score")}
+        determining = {k: getattr(self, k) for k in ("episode", "seeded", "steps", "actions", "score")}
+        return {**determining, "shown": self.shown}
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Checksums of the observations, ``(slots,)``."""
+        return np.array([zlib.crc32(picture) for picture in self.observations])
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Play what ``state`` says again, so that all slots arrive at the same time. RunError where that fails."""
-        for key, value in state.items():
-            getattr(self, key)[:] = value
+        for key in state.keys() - {"shown"}:
+            getattr(self, key)[:] = state[key]
         episode, score = self.seeded.copy(), np.zeros(self.slots)
         for env in self.envs:
             env.reset(seed=0)
@@ -190,13 +198,15 @@ class Games:
                     episode[where] += over
                     score[where][over] = 0
                     self._reset(group, over, np.zeros_like(over))
-        if not (np.array_equal(score, self.score) and np.array_equal(episode, self.episode)):
+        played, wanted = (score, episode, self.shown), (self.score, self.episode, state["shown"])
+        if not all(np.array_equal(*pair) for pair in zip(played, wanted, strict=True)):
             raise RunError("the games do not repeat themselves (another version of ale-py?): delete the folder")
 
     def close(self) -> None:
-        """End the threads."""
+        """Let the games go, and with them their threads."""
         for env in self.envs:
             env.close()
+        self.envs.clear()
 
 
 # Mean scores of an agent that acts at random and of a professional tester, after up to 30 no-ops, 30 minutes at most:

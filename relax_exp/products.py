@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from relax_exp.provenance import hardware
 
+OPERATORS = ("_linear_pointwise", "_convolution_pointwise", "_reorder_linear_weight", "_reorder_convolution_weight")
 SMALLEST = 1_500_000  # multiplications of a product: below, oneDNN's overhead of 10 us a call outweighs its speed
 aten = torch.ops.aten
 library = torch.library.Library("relax_exp", "DEF")
@@ -37,7 +38,7 @@ def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 @functools.cache
 def useful() -> bool:
     """Whether oneDNN is there, and faster here."""
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
     slow = torch.backends.mkl.is_available() and "AMD" in hardware()["cpu"]
     return there and slow and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
@@ -49,7 +50,7 @@ def large(a: Tensor, b: Tensor) -> bool:
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """a b, outside of compiled programs."""
+    """a b, outside of the CPU's compiled programs."""
     return product(a, b, None) if large(a, b) and useful() else a @ b
 
 

@@ -89,7 +89,10 @@ class Run:
         self.checkpoint_path = folder.path / "checkpoint.pt"
         self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
         if self.checkpoint_path.exists():
-            self.replicas.saved, extra = checkpoint.load(self.checkpoint_path, self.replicas.saved)
+            saved, extra = checkpoint.load(self.checkpoint_path, self.replicas.saved)
+            if "environment_state" in task.meta:  # it takes a while
+                say(task.meta["environment_state"])
+            self.replicas.saved = saved
             self.evaluated, self.failed = extra["evaluated"], extra["failed"]
             self.elapsed, size = extra["elapsed"], extra["metrics_size"]
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
@@ -151,6 +154,7 @@ class Run:
             self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
             self._last = (self.step, time.monotonic())
         if not self._ticked:
+            gc.collect()
             gc.freeze()  # what is there by now stays; looking for garbage in it is 2% of Atari's steps
         self._ticked = True
         if self._stop_signal:

@@ -87,7 +87,7 @@ class Segments(Replicas):
 
     @property
     def saved(self) -> Any:
-        """See `Replicas.saved`; the last segment is what the variance is measured on."""
+        """See `Replicas.saved`; the last segment, until the next, is what the variance is measured on."""
         games = {k: torch.from_numpy(v.copy()) for k, v in self.games.state.items()}
         return self.state, self.records, games, {k: v for k, v in self.batch.items() if k != "seen"}
 
@@ -110,12 +110,12 @@ class Segments(Replicas):
     def _segment(self, noise: Tensor) -> dict[str, Tensor]:
         """The batch of `relax_exp.tasks.atari.Atari`, with a leading 1; noise of the actions: ``(T, E, 1, A)``.
 
-        While one group of games runs, the actions of the other are computed.
+        While one group of games runs, the actions of the others are computed. The next segment overwrites the batch.
         """
         task, games, length = self.task, self.games, len(noise)
         params = {k: v[0] for k, v in self.state.model.params.items()}
-        rows = max(where.stop - where.start for where in games.groups)
-        applied, perturbation = packed(params, rows), gumbel(noise).squeeze(-2)
+        largest = max(where.stop - where.start for where in games.groups)
+        applied, perturbation = packed(params, largest), gumbel(noise).squeeze(-2)
 
         def look(observations) -> Activations:
             return nature(params, torch.as_tensor(observations).to(self.device), applied)

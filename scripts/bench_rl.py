@@ -173,7 +173,7 @@ def main() -> int:
             print(json.dumps(rates(CONTENDERS[environment][who](), options.seconds)))
         return 0
     about = {
-        "threads": 1,
+        "torch threads, where not said otherwise": 1,
         "environments": ENVS,
         "hardware": hardware(),
         **{name: importlib.metadata.version(name) for name in ("torch", "gymnasium", "ale-py")},

@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from relax_exp import ale, estimators, products, verify
 from relax_exp.distributions import Categorical
 from relax_exp.folder import RunError
-from relax_exp.models.nature import init_nature, nature, packed, pull_back
+from relax_exp.models.nature import _backward, as_applied, init_nature, nature, packed, pull_back
 from relax_exp.schema import ConfigError
-from relax_exp.segments import LAST, Records, bootstrapped
+from relax_exp.segments import LAST, Records, Segments, bootstrapped
 from relax_exp.streams import stream
 from relax_exp.tasks.atari import Atari
 
@@ -70,6 +70,12 @@ def test_the_activations_of_the_rollout_serve_the_backward_pass():
         assert torch.allclose(got, expected, rtol=1e-10, atol=1e-12 * expected.abs().max().item())
 
 
+onednn = pytest.mark.skipif(
+    not all(hasattr(torch.ops.mkldnn, name) for name in products.OPERATORS), reason="needs a PyTorch with oneDNN"
+)
+
+
+@onednn
 def test_packed_weights_and_a_second_thread_change_nothing(monkeypatch):
     monkeypatch.setattr(products, "useful", lambda: True)
     params = init_nature(3, stream(0, "init"))
@@ -89,7 +95,17 @@ def test_packed_weights_and_a_second_thread_change_nothing(monkeypatch):
         assert got.stride() == expected.stride()
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def may_change_policy() -> bool:
+    try:
+        before = os.sched_getscheduler(0)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        return before == os.SCHED_OTHER
+    except (AttributeError, OSError):
+        return False
+
+
+@pytest.mark.skipif(not may_change_policy(), reason="the system's scheduler cannot be told")
 def test_games_do_not_interrupt_who_they_wait_for():
     seen = {}
     with ale.behind():
@@ -98,6 +114,43 @@ def test_games_do_not_interrupt_who_they_wait_for():
         thread.join()
     assert seen == {"policy": os.SCHED_BATCH}
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def operands(dtype=torch.float64) -> tuple:
+    """Of the backward pass below the features, for three rows."""
+    params = {k: v.to(dtype) for k, v in init_nature(3, stream(0, "init")).items()}
+    observations = torch.randint(0, 256, (3, 4, 84, 84), generator=stream(0, "x"), dtype=torch.uint8)
+    seen = nature(params, observations)
+    return torch.randn(3, 512, dtype=dtype), seen.features, list(seen.layers), as_applied(params)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operator_of_the_backward_pass_is_well_described(dtype):
+    with torch.no_grad():
+        checks = ("test_schema", "test_faketensor")
+        torch.library.opcheck(torch.ops.relax_exp.nature_backward.default, operands(dtype), test_utils=checks)
+
+
+def test_the_backward_pass_can_be_traced_for_a_gpu():
+    """There it is part of the compiled step."""
+    with torch.no_grad():
+        inputs = operands()
+        traced = torch.compile(_backward, fullgraph=True, backend="aot_eager")(*inputs)
+        for expected, got in zip(_backward(*inputs), traced, strict=True):
+            assert torch.allclose(got, expected)
+
+
+def test_the_compiled_step_is_the_plain_one():
+    def trained(compiled):
+        task = make("relax", dtype=torch.float32, max_frames=80)
+        trainer = Segments(task, [1], [1e-3], "cpu", compiled, backend="aot_eager")
+        for _ in trainer.advance(3):
+            pass
+        return tree_leaves(trainer.state)
+
+    with torch.no_grad():
+        for expected, got in zip(trained(False), trained(True), strict=True):
+            assert torch.allclose(got, expected, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def test_the_network_sees_pixels_of_at_most_one():
@@ -271,6 +324,7 @@ def test_games_go_on_from_their_state(groups):
     options = {"frame_skip": 8, "noop_max": 5, "seed_every": 150, "groups": groups}
     first = ale.Games("ALE/Breakout-v5", 3, seed, **options)
     first.start()
+    started = first.shown
     chosen = np.random.default_rng(0).integers(0, first.n_actions, (640, 3))
     before = steps(first, chosen[:600])
     assert sum(len(ended) for *_, ended in before) >= 9
@@ -282,7 +336,12 @@ def test_games_go_on_from_their_state(groups):
     assert np.array_equal(first.observations, second.observations)
     for one, other in zip(steps(first, chosen[600:]), steps(second, chosen[600:]), strict=True):
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]) and one[2] == other[2]
-    for wrong in ("score", "episode"):
+    begun = ale.Games("ALE/Breakout-v5", 3, seed, **options)
+    begun.restore({**{k: 0 * v for k, v in state.items()}, "shown": started})
+    for one, other in zip(before, steps(begun, chosen[:20]), strict=False):
+        assert np.array_equal(one[0], other[0])
+    begun.close()
+    for wrong in ("score", "episode", "shown"):
         with pytest.raises(RunError, match="do not repeat themselves"):
             second.restore({**state, wrong: state[wrong] + 1})
     first.close()
