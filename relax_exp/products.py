@@ -77,14 +77,13 @@ def packs(weight: Tensor) -> bool:
 
 
 def packed_linear(weight: Tensor, rows: int) -> Tensor:
-    """A weight for `linear_relu`, packed for so many rows."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows) if packs(weight) else weight
+    """A weight for `linear_relu`, packed for so many rows; for weights that `packs` says."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def packed_convolution(weight: Tensor, stride: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
-    """A weight for `convolution_relu`, packed for inputs of this shape."""
-    options = [0, 0], stride, [1, 1], 1, shape
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, *options) if packs(weight) else weight
+    """A weight for `convolution_relu`, packed for inputs of this shape; for weights that `packs` says."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, [0, 0], stride, [1, 1], 1, shape)
 
 
 def replace(graph: torch.fx.Graph) -> None:

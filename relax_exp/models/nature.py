@@ -95,19 +95,20 @@ def _helper() -> ThreadPoolExecutor:
 
 
 def packed(params: dict[str, Tensor], rows: int) -> list[Tensor | Future]:
-    """`as_applied` for who applies them often, to so many rows, and not in compiled programs.
+    """`as_applied` for who applies them often, to so many rows, and not in compiled programs; packed where that gains.
 
     The hidden layer's, 6 MB, are packed while the caller goes on, and needs the filters first.
     """
     *folded, hidden = as_applied(params)
-    if products.packs(hidden):
-        hidden = _helper().submit(products.packed_linear, hidden, rows)
+    if not products.packs(hidden):
+        return [*folded, hidden]
+    packing = _helper().submit(products.packed_linear, hidden, rows)
     side, ready = SIDE, []
     for weight, (_, size, stride) in zip(folded, FILTERS, strict=True):
         shape = (rows, weight.shape[1], side, side // stride)
         ready.append(products.packed_convolution(weight, (stride, 1), shape))
         side = (side - size) // stride + 1
-    return [*ready, hidden]
+    return [*ready, packing]
 
 
 def pixels(observations: Tensor, out: Tensor) -> Tensor:
