@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from relax_exp import estimators, limits
+from relax_exp import added_keys, estimators, limits
 from relax_exp.data import BINARIZATIONS, DATASETS
 from relax_exp.schema import Check, ConfigError, check, checked, hints, one_of
 
@@ -74,7 +74,9 @@ class VAEOptions(TypedDict):
     model: Literal["linear1", "linear2", "nonlinear"]
     latents: Count
     hidden: Count
+    decoder_hidden: Count | None
     binarize: Literal[*BINARIZATIONS]
+    first_epoch: Literal["file", "shuffled"]
     bound_every: Count | None
     variance_draws: Draws
 
@@ -297,6 +299,8 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
 
     for options in (estimator, *config["track"].values()):
         _check_fit(task, options, defaults)
+    if "decoder_hidden" in task:
+        task["decoder_hidden"] = limits.decoder_hidden(task)
     if "env" in task:
         limits.check_episodes(task, config)
     if name == "atari":
@@ -310,8 +314,8 @@ def replicas(config: dict) -> list[tuple[int, float]]:
 
 
 def numbers(config: dict) -> dict:
-    """The part of the configuration that changes the numbers."""
-    return {key: value for key, value in config.items() if key not in MACHINE_KEYS}
+    """The part of the configuration that changes the numbers, less keys at the value they had before they were keys."""
+    return {key: value for key, value in added_keys.without(config).items() if key not in MACHINE_KEYS}
 
 
 def run_hash(config: dict, without: Iterable[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relax_exp.data import PIXELS
 from relax_exp.schema import ConfigError, one_of
 
 CATEGORIES = {"arsm": 30, "cos": 4}  # of the categorical toy problems, where none are given
@@ -10,6 +11,20 @@ MAX_STATES = {"exact": 2**MAX_EXACT_LATENTS, "unordered": 4096}  # of all variab
 MAX_MEASUREMENTS = 50  # of a variance from further episodes, in one run
 ONE_CATEGORY = ("reinforce", "rloo", "concrete")  # that take one category, where nothing is random
 MAX_CATEGORIES = {"arsm": 362}  # C (C - 1) / 2 + 1 evaluations, at most 2^16
+
+
+def decoder_hidden(task: dict) -> int | None:
+    """Units in each hidden layer of a binary VAE's decoder, the number of pixels where none are given; None where the
+    model has no such layers. Raises ConfigError where it has none and they are given."""
+    given = task["decoder_hidden"]
+    if task["model"] == "nonlinear":
+        return PIXELS[task["dataset"]] if given is None else given
+    if given is not None:
+        raise ConfigError(
+            f"task.decoder_hidden={given}: the decoder of task.model={task['model']} has no hidden layers; leave it "
+            "out, or use task.model=nonlinear"
+        )
+    return None
 
 
 def check_categories(task: dict, name: str) -> None:

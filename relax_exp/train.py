@@ -222,6 +222,8 @@ class Replicas:
         return rows
 
     def _draw_order(self, seed: int, epoch: int) -> Tensor:
+        if epoch == 0 and self.task.first_epoch == "file":
+            return torch.arange(len(self.task.data))
         return torch.randperm(len(self.task.data), generator=stream(seed, "data", epoch))
 
     def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:

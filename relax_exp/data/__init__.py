@@ -15,9 +15,10 @@ from relax_exp.data.files import DataError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BINARIZATIONS", "DATASETS", "DataError", "ImageData", "default_root", "load"]
+__all__ = ["BINARIZATIONS", "DATASETS", "PIXELS", "DataError", "ImageData", "default_root", "load"]
 
-DATASETS = ("mnist", "omniglot", "digits")
+PIXELS = {"mnist": 784, "omniglot": 784, "digits": 64}  # of an image
+DATASETS = tuple(PIXELS)
 BINARIZATIONS = ("static", "dynamic", "threshold")
 
 

@@ -45,8 +45,9 @@ class DiscreteVAE(nn.Module):
     training images, ``(pixels,)``. Centred input and 2b - 1 coding of Bernoulli layers as in the REBAR code; one-hot
     samples are coded as they are. Called as ``vae(method_name, *args)``, which is what ``functional_call`` can reach.
 
-    hidden: widths of hidden layers between x and b_0, in the encoder's order; the maps between layers of latents are
-    linear. centred=False: x as it is, and no constant in the pixels' logits. learned_prior=False: uniform. pinned: the
+    hidden: widths of hidden layers between x and b_0, in the encoder's order; decoder_hidden: those between b_0 and the
+    pixels, in the decoder's order (None: as ``hidden``, mirrored); the maps between layers of latents are linear.
+    centred=False: x as it is, and no constant in the pixels' logits. learned_prior=False: uniform. pinned: the
     encoder gives all but the first logit of a categorical variable, which is 0 (ARSM's code).
     """
 
@@ -55,6 +56,7 @@ class DiscreteVAE(nn.Module):
         layers: list[Layer],
         mean: Tensor,
         hidden: Sequence[int] = (),
+        decoder_hidden: Sequence[int] | None = None,
         activation: str = "tanh",
         centred: bool = True,
         learned_prior: bool = True,
@@ -67,10 +69,11 @@ class DiscreteVAE(nn.Module):
         self.depth = len(layers)
         sizes = [len(mean), *(layer.size for layer in layers)]
         outputs = [layer.size - layer.shape[0] if pinned else layer.size for layer in layers]
-        widths = [tuple(hidden), *[()] * (self.depth - 1)]
+        between = [()] * (self.depth - 1)
+        widths = [tuple(hidden), *between]
         self.encoder = nn.ModuleList(map(network, sizes, outputs, widths, [activation] * self.depth))
-        mirrored = [w[::-1] for w in widths]
-        self.decoder = nn.ModuleList(map(network, sizes[1:], sizes, mirrored, [activation] * self.depth))
+        back = [tuple(hidden)[::-1] if decoder_hidden is None else tuple(decoder_hidden), *between]
+        self.decoder = nn.ModuleList(map(network, sizes[1:], sizes, back, [activation] * self.depth))
         prior = torch.zeros(layers[-1].shape)
         if learned_prior:
             self.prior = nn.Parameter(prior)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relax_exp.added_keys import completed
 from relax_exp.report.read import CURVES, PROVENANCE, RELAXATIONS, ReportError, Run, read_json
 
 KEYS = ("run", "seed", "lr", "step", "failed")
@@ -63,7 +64,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Run]]:
             for row in csv.DictReader(file):
                 rows[row.pop("run")].append({k: _value(k, text) for k, text in row.items() if text != ""})
         runs = [
-            Run(folder / label, known["config"], known["meta"], rows[label], relaxations.get(label, {}))
+            Run(folder / label, completed(known["config"]), known["meta"], rows[label], relaxations.get(label, {}))
             for label, known in about.pop("runs").items()
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from relax_exp.added_keys import completed
+
 CONFIG, META, METRICS = "config.yaml", "meta.json", "metrics.jsonl"  # of a run folder
 MEASURED = ("table.json", "m_sample_law.json")  # rows of a run that measures, and trains at most on the side
 CURVES, PROVENANCE, RELAXATIONS = "curves.csv", "provenance.json", "relaxations.json"  # of a folder of results
@@ -138,7 +140,7 @@ def read_run(path: str | Path) -> Run:
 
     path = Path(path)
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True)
+        config = completed(OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True))
         config["task"]["name"], config["estimator"]["name"]
     except Exception as error:
         problem = " ".join(str(error).split())

@@ -35,14 +35,15 @@ class Task:
     """Base class. ``init`` and ``gradients`` are for ONE replica; the trainer vmaps ``gradients``. Others take all.
 
     Attributes: ``batch_size``; ``optimizer`` of the model's parameters, adam or sgd; ``betas`` of Adam; ``lr_scale`` of
-    the tuning parameters; ``warmup`` updates of the tuning parameters before training; ``data`` (N, ...) or None;
-    ``dtype``.
+    the tuning parameters; ``warmup`` updates of the tuning parameters before training; ``data`` (N, ...) or None, and
+    ``first_epoch``, whether its rows come as in the "file" or "shuffled" in epoch 0; ``dtype``.
     """
 
     name: str
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     data: Tensor | None = None
+    first_epoch: str = "shuffled"
     batch_size: int = 1
     lr_scale: float = 1.0
     warmup: int = 0

@@ -20,7 +20,7 @@ class Tracked(Task):
     def __init__(self, task: Task, name: str, probes: dict[str, Task]):
         self.task, self.own_name, self.probes = task, name, probes
         self.everything = {name: task, **probes}
-        copied = "name", "optimizer", "betas", "data", "batch_size", "lr_scale", "warmup", "dtype"
+        copied = "name", "optimizer", "betas", "data", "first_epoch", "batch_size", "lr_scale", "warmup", "dtype"
         copied += "compile_after", "evaluations"
         for attribute in copied:
             setattr(self, attribute, getattr(task, attribute))

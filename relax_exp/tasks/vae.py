@@ -2,7 +2,9 @@
 
 The objective is f = -ELBO = log q(b | x) - log p(x, b), with one estimator for each layer of latents. Protocol of the
 original code: centred input x - mean, layer inputs 2b - 1, Glorot weights, pixel logits with a constant from the
-clipped training mean, learned prior logits, Adam with betas .9 and .99999, batches of 24.
+clipped training mean, learned prior logits, Adam with betas .9 and .99999, batches of 24, images in file order in the
+first epoch and shuffled from then on. The hidden layers of the nonlinear model's decoder are as wide as the image has
+pixels: the original code passes one number as output size and as width of the hidden layers (the text says 200).
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class VAE(Task):
         model: str = "linear1",
         latents: int = 200,
         hidden: int = 200,
+        decoder_hidden: int | None = None,
+        first_epoch: str = "shuffled",
         batch_size: int = 24,
         variance_draws: int = 100,
         bound_every: int | None = None,
@@ -57,6 +61,8 @@ class VAE(Task):
     ):
         self.take(estimator)
         self.model, self.latents, self.hidden = model, latents, hidden
+        self.decoder_hidden = len(data.mean) if decoder_hidden is None else decoder_hidden
+        self.first_epoch = first_epoch
         self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
         self.dtype, self.device = dtype, torch.device(device)
         self.dynamic = data.binarize == "dynamic"
@@ -84,8 +90,8 @@ class VAE(Task):
     def network(self) -> DiscreteVAE:
         """The model, with weights from the global generator."""
         depth, nonlinear = MODELS[self.model]
-        hidden = (self.hidden, self.hidden) if nonlinear else ()
-        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden)
+        hidden, back = [(width,) * 2 if nonlinear else () for width in (self.hidden, self.decoder_hidden)]
+        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden, back)
 
     def init(self, generator):
         """See `Task.init`."""
