@@ -144,17 +144,18 @@ class Replicas:
                 task.compile()
         self.step = Graphed(step) if self.device.type == "cuda" else step
         self.state = self._initial_state()
+        self.best = self._no_best() if task.selection else {}
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
 
     @property
     def saved(self) -> Any:
         """What a checkpoint holds: a pytree of tensors whose shapes do not change."""
-        return self.state
+        return self.state, self.best
 
     @saved.setter
     def saved(self, value: Any) -> None:
-        self.state = value
+        self.state, self.best = value
 
     @property
     def finished(self) -> bool:
@@ -166,8 +167,34 @@ class Replicas:
         return tree_map(lambda leaf: leaf[indices], self.state.model)
 
     def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float]]:
-        """Metrics of some replicas, one dictionary each."""
-        return self.task.evaluate(self.models(indices), [self.labels[i][0] for i in indices], step, final)
+        """Metrics of some replicas, one dictionary each; at the end on the test set too, where the task has one."""
+        task, models, seeds = self.task, self.models(indices), [self.labels[i][0] for i in indices]
+        rows = task.evaluate(models, seeds, step, final)
+        if task.selection:
+            self._keep_best(indices, [row.get(task.selection, math.nan) for row in rows], step)
+            if final:
+                best = tree_map(lambda leaf: leaf[indices], self.best)
+                tested = task.test(models.params, best["params"], seeds)
+                steps = best["step"].tolist()
+                rows = [row | test | {"best_step": at} for row, test, at in zip(rows, tested, steps, strict=True)]
+        return rows
+
+    def _no_best(self) -> dict[str, Any]:
+        """Kept parameters, their value of the task's ``selection`` and their step, of every replica: none so far."""
+        count = len(self.labels)
+        return {
+            "params": tree_map(torch.clone, self.state.model.params),
+            "value": torch.full((count,), -torch.inf, dtype=torch.float64),
+            "step": torch.zeros(count, dtype=torch.int64),
+        }
+
+    def _keep_best(self, indices: list[int], values: list[float], step: int) -> None:
+        """Keep the parameters of the replicas whose value is the highest so far."""
+        for i, value in zip(indices, values, strict=True):
+            if value > self.best["value"][i]:
+                self.best["value"][i], self.best["step"][i] = value, step
+                for kept, now in zip(*map(tree_leaves, (self.best["params"], self.state.model.params)), strict=True):
+                    kept[i].copy_(now[i])
 
     def _initial_state(self) -> State:
         task, dtype = self.task, self.task.dtype

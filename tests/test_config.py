@@ -279,3 +279,15 @@ def test_resolved_configuration_is_plain():
     resolved = resolve(BASE)
     assert OmegaConf.to_container(OmegaConf.create(resolved)) == resolved
     assert all(type(section) in (dict, list, str, int, float, bool, type(None)) for section in resolved.values())
+
+
+def test_the_width_of_the_decoder():
+    def width(typed: str):
+        return resolve(typed)["task"]["decoder_hidden"]
+
+    assert width("task=vae estimator=relax task.model=nonlinear") == 784
+    assert width("task=vae estimator=relax task.model=nonlinear task.dataset=digits") == 64
+    assert width("task=vae estimator=relax task.model=nonlinear task.decoder_hidden=200") == 200
+    assert width("task=vae estimator=relax") is None
+    with pytest.raises(config.ConfigError, match=r"task\.model=linear1 has no hidden layers"):
+        width("task=vae estimator=relax task.decoder_hidden=200")

@@ -49,6 +49,7 @@ class Task:
     warmup: int = 0
     dtype: torch.dtype = torch.float32
     compile_after: int = 2000  # steps from which compile=auto compiles
+    selection: str | None = None  # metric by whose highest value parameters are kept for `test`
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
     meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
@@ -94,6 +95,13 @@ class Task:
 
     def variance(self, models: Model, seeds: list[int], step: int) -> list[dict[str, float]]:
         """The gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws; in ``evaluate`` too."""
+        raise NotImplementedError
+
+    def test(self, params: dict[str, Tensor], best: dict[str, Tensor], seeds: list[int]) -> list[dict[str, float]]:
+        """Metrics on the test set at the end, of the last ``params`` and of the ``best`` by `selection`.
+
+        Both are stacked over replicas; one dictionary each.
+        """
         raise NotImplementedError
 
     def finish(self, models: Model, labels: list[str]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ class Sequence(CategoricalVAE):
     """
 
     name = "sequence"
+    has_test = False  # the text has two parts only
 
     def __init__(
         self,

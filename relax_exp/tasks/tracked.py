@@ -21,7 +21,7 @@ class Tracked(Task):
         self.task, self.own_name, self.probes = task, name, probes
         self.everything = {name: task, **probes}
         copied = "name", "optimizer", "betas", "data", "first_epoch", "batch_size", "lr_scale", "warmup", "dtype"
-        copied += "compile_after", "evaluations"
+        copied += "compile_after", "evaluations", "selection"
         for attribute in copied:
             setattr(self, attribute, getattr(task, attribute))
 
@@ -70,6 +70,10 @@ class Tracked(Task):
                 row[f"track/{name}/log_variance"] = log_variance
                 row[f"track/{name}/log_variance_x_evaluations"] = log_variance + math.log(task.evaluations)
         return rows
+
+    def test(self, params, best, seeds):
+        """See `Task.test`."""
+        return self.task.test(params, best, seeds)
 
     def finish(self, models, labels):
         """See `Task.finish`."""

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators, products
 from relax_exp.data import ImageData
@@ -34,14 +34,17 @@ class VAE(Task):
     """``task=vae``. data: images, see `relax_exp.data.load`; estimator: name and options.
 
     Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
-    ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; the
-    gradient's log-variance over encoder parameters, direct part included; the estimators' scalars. Bounds in nats per
-    image, higher is better.
+    ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; at the
+    end ``test/elbo`` and ``test/bound100`` on all test images, and the same with ``_best`` for the parameters kept from
+    the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of those that measured it (without
+    ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over encoder parameters, direct part
+    included; the estimators' scalars. Bounds in nats per image, higher is better.
     """
 
     name = "vae"
     betas = (0.9, 0.99999)
     relaxed = "elbo"
+    has_test = True
     data_noise = ("binarize",)
 
     def __init__(
@@ -63,11 +66,13 @@ class VAE(Task):
         self.model, self.latents, self.hidden = model, latents, hidden
         self.decoder_hidden = len(data.mean) if decoder_hidden is None else decoder_hidden
         self.first_epoch = first_epoch
+        if self.has_test:
+            self.selection = "valid/elbo_full" if bound_every else "valid/elbo"
         self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
         self.dtype, self.device = dtype, torch.device(device)
         self.dynamic = data.binarize == "dynamic"
         self.image_shape = data.image_shape
-        self.data, self.valid = data.train.to(self.device), data.valid.to(self.device)
+        self.data, self.valid, self.tested = (x.to(self.device) for x in (data.train, data.valid, data.test))
         self.mean = data.mean.to(self.device, dtype)
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
@@ -131,12 +136,26 @@ class VAE(Task):
         results = []
         for i, seed in enumerate(seeds):
             model = tree_map(lambda leaf, i=i: leaf[i], models)
-            metrics = self._bounds(model, BOUND_IMAGES, stream(seed, "evaluation/bound", step))
+            some = self._bounds(model.params, self.valid[:BOUND_IMAGES], stream(seed, "evaluation/bound", step))
+            metrics = {f"valid/{k}": v for k, v in some.items()}
             if full:
-                everything = self._bounds(model, len(self.valid), stream(seed, "evaluation/bound_full", step))
-                metrics |= {f"{k}_full": v for k, v in everything.items()}
+                everything = self._bounds(model.params, self.valid, stream(seed, "evaluation/bound_full", step))
+                metrics |= {f"valid/{k}_full": v for k, v in everything.items()}
             results.append(metrics)
         return [row | other for row, other in zip(results, self.variance(models, seeds, step), strict=True)]
+
+    def test(self, params, best, seeds):
+        """See `Task.test`: bounds on the test images."""
+        results = []
+        for i, seed in enumerate(seeds):
+            last, kept = (tree_map(lambda leaf, i=i: leaf[i], stacked) for stacked in (params, best))
+            metrics = self._bounds(last, self.tested, stream(seed, "evaluation/test"))
+            same = all(map(torch.equal, tree_leaves(last), tree_leaves(kept)))
+            others = metrics if same else self._bounds(kept, self.tested, stream(seed, "evaluation/test"))
+            results.append(
+                {f"test/{k}": v for k, v in metrics.items()} | {f"test/{k}_best": v for k, v in others.items()}
+            )
+        return results
 
     def variance(self, models, seeds, step):
         """See `Task.variance`: of the encoder's parameters."""
@@ -151,19 +170,18 @@ class VAE(Task):
         log_w = -self.hierarchy.bound_terms(params, x, self._sample(uniforms))[0]
         return torch.stack([log_w.mean(0).sum(), (log_w.logsumexp(0) - math.log(BOUND_SAMPLES)).sum()])
 
-    def _bounds(self, model: Model, images: int, generator: torch.Generator) -> dict[str, float]:
-        """Mean one-sample bound and 100-sample importance bound over the first ``images`` validation images."""
+    def _bounds(self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator) -> dict[str, float]:
+        """Mean one-sample bound, ``elbo``, and 100-sample importance bound, ``bound100``, over ``images``."""
         at_once = max(1, ROWS_AT_ONCE // BOUND_SAMPLES)
         totals = torch.zeros(2, dtype=torch.float64)
-        valid = self.valid[:images]
-        for rows in valid.split(at_once):
+        for rows in images.split(at_once):
             x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)
             layers = self.hierarchy.vae.layers
             uniforms = [self._uniform(generator, BOUND_SAMPLES, len(rows), *layer.shape) for layer in layers]
             sums = self._compiled if len(rows) == at_once else self._sums  # of one shape only
-            totals += sums(model.params, x, uniforms).double().cpu()
-        elbo, bound = (totals / len(valid)).tolist()
-        return {"valid/elbo": elbo, "valid/bound100": bound}
+            totals += sums(params, x, uniforms).double().cpu()
+        elbo, bound = (totals / len(images)).tolist()
+        return {"elbo": elbo, "bound100": bound}
 
     def _uniform(self, generator: torch.Generator, *shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=self.dtype).to(self.device)

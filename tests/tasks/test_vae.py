@@ -198,3 +198,53 @@ def test_rebar_with_an_eta_for_every_tensor(noise):
     step, eta = 1e-4, model.tuning[0]["eta"]
     slopes = [(tuning_loss(eta + d) - tuning_loss(eta - d)) / (2 * step) for d in step * torch.eye(6).double()]
     torch.testing.assert_close(ours.tuning[0]["eta"], torch.stack(slopes), rtol=1e-5, atol=1e-9)
+
+
+def test_test_bounds_are_those_of_the_last_and_of_the_kept_parameters():
+    task = make()
+    model = trained(task)
+    other = trained(task, steps=3)
+    (row,) = task.test(model.params, other.params, [0])
+    elbo, likelihood = exact(task, model, task.tested.double())
+    assert row["test/elbo"] == pytest.approx(elbo, abs=0.02)  # 250 images x 100 draws
+    assert row["test/bound100"] == pytest.approx(likelihood, abs=0.05)
+    elbo, likelihood = exact(task, other, task.tested.double())
+    assert row["test/elbo_best"] == pytest.approx(elbo, abs=0.02)
+    assert row["test/bound100_best"] == pytest.approx(likelihood, abs=0.05)
+
+
+def test_parameters_are_kept_from_the_best_evaluation():
+    replicas = Replicas(make(), [0, 1], [0.03])
+    values = {1: [-3.0, -9.0], 2: [-1.0, -5.0], 3: [-2.0, float("nan")], 4: [-1.5, -4.0]}
+    kept = {}
+    replicas.task.evaluate = lambda models, seeds, step, final: [{"valid/elbo": value} for value in values[step]]
+    for step in replicas.advance(4):
+        kept[step] = tree_map(torch.clone, replicas.state.model.params)
+        rows = replicas.evaluate([0, 1], step, step == 4)
+    for name, leaf in replicas.best["params"].items():
+        assert (leaf[0] == kept[2][name][0]).all() and (leaf[1] == kept[4][name][1]).all()
+    assert [row["best_step"] for row in rows] == [2, 4]
+    assert rows[0]["test/elbo"] != rows[0]["test/elbo_best"]
+    assert rows[1]["test/elbo"] == rows[1]["test/elbo_best"]
+
+
+def test_bounds_on_all_validation_images_choose_where_they_are_measured():
+    assert make(bound_every=5).selection == "valid/elbo_full"
+    assert make().selection == "valid/elbo"
+
+
+@pytest.mark.parametrize(("given", "width"), [(None, 64), (7, 7)])
+def test_the_decoder_of_the_nonlinear_model_is_as_wide_as_the_image_or_as_said(given, width):
+    task = make(model="nonlinear", latents=5, hidden=8, decoder_hidden=given)
+    shapes = {k: tuple(v.shape) for k, v in task.hierarchy.vae.named_parameters()}
+    assert [shapes[f"decoder.0.{i}.weight"] for i in (0, 2, 4)] == [(width, 5), (width, width), (64, width)]
+    assert [shapes[f"encoder.0.{i}.weight"] for i in (0, 2, 4)] == [(8, 64), (8, 8), (5, 8)]
+
+
+def test_the_first_epoch_is_in_file_order_where_that_is_asked_for():
+    file, shuffled = (Replicas(make(first_epoch=order, batch_size=60), [5], [0.1]) for order in ("file", "shuffled"))
+    per_epoch = 1297 // 60
+    first = file._epoch_rows(5, 0, per_epoch)
+    assert (first.flatten() == torch.arange(per_epoch * 60)).all()
+    assert (first != shuffled._epoch_rows(5, 0, per_epoch)).any()
+    assert (file._epoch_rows(5, per_epoch, 30) == shuffled._epoch_rows(5, per_epoch, 30)).all()
