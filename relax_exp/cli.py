@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 import relax_exp
 from relax_exp import config, experiments, manual, provenance
 from relax_exp.data import DataError
+from relax_exp.estimators import own
 from relax_exp.folder import ERROR, RunError, is_disk_full, status, write_error
 from relax_exp.schema import ConfigError
 
@@ -44,7 +45,7 @@ class Outcome(NamedTuple):
 
 def main() -> int:
     """Run the command in sys.argv. Returns 0, 1 (a run failed), 2 (a bad configuration) or 130 (Ctrl-C)."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = added(sys.argv[1:])
     if "--version" in arguments:
         print(f"relax-exp {relax_exp.__version__}")
         return 0
@@ -64,6 +65,12 @@ def main() -> int:
     except Exception as error:
         return _report(error)
     return max(_codes, default=0)
+
+
+def added(arguments: list[str]) -> list[str]:
+    """With ``estimator.path=FILE`` the estimator's keys are added to the configuration, which has no file of theirs."""
+    own = any(re.match(r"\+*estimator\.path=", argument) for argument in arguments)
+    return [f"++{a}" if own and re.match(r"estimator\.\w+=", a) else a for a in arguments]
 
 
 def job(cfg: DictConfig) -> Outcome:
@@ -160,7 +167,7 @@ def _postponed(argument: str) -> str:
     Hydra applies what is not swept to a configuration that lacks whatever task or estimator is swept, and would not
     find the key there.
     """
-    plain = re.fullmatch(r"((?:task|estimator)\.[\w.]+)=((?!\w+\().+)", argument)
+    plain = re.fullmatch(r"(\+*(?:task|estimator)\.[\w.]+)=((?!\w+\().+)", argument)
     return f"{plain[1]}=choice({plain[2]})" if plain else argument
 
 
@@ -171,6 +178,8 @@ def _message(error: Exception) -> tuple[str, int] | None:
         return manual.explain(error), 2
     if isinstance(error, (RunError, DataError)):
         return str(error), 1
+    if said := own.blame(error):
+        return said, 2
     if is_disk_full(error):
         return f"the disk is full ({error}): free some space, then type the same command to go on", 1
     if isinstance(error, BrokenPipeError):

@@ -17,24 +17,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import added_keys, estimators, limits
 from relax_exp.data import BINARIZATIONS, DATASETS
-from relax_exp.schema import Check, ConfigError, check, checked, hints, one_of
+from relax_exp.estimators import options, own
+from relax_exp.schema import (
+    DISTINCT,
+    NOT_EMPTY,
+    BelowOne,
+    Categories,
+    Check,
+    ConfigError,
+    Count,
+    Draws,
+    Fraction,
+    NotNegative,
+    Positive,
+    Seed,
+    Text,
+    check,
+    checked,
+    hints,
+    one_of,
+)
 
 _HERE = Path(__file__).parent
 CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir())  # wheel, source tree
 MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "tf32")  # say where and how, and change no number
-
-NOT_EMPTY = Check("that is not empty", bool)
-DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(values))
-
-Count = Annotated[int, Check("> 0", lambda value: value > 0)]
-Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
-Categories = Annotated[int, Check("> 1", lambda value: value > 1)]
-Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
-Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
-Fraction = Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
-BelowOne = Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
-NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
-Text = Annotated[str, NOT_EMPTY]
 
 
 class RunOptions(TypedDict):
@@ -238,35 +244,6 @@ OPAQUE = {  # keys of a task that make f a black box
 }
 
 
-class EstimatorOptions(TypedDict, total=False):
-    """The catalogue of estimators' keys. An estimator takes those in its YAML file; a key that is not here keeps the
-    type that its value has there."""
-
-    surrogate: Literal["network", "relaxed"]
-    noise: Literal["tied", "independent"]
-    activation: Literal["relu", "tanh", "elu"]
-    objective: Literal["mse", "variance"]
-    mean: Literal["geometric", "arithmetic"]
-    samples: Count
-    depth: Count
-    width: Count
-    temperature: Positive
-    eta: float
-    granularity: Literal["layer", "parameter"]
-    decay: BelowOne
-    normalize: bool
-    threshold: NotNegative
-    schedule: Literal["fixed", "annealed", "learned"]
-    minimum: Positive
-    rate: NotNegative
-    anneal_every: Count
-    draws: Count
-    gap: NotNegative
-    lr_scale: NotNegative
-    weight_decay: NotNegative
-    warmup: Annotated[int, Check(">= 0", lambda value: value >= 0)]
-
-
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
     """The checked configuration: ``{"task": {"name", ...}, "estimator": {"name", ...}, "steps", ...}``.
 
@@ -297,8 +274,8 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
         if config[many] is None or one in typed:
             config[many] = [value]
 
-    for options in (estimator, *config["track"].values()):
-        _check_fit(task, options, defaults)
+    for each in (estimator, *config["track"].values()):
+        _check_fit(task, each, defaults)
     if "decoder_hidden" in task:
         task["decoder_hidden"] = limits.decoder_hidden(task)
     if "env" in task:
@@ -348,17 +325,29 @@ def _file(name: str, defaults: dict) -> dict:
 def _estimator(section: dict, defaults: dict) -> dict:
     """The options of an estimator, checked against the catalogue and against its own file. Raises ConfigError."""
     path = {"path": checked("estimator.path", section.pop("path"), Text | None)} if "path" in section else {}
+    if path.get("path") is not None:
+        return _own(section, path["path"])
     if path and section["name"] == "all":
-        return {"name": "all" if path["path"] is None else Path(path["path"]).stem, **path}
+        return {"name": "all", **path}
     name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
-    catalogue = hints(EstimatorOptions)
-    types = {key: catalogue.get(key, type(default)) for key, default in _file(name, defaults).items()}
-    return {**check(section, types, "estimator."), **path}
+    return {**check(section, options.types(_file(name, defaults)), "estimator."), **path}
+
+
+def _own(section: dict, path: str) -> dict:
+    """The same for an estimator in a user's file; ``digest`` tells one text of the file from another."""
+    if (name := section.pop("name", "all")) != "all":
+        raise ConfigError(f"estimator={name} and estimator.path={path} exclude each other: leave one of them out")
+    values = own.defaults(own.load(path))
+    section = check(values | section, options.types(values), "estimator.")
+    return {"name": Path(path).stem, "path": path, "digest": own.digest(path), **section}
 
 
 def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
     """Whether the estimator can do the task. Raises ConfigError."""
     name, family = estimator["name"], TASKS[task["name"]].family
+    if estimator.get("path"):
+        _check_own(task, estimator)
+        return
     least = 1 if name not in estimators.REGISTRY else estimators.lookup(name).least_samples
     if estimator.get("samples", least) < least:
         raise ConfigError(f"estimator.samples={estimator['samples']}: {name} compares samples, so at least {least}")
@@ -388,3 +377,22 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         raise ConfigError(
             f"exact enumerates 2^{task['latents']} states: task.latents must be at most {limits.MAX_EXACT_LATENTS}"
         )
+
+
+def _check_own(task: dict, estimator: dict) -> None:
+    """Whether an estimator in a user's file can do the task. Raises ConfigError."""
+    entry, cls = TASKS[task["name"]], own.load(estimator["path"])
+    where = f"estimator.path={estimator['path']}"
+    if entry.estimators:
+        able = [name for name, it in TASKS.items() if it.family and not it.estimators]
+        raise ConfigError(
+            f"{where}: task={task['name']} takes {one_of(entry.estimators)}; yours trains on {one_of(able)}"
+        )
+    if entry.family and entry.family not in own.families(cls):
+        raise ConfigError(
+            f"{where}: {cls.__name__} is for {', '.join(own.families(cls))} variables, and task={task['name']} has "
+            f'{entry.family} ones: set families = ("{entry.family}",) in the class if it can do them'
+        )
+    opaque = [key for key, on in OPAQUE.items() if on(task)]
+    if opaque and cls.needs != "value":
+        raise ConfigError(f"{where}: {cls.__name__} differentiates f, which {opaque[0]} forbids")

@@ -220,8 +220,12 @@ class Gaussian:
     def path(parameters: Tensor, u: Tensor) -> Tensor:
         """mean + std * Phi^-1(u); ``u`` has the shape of a sample."""
         mean, log_std = parameters.unbind(-1)
-        normal = math.sqrt(2) * torch.erfinv(2 * open_uniform(u) - 1)
-        return mean + log_std.exp() * normal
+        return mean + log_std.exp() * Gaussian.normal(u)
+
+    @staticmethod
+    def normal(u: Tensor) -> Tensor:
+        """Phi^-1(u): the standard normal number that the path shifts and scales."""
+        return math.sqrt(2) * torch.erfinv(2 * open_uniform(u) - 1)
 
     @staticmethod
     def hard(z: Tensor) -> Tensor:
@@ -237,8 +241,15 @@ class Gaussian:
     def score(parameters: Tensor, b: Tensor) -> Tensor:
         """d log p(b) / d (mean, log std), shape of ``parameters``."""
         mean, log_std = parameters.unbind(-1)
-        normal = (b - mean) / log_std.exp()
-        return torch.stack([normal / log_std.exp(), normal.square() - 1], -1)
+        return Gaussian.score_of(parameters, (b - mean) / log_std.exp())
+
+    @staticmethod
+    def score_of(parameters: Tensor, normal: Tensor) -> Tensor:
+        """The score of mean + std * ``normal`` from that number itself.
+
+        (b - mean) / std loses all digits in single precision where the mean is large and the standard deviation small.
+        """
+        return torch.stack([normal / parameters[..., 1].exp(), normal.square() - 1], -1)
 
     @staticmethod
     def log_prob(parameters: Tensor, b: Tensor) -> Tensor:
@@ -251,6 +262,11 @@ class Gaussian:
     def mean(parameters: Tensor) -> Tensor:
         """The mean of a sample."""
         return parameters[..., 0]
+
+
+def weighted(weight: Tensor, values: Tensor) -> Tensor:
+    """weight * values, and 0 where the weight is 0 whatever the value: an infinite loss of an impossible sample."""
+    return torch.where(weight == 0, torch.zeros_like(weight), weight * torch.where(weight == 0, 0.0, values))
 
 
 FAMILIES = {family.name: family for family in (Bernoulli, Categorical, Gaussian)}

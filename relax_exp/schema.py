@@ -22,6 +22,20 @@ class Check(NamedTuple):
     holds: Callable[[Any], bool]
 
 
+NOT_EMPTY = Check("that is not empty", bool)
+DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(values))
+
+Count = Annotated[int, Check("> 0", lambda value: value > 0)]
+Draws = Annotated[int, Check("> 1", lambda value: value > 1)]
+Categories = Annotated[int, Check("> 1", lambda value: value > 1)]
+Seed = Annotated[int, Check("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
+Positive = Annotated[float, Check("> 0", lambda value: value > 0)]
+Fraction = Annotated[float, Check("from 0 to 1", lambda value: 0 <= value <= 1)]
+BelowOne = Annotated[float, Check(">= 0 and < 1", lambda value: 0 <= value < 1)]
+NotNegative = Annotated[float, Check(">= 0", lambda value: value >= 0)]
+Text = Annotated[str, NOT_EMPTY]
+
+
 def hints(schema: type) -> dict[str, Any]:
     """The annotated type of every key of a schema class."""
     return get_type_hints(schema, include_extras=True)

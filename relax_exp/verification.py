@@ -2,64 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from relax_exp import estimators, mdp, verify
 from relax_exp.config import run_path
+from relax_exp.estimators import own
 from relax_exp.estimators.base import Estimator
+from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.folder import RunError, RunFolder, write_atomically
 from relax_exp.report import studies
-from relax_exp.streams import stream
 
-TRAINING_ONLY = ("name", "path", "lr_scale", "warmup")  # keys of an estimator that its constructor does not take
+TRAINING_ONLY = ("name", "path", "digest", *OF_TRAINING)  # keys of an estimator that its constructor does not take
 TESTS = 130  # coordinates and pairs of coordinates of one cell, at most
-
-
-def load_estimator(path: str) -> type[Estimator]:
-    """The one `Estimator` subclass defined in a Python file. RunError where there is none, several, or no such file."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise RunError(f"estimator.path={path}: there is no such file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None:
-        raise RunError(f"estimator.path={path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    found = [
-        cls
-        for _, cls in inspect.getmembers(module, inspect.isclass)
-        if issubclass(cls, Estimator) and cls.__module__ == file.stem
-    ]
-    if len(found) != 1:
-        names = ", ".join(cls.__name__ for cls in found) or "none"
-        raise RunError(
-            f"estimator.path={path}: expected one subclass of relax_exp.estimators.base.Estimator, found {names}"
-        )
-    return found[0]
 
 
 def cells(estimator: dict) -> Iterator[tuple[str, verify.Problem, Estimator]]:
     """(label, problem, estimator) of everything that the configuration asks to verify."""
     problems = verify.problems()
-    if estimator.get("path"):
-        cls = load_estimator(estimator["path"])
-        for problem in problems:
-            if problem.family in getattr(cls, "families", ("bernoulli",)) and (problem.smooth or cls.needs == "value"):
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(stream(0, "own").initial_seed())
-                    yield cls.__name__, problem, cls(problem.family, problem.event_shape, (verify.CONTEXT,)).double()
-        return
     options = {k: v for k, v in estimator.items() if k not in TRAINING_ONLY}
+    if path := estimator.get("path"):
+        cls, changed = own.load(path), own.defaults(own.load(path))
+        label = " ".join([cls.__name__, *(f"{k}={v}" for k, v in options.items() if v != changed[k])])
+        for problem in problems:
+            if problem.family in own.families(cls) and (problem.smooth or cls.needs == "value"):
+                shapes = problem.family, problem.event_shape, (verify.CONTEXT,)
+                yield label, problem, estimators.build(cls.__name__, *shapes, path=path, **options).double()
+        return
     names = estimators.names() if estimator["name"] == "all" else [estimator["name"]]
     for name in names:
         for variant in estimators.lookup(name).variants if estimator["name"] == "all" else [options]:
@@ -80,6 +54,8 @@ def episodes(estimator: dict) -> list[str]:
 
 def judge(verdict: verify.Verdict, unbiased: bool, bound: float) -> str:
     """The verdict in words; "FAILS" where an estimator is not what it says it is."""
+    if math.isnan(verdict.variance):
+        return "FAILS: not finite (NaN or infinite gradients)"
     if verdict.row_z > bound:
         return "FAILS: rows correlated"
     if unbiased:
@@ -87,12 +63,11 @@ def judge(verdict: verify.Verdict, unbiased: bool, bound: float) -> str:
     return "biased" if verdict.largest_z > bound else "bias not resolved"
 
 
-def table(estimator: dict, draws: int) -> list[dict[str, Any]]:
-    """One row for each estimator and problem, in the units of `relax_exp.report.verification.HEADERS`.
+def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], draws: int) -> list[dict[str, Any]]:
+    """One row for each of `cells` and of `episodes`, in the units of `relax_exp.report.verification.HEADERS`.
 
     Prints a line for each as it is known.
     """
-    todo, played = list(cells(estimator)), episodes(estimator)
     bound = verify.threshold(TESTS * (len(todo) + len(played)))
     references: dict[Any, float] = {}
     rows = []
@@ -160,10 +135,11 @@ def execute(config: dict) -> int:
         print(f"{path} is finished already", file=sys.stderr)
         return int(json.loads((path / "meta.json").read_text())["status"] == "failed")
     torch.set_num_threads(config["threads"])
+    todo = list(cells(config["estimator"]))
+    if not todo:
+        raise RunError("no problem fits this estimator: look at its families and needs")
     with RunFolder(path, config) as folder:
-        rows = table(config["estimator"], config["task"]["draws"])
-        if not rows:
-            raise RunError("no problem fits this estimator: look at its families and needs")
+        rows = table(todo, episodes(config["estimator"]), config["task"]["draws"])
         wrong = failures(rows)
         write_atomically(path / "table.json", json.dumps(rows, indent=1))
         if config["estimator"]["name"] in ("all", "reinforce"):

@@ -40,7 +40,8 @@ def test_a_run_that_it_shows_is_valid(command, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(sys, "argv", ["relax-exp", *arguments])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_estimator.py").touch()
+    own = "from relax_exp.estimators.score import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
+    (tmp_path / "my_estimator.py").write_text(own)
     try:
         code = cli.main()
     except SystemExit as end:  # after --help

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from relax_exp import cli, verification, verify
+from relax_exp.estimators import own
 
 RIGHT = """
 from relax_exp.estimators.base import ScoreFunction
@@ -22,8 +23,9 @@ BIASED = RIGHT.replace("f_b - 1.0", "0.9 * f_b")
 def command(monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["relax-exp", "task=verify", "task.draws=20000", "out=here", *arguments])
+    def run(*arguments, task="verify"):
+        draws = ["task.draws=20000"] if task == "verify" else []
+        monkeypatch.setattr("sys.argv", ["relax-exp", f"task={task}", *draws, "out=here", *arguments])
         code = cli.main()
         return code, *capfd.readouterr()
 
@@ -70,8 +72,64 @@ def test_a_file_that_does_not_fit(command, tmp_path, text, message):
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
     code, _, err = command("estimator.path=mine.py")
-    assert code == 1 and message in err and "Traceback" not in err
+    assert code == 2 and message in err and "Traceback" not in err
     assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return f_b", "returned a bare tensor; it must return (signal, aux, buffers)"),
+        ("return f_b.sum(), {}, {}", "returned a signal (); it must have the shape of f_b, (3,)"),
+        ("return f_b * float('nan'), {}, {}", "returned a grad that is not finite"),
+        ("return f_b, {}, {'last': f_b.mean()}", "a new value of last, which is not a registered buffer"),
+        ("return f_b.nope, {}, {}", "mine.py, line 8, in signal: AttributeError: 'Tensor' object has no attribute"),
+        ("return (f_b -, {}, {}", "mine.py, line 8: SyntaxError"),
+    ],
+)
+@pytest.mark.parametrize("task", ["verify", "toy"])
+def test_a_mistake_in_ones_own_file_is_shown_as_its_own(command, tmp_path, task, body, message):
+    (tmp_path / "mine.py").write_text(RIGHT.replace("return f_b - 1.0, {}, {}", body))
+    code, _, err = command("estimator.path=mine.py", task=task)
+    assert code == 2 and message in err
+    assert "Traceback" not in err and "relax_exp/" not in err
+    assert not (tmp_path / "here").exists()
+
+
+OPTIONS = RIGHT.replace(
+    "    def signal",
+    """    def __init__(self, *args, shift: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.shift = shift
+
+    def signal""",
+).replace("f_b - 1.0", "f_b - self.shift")
+
+
+def test_ones_own_estimator_takes_options_and_trains(command, tmp_path):
+    (tmp_path / "mine.py").write_text(OPTIONS)
+    small = ("steps=20", "eval_every=10", "compile=false", "task.variance_draws=10")
+    code, _, _ = command("estimator.path=mine.py", "estimator.shift=0.25", *small, task="toy")
+    assert code == 0
+    assert "shift: 0.25" in (tmp_path / "here" / "config.yaml").read_text()
+    code, _, err = command("estimator.path=mine.py", "estimator.shft=0.25", *small, task="toy")
+    assert code == 2 and "unknown key estimator.shft: must be one of shift" in err
+    code, _, err = command("estimator.path=mine.py", task="cartpole")
+    assert code == 2 and "yours trains on one of toy, vae" in err
+    code, _, err = command("estimator=relax", "estimator.path=mine.py", *small, task="toy")
+    assert code == 2 and "exclude each other" in err
+
+
+def test_another_text_of_the_file_is_another_run(tmp_path):
+    (tmp_path / "mine.py").write_text(RIGHT)
+    first = own.digest(tmp_path / "mine.py")
+    (tmp_path / "mine.py").write_text(BIASED)
+    assert own.digest(tmp_path / "mine.py") != first
+
+
+def test_gradients_that_are_not_numbers_are_named():
+    verdict = verify.Verdict(float("nan"), float("nan"), 1, float("nan"), float("nan"), float("nan"), 0.0)
+    assert "not finite" in verification.judge(verdict, True, 5.0)
 
 
 def test_a_bias_that_no_problem_shows_fails():

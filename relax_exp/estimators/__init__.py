@@ -183,22 +183,34 @@ def build(
     event_shape: tuple[int, ...] = (1,),
     context_shape: tuple[int, ...] | None = None,
     generator: torch.Generator | None = None,
+    path: str | None = None,
+    digest: str | None = None,
     **options,
 ) -> Estimator:
     """The estimator of that name, an ``nn.Module``.
 
     event_shape: (D,) or (D, C) of one row's sample; context_shape: of one row's context, if there is one; generator:
-    for the initial weights (seed 0 without one; the global random state is neither used nor moved). Raises ValueError
-    for an unknown name or a family that is not offered, TypeError for an unknown option.
+    for the initial weights (seed 0 without one; the global random state is neither used nor moved); path: a Python file
+    with the estimator, in the place of a registered one (``digest`` of its text is not used here). Raises ValueError
+    for an unknown name, a family that is not offered or a value that an option may not have, TypeError for an unknown
+    option; both name what is allowed and what is nearest to it.
     """
     import torch
 
+    seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if path is not None:
+            from relax_exp.estimators import own
+
+            return own.build(path, family, event_shape, context_shape, **options)
+        return _registered(name, family)(family, event_shape, context_shape, **options)
+
+
+def _registered(name: str, family: str) -> type[Estimator]:
+    """The class of a registered estimator. ValueError for an unknown name or a family that is not offered."""
     entry = lookup(name)
     if family not in entry.families:
         raise ValueError(f"{name} is not offered for {family} variables, only for {', '.join(entry.families)}")
     module, cls = entry.path.split(":")
-    estimator = getattr(importlib.import_module(f"relax_exp.estimators.{module}"), cls)
-    seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return estimator(family, event_shape, context_shape, **options)
+    return getattr(importlib.import_module(f"relax_exp.estimators.{module}"), cls)

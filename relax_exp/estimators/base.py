@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_exp.distributions import FAMILIES, expand_event
+from relax_exp.estimators.options import check_options
+from relax_exp.schema import one_of
 
 
 class Objective(NamedTuple):
@@ -62,7 +64,15 @@ class Output(NamedTuple):
     buffers: dict[str, Tensor]
 
 
-class Estimator(nn.Module):
+class Checked(type):
+    """Options are checked before a constructor sees them, by the declaration in `relax_exp.estimators.options`."""
+
+    def __call__(cls, *args, **given):
+        check_options(cls, given)
+        return super().__call__(*args, **given)
+
+
+class Estimator(nn.Module, metaclass=Checked):
     """Base class. A subclass sets the class attributes and implements `noise_shapes` and `estimate`.
 
     Attributes: ``unbiased``; ``evaluations`` of f for one gradient of one layer; ``needs``: "value" (black box),
@@ -84,8 +94,16 @@ class Estimator(nn.Module):
         context_shape: tuple[int, ...] | None = None,
     ):
         super().__init__()
+        if family not in FAMILIES:
+            raise ValueError(f"{type(self).__name__}: family={family}: must be {one_of(FAMILIES, str(family))}")
         self.family = FAMILIES[family]
         self.event_shape = tuple(event_shape)
+        if len(self.event_shape) != self.family.event_dims or not all(size > 0 for size in self.event_shape):
+            wanted = "(D, C)" if self.family.event_dims == 2 else "(D,)"
+            raise ValueError(
+                f"{type(self).__name__}: event_shape={self.event_shape}: one row's sample of {family} variables is "
+                f"{wanted}, positive numbers"
+            )
         self.context_shape = None if context_shape is None else tuple(context_shape)
 
     @property
@@ -238,16 +256,41 @@ class ScoreFunction(SampleOnly):
         """Weight of the score, aux, new buffers; ``f_b`` is detached, ``(N,)`` or ``(K, N)``."""
         raise NotImplementedError(f"{type(self).__name__} does not implement signal")
 
+    def _signal(self, f_b: Tensor, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """`signal`, checked. TypeError or ValueError, naming the class, where a subclass returns something else."""
+        result, name = self.signal(f_b, context), f"{type(self).__name__}.signal"
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = "a bare tensor" if isinstance(result, Tensor) else type(result).__name__
+            raise TypeError(f"{name} returned {got}; it must return (signal, aux, buffers): return f_b, {{}}, {{}}")
+        if not isinstance(result[0], Tensor) or result[0].shape != f_b.shape:
+            got = tuple(result[0].shape) if isinstance(result[0], Tensor) else type(result[0]).__name__
+            raise ValueError(f"{name} returned a signal {got}; it must have the shape of f_b, {tuple(f_b.shape)}")
+        return result
+
     def objective(self, f_b: Tensor) -> Tensor:
         """The mean over the chains: ``(K, N)`` -> ``(N,)``."""
         return f_b.mean(0) if self.samples > 1 else f_b
 
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`. The score of a Gaussian sample is taken from its noise, which loses no digits."""
+        if self.family.discrete:
+            return super().estimate(logits, f, noise, context, f_b)
+        b = self.sample(logits, noise)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        score = self.family.score_of(logits, self.family.normal(noise["u"]))
+        return self._output(logits, b, f_b, score, context)
+
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`: b ``([K,] N, event)``, f_b ``([K,] N)``."""
         logits = logits.detach()
-        signal, aux, buffers = self.signal(f_b.detach(), context)
+        return self._output(logits, b, f_b, self.family.score(logits, b), context)
+
+    def _output(self, logits, b, f_b, score, context) -> Output:
+        """The mean over the chains of signal times ``score``, of the shape of the samples."""
+        signal, aux, buffers = self._signal(f_b.detach(), context)
         weight = expand_event(signal, self.family, parameters=True) / self.samples
-        grad = weight * self.family.score(logits, b)
+        grad = weight * score
         if grad.dim() > logits.dim():
             grad = grad.sum(0)
         return Output(grad, self.objective(f_b), b, aux, buffers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relax_exp.distributions import weighted
 from relax_exp.estimators.antithetic import Comparison, antithetic, disarm_weight
 from relax_exp.estimators.base import Output
 
@@ -30,7 +31,7 @@ class LocalExpectation(Comparison):
         each = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device).unsqueeze(1)
         values = self.values(f, torch.cat([b.unsqueeze(0), (b - each).abs()]), logits, f_b)
         difference = (values[0] - values[1:]).detach().movedim(0, -1)
-        return Output(difference * flip_weight(logits, b), values[0], b, {}, {})
+        return Output(weighted(flip_weight(logits, b), difference), values[0], b, {}, {})
 
 
 class BitFlip(Comparison):
@@ -56,7 +57,7 @@ class BitFlip(Comparison):
 
     def flip_gradient(self, logits: Tensor, b: Tensor, flips: Tensor, difference: Tensor) -> Tensor:
         """D times the flipped coordinate's part; ``difference``: f(b) - f(b flipped), ``(N,)``."""
-        return self.event_shape[0] * difference.detach().unsqueeze(-1) * flips * flip_weight(logits, b)
+        return self.event_shape[0] * weighted(flips * flip_weight(logits, b), difference.detach().unsqueeze(-1))
 
 
 class UGC(BitFlip):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from relax_exp.distributions import expand_event
+from relax_exp.distributions import expand_event, weighted
 from relax_exp.estimators.base import Estimator, Output
 
 MAX_STATES = 2**16
@@ -33,8 +33,7 @@ class Exact(Estimator):
         states = family.enumerate(self.event_shape, dtype=logits.dtype, device=logits.device).unsqueeze(1)
         states = states.expand(-1, *logits.shape)
         values = self.evaluate(f.hard, states, logits)
-        probability = family.log_prob(logits, states).exp().detach()
-        weight = expand_event(probability * values.detach(), family)
-        gradient = (weight * family.score(logits, states)).sum(0)
-        loss = (probability * values).sum(0) if f_b is None else f_b
+        parts = weighted(family.log_prob(logits, states).exp().detach(), values)
+        gradient = (expand_event(parts.detach(), family) * family.score(logits, states)).sum(0)
+        loss = parts.sum(0) if f_b is None else f_b
         return Output(gradient, loss, self.sample(logits, noise), {}, {})

@@ -52,15 +52,18 @@ class LAX(Estimator):
         b = self.family.hard(z)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
-        return self._combine(logits, b, f_b, z, context)
+        normal = None if self.family.discrete else self.family.normal(noise["u"])
+        return self._combine(logits, b, f_b, z, context, normal)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`. u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself."""
-        z = self.family.conditional_path(logits, b, noise["u"]).detach() if self.family.discrete else b
-        return self._combine(logits, b, f_b, z, context)
+        if self.family.discrete:
+            return self._combine(logits, b, f_b, self.family.conditional_path(logits, b, noise["u"]).detach(), context)
+        mean, log_std = logits.detach().unbind(-1)
+        return self._combine(logits, b, f_b, b, context, (b - mean) / log_std.exp())
 
-    def _combine(self, logits, b, f_b, z, context) -> Output:
-        """The formula of the class, from the value of z."""
+    def _combine(self, logits, b, f_b, z, context, normal=None) -> Output:
+        """The formula of the class, from the value of z; ``normal``: a Gaussian z before it was shifted and scaled."""
         features = self.network.features(context)
 
         def control(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +72,8 @@ class LAX(Estimator):
 
         dc_dz, c = grad(control, has_aux=True)(z)
         signal = expand_event(f_b.detach() - c, self.family, parameters=True)
-        gradient = signal * path_score(self.family, logits, z) + along_path(self.family, logits, z, dc_dz)
+        along = path_score(self.family, logits, z, normal), along_path(self.family, logits, dc_dz, normal)
+        gradient = signal * along[0] + along[1]
         return Output(gradient, f_b, b, self.scalars(), {})
 
     def scalars(self) -> dict[str, Tensor]:
@@ -83,18 +87,17 @@ class LAX(Estimator):
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
 
 
-def path_score(family, logits: Tensor, z: Tensor) -> Tensor:
+def path_score(family, logits: Tensor, z: Tensor, normal: Tensor | None = None) -> Tensor:
     """d log p(z) / d logits of the continuous z: logistic for Bernoulli, Gumbel for categorical variables."""
     if family.name == "bernoulli":
         return torch.tanh((z - logits) / 2)
     if family.name == "categorical":
         return family.to_logits(1 - (logits.log_softmax(-1) - z).exp(), logits)
-    return family.score(logits, z)
+    return family.score(logits, z) if normal is None else family.score_of(logits, normal)
 
 
-def along_path(family, logits: Tensor, z: Tensor, grad_z: Tensor) -> Tensor:
-    """Gradient with respect to z -> with respect to the logits, along ``family.path``, from the value of z."""
+def along_path(family, logits: Tensor, grad_z: Tensor, normal: Tensor | None = None) -> Tensor:
+    """Gradient with respect to z -> with respect to the logits, along ``family.path``."""
     if family.discrete:
         return family.to_logits(grad_z, logits)
-    mean = family.mean(logits)
-    return torch.stack([grad_z, grad_z * (z - mean)], -1)
+    return torch.stack([grad_z, grad_z * logits[..., 1].exp() * normal], -1)

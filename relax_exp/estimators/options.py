@@ -1,0 +1,106 @@
+"""What the options of estimators may be: one declaration for the command line, `build` and the constructors.
+
+torch is not imported here, since configuration checks read it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Literal, TypedDict
+
+from relax_exp.schema import BelowOne, Check, ConfigError, Count, NotNegative, Positive, checked, convert, hints, one_of
+
+POSITION = ("self", "family", "event_shape", "context_shape")  # what a constructor takes beside options
+OF_TRAINING = ("lr_scale", "warmup")  # keys of an estimator in a configuration that its constructor does not take
+
+
+class EstimatorOptions(TypedDict, total=False):
+    """The catalogue of estimators' keys. An estimator takes those of its YAML file, or of its constructor from Python;
+    a key that is not here keeps the type that its default has there."""
+
+    surrogate: Literal["network", "relaxed"]
+    noise: Literal["tied", "independent"]
+    activation: Literal["relu", "tanh", "elu"]
+    objective: Literal["mse", "variance"]
+    mean: Literal["geometric", "arithmetic"]
+    samples: Count
+    depth: Count
+    width: Count
+    temperature: Positive
+    eta: float
+    granularity: Literal["layer", "parameter"]
+    tensors: Count
+    decay: BelowOne
+    normalize: bool
+    threshold: NotNegative
+    schedule: Literal["fixed", "annealed", "learned"]
+    minimum: Positive
+    rate: NotNegative
+    anneal_every: Count
+    draws: Count
+    gap: NotNegative
+    lr_scale: NotNegative
+    weight_decay: NotNegative
+    warmup: Annotated[int, Check(">= 0", lambda value: value >= 0)]
+
+
+def types(defaults: dict[str, Any]) -> dict[str, Any]:
+    """The type of every option: the catalogue's where the default is of it, else that of the default itself."""
+    catalogue = hints(EstimatorOptions)
+    return {
+        key: catalogue[key] if _is(default, catalogue.get(key)) else _of(default) for key, default in defaults.items()
+    }
+
+
+def accepted(cls: type) -> dict[str, Any]:
+    """The options of an estimator's constructor with their defaults, those of its base classes included."""
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for each in parameters:
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name not in POSITION:
+                found.setdefault(each.name, each.default)
+        if not any(each.kind == each.VAR_KEYWORD for each in parameters):
+            break
+    return found
+
+
+def check_options(cls: type, given: dict[str, Any]) -> None:
+    """Whether an estimator may be built with these keywords, before it is.
+
+    TypeError for an option that it does not have, ValueError for a value that the option may not have; both name the
+    option, what is allowed, and the nearest of that.
+    """
+    defaults = accepted(cls)
+    known = types(defaults)
+    for key, value in given.items():
+        if key in POSITION:
+            continue
+        if key not in known:
+            raise TypeError(f"{cls.__name__} has no option {key}: must be {one_of(known, key)}")
+        plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+        if known[key] is None or (plain is None and defaults[key] is None):
+            continue
+        try:
+            checked(key, plain, known[key])
+        except ConfigError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def _is(default: Any, hint: Any) -> bool:
+    """Whether a default is of a catalogue's type; without a default (a required option) any is."""
+    if hint is None or default is inspect.Parameter.empty:
+        return hint is not None
+    try:
+        convert(default, hint)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _of(default: Any) -> Any:
+    """The type of a default; None, which allows anything, where the default does not say."""
+    plain = type(default) in (bool, int, float, str)
+    return type(default) if plain else None

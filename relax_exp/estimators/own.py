@@ -1,0 +1,146 @@
+"""Estimators of the user's own, from a Python file that is not part of the package: ``estimator.path=FILE``.
+
+torch is imported with the file, not with this module. Whatever goes wrong in the file is shown as the file's: its line
+and message, without the frames of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relax_exp.estimators import options
+from relax_exp.schema import ConfigError
+
+if TYPE_CHECKING:
+    from relax_exp.estimators.base import Estimator
+
+_files: set[str] = set()  # that were loaded
+ROWS, CONTEXT = 3, 5  # of the trial
+
+
+def load(path: str) -> type[Estimator]:
+    """The one `Estimator` subclass defined in a Python file.
+
+    ConfigError where there is no such file, none or several in it, or where it cannot be executed.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"estimator.path={path}: there is no such file")
+    return _load(path, str(file.resolve()), digest(path))
+
+
+@cache
+def _load(path: str, file: str, digest: str) -> type[Estimator]:
+    from relax_exp.estimators.base import Estimator
+
+    name = f"relax_exp_own_{Path(file).stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None:
+        raise ConfigError(f"estimator.path={path}: not a Python file, whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    _files.add(file)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(blame(error) or f"estimator.path={path}: {error}") from error
+    classes = [cls for _, cls in inspect.getmembers(module, inspect.isclass)]
+    found = [cls for cls in classes if issubclass(cls, Estimator) and cls.__module__ == name]
+    if len(found) != 1:
+        names = ", ".join(cls.__name__ for cls in found) or "none"
+        raise ConfigError(
+            f"estimator.path={path}: expected one subclass of relax_exp.estimators.base.Estimator, found {names}"
+        )
+    return found[0]
+
+
+def digest(path: str) -> str:
+    """Ten hexadecimal digits of what is in the file: another text is another estimator, and so another run."""
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:10]
+
+
+def families(cls: type[Estimator]) -> tuple[str, ...]:
+    """The variables that the class is for: its attribute ``families``, or Bernoulli ones."""
+    return tuple(getattr(cls, "families", ("bernoulli",)))
+
+
+def defaults(cls: type[Estimator]) -> dict:
+    """The options of the class with their defaults, for a configuration. ConfigError for one without a default."""
+    found = options.accepted(cls)
+    for key, value in found.items():
+        if value is inspect.Parameter.empty:
+            raise ConfigError(f"{cls.__name__}: option {key} has no default; give it one in its constructor")
+    return found | {"lr_scale": 1.0, "warmup": 0}
+
+
+def blame(error: BaseException) -> str | None:
+    """What a user's file did wrong: "FILE, line N, in NAME: ValueError: message"; None where it took no part."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename in _files:
+        return f"{error.filename}, line {error.lineno}: {kind}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _files]
+    if not frames:
+        return None
+    last = frames[-1]
+    said = " ".join(str(error).split())
+    return f"{last.filename}, line {last.lineno}, in {last.name}: {kind}: {said}\n    {last.line}"
+
+
+def build(
+    path: str, family: str, event_shape: tuple[int, ...], context_shape: tuple[int, ...] | None, **given
+) -> Estimator:
+    """The estimator of a file, tried once before it is used.
+
+    ConfigError where it breaks the contract: what it returns has a wrong type or shape, or its gradient is not finite.
+    """
+    cls = load(path)
+    estimator = cls(family, event_shape, context_shape, **given)
+    trial(path, estimator)
+    return estimator
+
+
+def trial(path: str, estimator: Estimator) -> None:
+    """One call on a smooth loss in double precision. ConfigError, naming the file and the class, where it is wrong."""
+    import copy
+
+    import torch
+
+    from relax_exp.estimators.base import Output
+
+    def wrong(what: str) -> ConfigError:
+        return ConfigError(f"{path}: {type(estimator).__name__} {what}")
+
+    generator = torch.Generator().manual_seed(0)
+    tried, family = copy.deepcopy(estimator).double(), estimator.family
+    shape = (ROWS, *family.parameter_shape(estimator.event_shape))
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
+    context = None
+    if estimator.context_shape is not None:
+        context = torch.randn((ROWS, *estimator.context_shape), generator=generator, dtype=torch.float64)
+    dims = tuple(range(-family.event_dims, 0))
+    try:
+        with torch.enable_grad():
+            out = tried(logits, lambda b: (b - 0.3).square().sum(dims), generator=generator, context=context)
+            if not isinstance(out, Output):
+                raise wrong(f"returned {type(out).__name__} from estimate; it must return relax_exp's Output")
+            tuning = tried.tuning_loss(out)
+    except (TypeError, ValueError) as error:
+        if blame(error) is None:  # our own check of what the file returned
+            raise ConfigError(f"{path}: {error}") from error
+        raise
+    for name, value, expected in (("grad", out.grad, shape), ("loss", out.loss, (ROWS,)), ("tuning_loss", tuning, ())):
+        if not isinstance(value, torch.Tensor) or tuple(value.shape) != tuple(expected):
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise wrong(f"returned {name} of shape {got} for {ROWS} rows; it must be {tuple(expected)}")
+        if not value.isfinite().all():
+            raise wrong(f"returned a {name} that is not finite (NaN or infinite) for ordinary logits")
+    buffers = dict(tried.named_buffers())
+    if unknown := [key for key in out.buffers if key not in buffers]:
+        raise wrong(f"returned a new value of {unknown[0]}, which is not a registered buffer of it")
