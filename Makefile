@@ -63,10 +63,18 @@ reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them
 report: $(INSTALLED)  ## their tables and figures, from the runs that are there
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --report
 
-docs: $(INSTALLED)  ## docs/estimators/ from the registry, docstrings, options and the table of `make verify`
+docs: $(INSTALLED)  ## the generated parts of docs/estimators/ and docs/tasks/
 	$(BIN)/python scripts/docs.py
+
+# No banner of the theme's about another generator; formulas are checked where there is a node to run KaTeX.
+site: $(INSTALLED)  ## the documentation as a site -> build/site, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	if command -v node > /dev/null; then node scripts/handbook/formulas.cjs build/site; fi
+
+notebooks: $(INSTALLED)  ## execute the tutorials, keep what they print and draw
+	$(BIN)/python scripts/handbook/notebooks.py
 
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all report docs clean
+.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all report docs site notebooks clean

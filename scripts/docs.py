@@ -1,4 +1,5 @@
-"""docs/estimators/: a page for every registered estimator, of its registry entry, docstring, options, verification.
+"""docs/estimators/ and docs/tasks/: a page for every registered estimator, from its registry entry, docstring, options
+and verification, and the generated part of every task's page (`handbook.tasks`).
 
 ``make docs`` writes them; ``python scripts/docs.py --check`` names those that are not what it would write, and fails.
 """
@@ -12,6 +13,8 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from handbook import tasks
 
 from relax_exp import estimators
 from relax_exp.config import CONFIGS
@@ -32,10 +35,12 @@ NEEDS = {
 COLUMNS = ("problem", "verdict", "largest |z|", "variance", "relative to REINFORCE", "bias", "cosine")
 CLASSES = {entry.path.split(":")[1]: name for name, entry in estimators.REGISTRY.items()}
 MADE = "<!-- made by `make docs`: edit the docstring, the options' file or scripts/docs.py instead -->"
+# Between these a page is written by hand: the idea, the formula, when to use it. It stays as it is.
+BEGIN, END = "<!-- by hand, to the next mark -->", "<!-- end of what is by hand -->"
 
 
-def page(name: str, rows: list[dict[str, str]]) -> str:
-    """The page of one estimator."""
+def page(name: str, rows: list[dict[str, str]], by_hand: str) -> str:
+    """The page of one estimator, with what is written by hand in it."""
     entry = estimators.lookup(name)
     module, cls = entry.path.split(":")
     family = entry.families[0]
@@ -43,8 +48,10 @@ def page(name: str, rows: list[dict[str, str]]) -> str:
         f"# {name}",
         MADE,
         f"{entry.summary[0].upper()}{entry.summary[1:]}.",
+        f"{BEGIN}\n\n{by_hand}\n\n{END}" if by_hand else f"{BEGIN}\n\n{END}",
+        "## At a glance",
         "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts(name, entry))]),
-        "## Formula and source",
+        "## Source and details",
         prose(docstring(module, cls)),
         f"Code: [relax_exp/estimators/{module}.py](../../relax_exp/estimators/{module}.py), `{cls}`.",
         "## Options",
@@ -152,7 +159,19 @@ def verification(name: str, rows: list[dict[str, str]]) -> str:
         f"From [results/verify](../../results/verify/table.md); {again} anew. `relative to REINFORCE`: its "
         "variance over REINFORCE's on the same problem; `bias`, `cosine`: of the mean gradient against the exact one."
     )
-    return "\n\n".join([head, "\n".join(table)])
+    folded = f'<details markdown="1">\n<summary>{len(rows)} comparisons with the exact gradient</summary>'
+    return "\n\n".join([judged(rows), head, folded, "\n".join(table), "</details>"])
+
+
+def judged(rows: list[dict[str, str]]) -> str:
+    """The verdicts in a sentence."""
+    verdicts = [row["verdict"] for row in rows]
+    z = max(float(row["largest |z|"]) for row in rows)
+    if set(verdicts) == {"unbiased"}:
+        return f"**Unbiased in all {len(rows)} comparisons**; the largest |z| is {z:.2f}."
+    if any("FAILS" in verdict for verdict in verdicts):
+        return f"**Fails {sum('FAILS' in verdict for verdict in verdicts)} of {len(rows)} comparisons.**"
+    return f"**Biased**, as it should be: found in {verdicts.count('biased')} of {len(rows)} comparisons."
 
 
 def verified() -> dict[str, list[dict[str, str]]]:
@@ -193,21 +212,30 @@ def index() -> str:
 def pages() -> dict[Path, str]:
     """Every file of the folder with its text."""
     rows = verified()
-    texts = {PAGES / f"{name}.md": page(name, rows.get(name, [])) for name in estimators.names()}
-    return {PAGES / "README.md": index(), **texts}
+    paths = {name: PAGES / f"{name}.md" for name in estimators.names()}
+    texts = {path: page(name, rows.get(name, []), by_hand(path)) for name, path in paths.items()}
+    return {PAGES / "README.md": index(), **texts, **tasks.pages()}
+
+
+def by_hand(path: Path) -> str:
+    """What is written by hand in a page, if there is one."""
+    text = path.read_text() if path.is_file() else ""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def main() -> int:
     """0; 1 where ``--check`` finds a page that is missing, left over or different."""
-    parser = argparse.ArgumentParser(description="Write docs/estimators/ from the registry, docstrings and options.")
+    parser = argparse.ArgumentParser(
+        description="Write docs/estimators/ and docs/tasks/ from the registry, docstrings and options."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing: name what would change, exit code 1")
     check, made = parser.parse_args().check, pages()
-    there = {path: path.read_text() for path in PAGES.glob("*.md")}
+    there = {path: path.read_text() for folder in (PAGES, tasks.PAGES) for path in folder.glob("*.md")}
     stale = [path for path in sorted({*made, *there}) if made.get(path) != there.get(path)]
     for path in stale:
         print(f"{'differs' if check else 'made'}: {path.relative_to(ROOT)}")
         if not check and path in made:
-            PAGES.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made[path])
         elif not check:
             path.unlink()

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "results").rglob("README.md")),
 ]
@@ -74,6 +75,7 @@ def test_estimators_pages_are_as_made():
 def test_check_names_a_page_that_differs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(docs, "pages", lambda: {tmp_path / "a.md": "a\n", tmp_path / "b.md": "b\n"})
     monkeypatch.setattr(docs, "PAGES", tmp_path)
+    monkeypatch.setattr(docs.tasks, "PAGES", tmp_path / "none")
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     for name in ("b", "left_over"):
         (tmp_path / f"{name}.md").write_text("old\n")
@@ -109,3 +111,24 @@ def test_commands_compose(path):
             else:
                 one = [a if "[" in a else a.partition(",")[0] for a in typed]
                 assert config.resolve(compose("config", one), one), command
+
+
+def test_every_task_has_a_page():
+    pages = {path.stem for path in (ROOT / "docs" / "tasks").glob("*.md")}
+    assert pages == {*config.TASKS, "README"}
+
+
+@pytest.mark.parametrize("name", estimators.names())
+def test_an_estimators_page_has_what_is_written_by_hand(name):
+    text = docs.by_hand(docs.PAGES / f"{name}.md")
+    headings = re.findall(r"^## (.+)$", text, re.M)
+    assert headings == ["Idea", "Formula", "When to use it"], f"docs/estimators/{name}.md: write these by hand"
+    assert "$$\n" in text
+    assert "\n- Cost: " in text
+
+
+def test_what_is_written_by_hand_stays(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(f"# old\n\n{docs.BEGIN}\n\n## Idea\n\nMine.\n\n{docs.END}\n\nold\n")
+    made = docs.page("reinforce", [], docs.by_hand(path))
+    assert f"{docs.BEGIN}\n\n## Idea\n\nMine.\n\n{docs.END}" in made
