@@ -57,7 +57,7 @@ bench-gpu: $(INSTALLED)  ## the same on a GPU
 BUDGET ?= cpu
 JOBS ?= 1
 
-reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them: BUDGET=smoke|cpu|paper JOBS=1
+reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them: BUDGET=smoke|cpu|published|paper JOBS=1
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --jobs $(JOBS)
 
 report: $(INSTALLED)  ## their tables and figures, from the runs that are there

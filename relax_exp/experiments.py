@@ -6,6 +6,7 @@ composes. Nothing here runs anything; neither Hydra nor torch is imported with t
     budgets:
       smoke: [GRID, ...]    # a GRID maps keys, as they are typed, to a value or to a list of values to go through:
       cpu: ...              # {task: toy, estimator: [rebar, relax], 'seeds': [[0, 1, 2]]} is two runs of three seeds
+      published: ...        # may be missing: then the runs of paper
       paper: ...
 """
 
@@ -25,7 +26,9 @@ from yaml import YAMLError
 from relax_exp import config
 from relax_exp.schema import ConfigError, one_of, show
 
-BUDGETS = ("smoke", "cpu", "paper")  # seconds; what two cores do in some hours; the published number of steps
+# Seconds; what two cores do in some hours; the published number of steps on a CPU, in days; all of it, for a GPU.
+BUDGETS = ("smoke", "cpu", "published", "paper")
+OPTIONAL = {"published"}
 
 Job = dict[str, Any]  # what one run's command says: values by key
 
@@ -149,9 +152,10 @@ def read(name: str, budget: str) -> list[Job]:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if set(content) != {"budgets"} or not isinstance(content["budgets"], dict):
         raise ConfigError(f"{file}: must have one key, budgets, with the keys {', '.join(BUDGETS)}")
-    if set(content["budgets"]) != set(BUDGETS):
-        raise ConfigError(f"{file}: budgets has the keys {', '.join(content['budgets'])}: must be {', '.join(BUDGETS)}")
-    grids = content["budgets"][budget]
+    budgets = content["budgets"]
+    if set(budgets) | OPTIONAL != set(BUDGETS):
+        raise ConfigError(f"{file}: budgets has the keys {', '.join(budgets)}: must be {', '.join(BUDGETS)}")
+    grids = budgets.get(budget, budgets["paper"])
     if not isinstance(grids, list) or not grids:
         raise ConfigError(f"{file}: budgets.{budget} must be a list of grids, as [{{task: toy, estimator: relax}}]")
     return [job for number, grid in enumerate(grids) for job in _product(grid, f"{file}: budgets.{budget}[{number}]")]

@@ -62,7 +62,7 @@ def text(_root_: DictConfig) -> str:
         "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
         "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],
         "Presets of a run: experiment=NAME": [(path.stem, _summary(path)) for path in files if path.stem not in plans],
-        "Experiments of many runs: experiment=NAME budget=smoke|cpu|paper (--help: more)": [
+        "Experiments of many runs: experiment=NAME budget=smoke|cpu|published|paper (--help: more)": [
             (path.stem, _summary(path)) for path in files if path.stem in plans
         ],
     }

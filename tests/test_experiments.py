@@ -134,8 +134,8 @@ def test_wrong_files(plan, grids):
     "text, said",
     [
         ("budgets: [1]", "must have one key, budgets"),
-        ("budgets: {smoke: [{task: toy}]}", "budgets has the keys smoke: must be smoke, cpu, paper"),
-        ("budgets: {smoke: 1, cpu: 1, papr: 1}", "must be smoke, cpu, paper"),
+        ("budgets: {smoke: [{task: toy}]}", "budgets has the keys smoke: must be smoke, cpu, published, paper"),
+        ("budgets: {smoke: 1, cpu: 1, papr: 1}", "must be smoke, cpu, published, paper"),
         ("budgets: {}\nlr: 1", "must have one key, budgets"),
     ],
 )
@@ -173,7 +173,7 @@ def command(monkeypatch, tmp_path, capfd):
 
 
 COMMANDS = {
-    "experiment=toy": "experiment=toy needs one of budget=smoke (2 runs), budget=cpu (4 runs), budget=paper (4 runs)",
+    "experiment=toy": "experiment=toy needs one of budget=smoke (2 runs), budget=cpu (4 runs), budget=published (4 runs), budget=paper (4 runs)",
     "experiment=toy budget=cpuu": "budget=cpuu: experiment=toy needs one of",
     "task=toy estimator=relax budget=cpu": "budget=cpu goes with experiment=NAME, one of atari, categorical",
     "experiment=arsm_vae budget=cpu": "budget=cpu goes with experiment=NAME",
