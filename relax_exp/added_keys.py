@@ -17,7 +17,10 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "vae": {
             "decoder_hidden": lambda task: task["hidden"] if task["model"] == "nonlinear" else None,
             "first_epoch": "shuffled",
+            "score_term": "kept",
         },
+        "categorical_vae": {"score_term": "kept"},
+        "sequence": {"score_term": "kept"},
     },
     "estimator": {},
 }

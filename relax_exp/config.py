@@ -84,6 +84,7 @@ class VAEOptions(TypedDict):
     binarize: Literal[*BINARIZATIONS]
     first_epoch: Literal["file", "shuffled"]
     bound_every: Count | None
+    score_term: Literal["dropped", "kept"]
     variance_draws: Draws
 
 
@@ -120,6 +121,7 @@ class CategoricalVAEOptions(TypedDict):
     pinned: bool
     relaxed: Literal["elbo", "kl", "density"]
     bound_every: Count | None
+    score_term: Literal["dropped", "kept"]
     variance_draws: Draws
 
 
@@ -133,6 +135,7 @@ class SequenceOptions(TypedDict):
     hidden: Count
     relaxed: Literal["elbo", "kl", "density"]
     bound_every: Count | None
+    score_term: Literal["dropped", "kept"]
     variance_draws: Draws
 
 
@@ -276,6 +279,8 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
 
     for each in (estimator, *config["track"].values()):
         _check_fit(task, each, defaults)
+    if "score_term" in task and all(_target(each) != "mean" for each in (estimator, *config["track"].values())):
+        task["score_term"] = "kept"  # it has no effect there
     if "decoder_hidden" in task:
         task["decoder_hidden"] = limits.decoder_hidden(task)
     if "env" in task:
@@ -340,6 +345,12 @@ def _own(section: dict, path: str) -> dict:
     values = own.defaults(own.load(path))
     section = check(values | section, options.types(values), "estimator.")
     return {"name": Path(path).stem, "path": path, "digest": own.digest(path), **section}
+
+
+def _target(estimator: dict) -> str:
+    if estimator.get("path"):
+        return own.load(estimator["path"]).target
+    return estimators.target(estimator["name"], estimator)
 
 
 def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:

@@ -31,6 +31,7 @@ FAMILY_WISE = 1e-6  # probability that any z-score of a whole table exceeds its 
 CONTEXT = 5  # numbers in a row's context
 CHUNK_NUMBERS = 2_000_000  # noise of one vmapped call
 ROUNDING = 1e-9  # difference of a noiseless coordinate that counts as none
+STEP = 1e-3  # of differences of a loss
 
 
 class Problem(NamedTuple):
@@ -267,9 +268,73 @@ HIERARCHIES = {
 
 
 def check_hierarchy(
-    name: str, options: dict, layers: list[Layer], draws: int, seed: int = 0, rows: int = 2, pixels: int = 4
+    name: str,
+    options: dict,
+    layers: list[Layer],
+    draws: int,
+    seed: int = 0,
+    rows: int = 2,
+    pixels: int = 4,
+    score_term: str = "dropped",
 ) -> Verdict:
     """Gradient of *all* parameters of a tiny VAE (encoder, decoder, prior) against enumeration of all its latents."""
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term)
+    built = hierarchy.estimators
+    shapes = hierarchy_noise(hierarchy, rows)
+
+    def one(noise: dict[str, Tensor]) -> Tensor:
+        return flat(hierarchy.gradients(model, x, by_layer(noise, len(layers))).params)
+
+    exact = flat(exact_parameter_gradient(hierarchy, model.params, x, built[0].samples, built[0].target == "bound"))
+    chunk = max(1, min(chunk_size(draws, shapes, built[0].evaluations), CHUNK_NUMBERS // len(exact)))
+    return compare(one, shapes, exact, draws, generator, chunk)
+
+
+def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
+    """Gradient of all parameters of a tiny VAE by a pathwise estimator whose relaxed loss is smooth (Concrete), against
+    differences of that loss: draw by draw, so few draws are enough."""
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed)
+    shapes = hierarchy_noise(hierarchy, len(x))
+    sizes = {k: v.numel() for k, v in model.params.items()}
+
+    def one(noise: dict[str, Tensor]) -> Tensor:
+        noise = by_layer(noise, len(layers))
+        start = flat(model.params)
+
+        def loss(direction: Tensor, step: float) -> Tensor:
+            parts = (start + step * direction).split(list(sizes.values()))
+            params = {k: part.view(model.params[k].shape) for k, part in zip(sizes, parts, strict=True)}
+            return hierarchy.relaxed(params, model.tuning, model.buffers, x, noise, hierarchy.trained)[0].mean()
+
+        def slope(direction: Tensor) -> Tensor:
+            """Of fourth order in the step."""
+            near, far = (loss(direction, k * STEP) - loss(direction, -k * STEP) for k in (1, 2))
+            return (8 * near - far) / (12 * STEP)
+
+        difference = flat(hierarchy.gradients(model, x, noise).params) - vmap(slope)(
+            torch.eye(len(start), dtype=x.dtype)
+        )
+        return difference.abs()
+
+    exact = torch.zeros(sum(sizes.values()), dtype=x.dtype)
+    return compare(one, shapes, exact, draws, generator, min(draws, 100))
+
+
+def hierarchy_noise(hierarchy: Hierarchy, rows: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the noise of one gradient."""
+    return {f"{i}.{k}": v for i, it in enumerate(hierarchy.estimators) for k, v in it.noise_shapes(rows).items()}
+
+
+def tiny_hierarchy(
+    name: str,
+    options: dict,
+    layers: list[Layer],
+    seed: int = 0,
+    rows: int = 2,
+    pixels: int = 4,
+    score_term: str = "dropped",
+) -> tuple[torch.Generator, Hierarchy, Model, Tensor]:
+    """The generator of the draws to come, a VAE small enough to enumerate with an estimator, its state, and images."""
     generator = stream(seed, f"hierarchy {name} {layers}")
     uniform = torch.rand((rows + 1, pixels), generator=generator, dtype=torch.float64)
     x, mean = uniform[:rows].round(), uniform[rows]
@@ -288,15 +353,7 @@ def check_hierarchy(
         [{k: v for k, v in state.items() if k in names} for state, names in zip(states, tuned, strict=True)],
         [{k: v for k, v in state.items() if k not in names} for state, names in zip(states, tuned, strict=True)],
     )
-    hierarchy = Hierarchy(vae, built)
-    shapes = {f"{i}.{k}": v for i, estimator in enumerate(built) for k, v in estimator.noise_shapes(rows).items()}
-
-    def one(noise: dict[str, Tensor]) -> Tensor:
-        return flat(hierarchy.gradients(model, x, by_layer(noise, len(layers))).params)
-
-    exact = flat(exact_parameter_gradient(hierarchy, params, x, built[0].samples, built[0].target == "bound"))
-    chunk = max(1, min(chunk_size(draws, shapes, built[0].evaluations), CHUNK_NUMBERS // len(exact)))
-    return compare(one, shapes, exact, draws, generator, chunk)
+    return generator, Hierarchy(vae, built, score_term=score_term), model, x
 
 
 def flat(gradients: dict[str, Tensor]) -> Tensor:

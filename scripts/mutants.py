@@ -21,6 +21,7 @@ from relax_exp import mdp, verify
 DRAWS = 100_000
 B3, C23 = "bernoulli 3", "categorical 2x3"
 TWO = "bernoulli 3+3"
+RELAXED = "relaxed "  # the derivative of the relaxed loss of a hierarchy, which itself is biased
 NETWORK = {"surrogate": "network", "width": 8, "activation": "tanh"}
 
 
@@ -250,6 +251,33 @@ MUTANTS = [
         TWO,
     ),
     Mutant(
+        "score term dropped in the weights of a bound",
+        "tasks.hierarchy:Hierarchy.__init__",
+        ' and estimators[0].target == "mean"',
+        "",
+        "vimco",
+        {"samples": 2},
+        TWO,
+    ),
+    Mutant(
+        "score term of layer 2 dropped inside the control variate of layer 1",
+        "models.vae:DiscreteVAE.above",
+        "log_prob(upper, s)",
+        "log_prob(upper.detach(), s)",
+        "rebar",
+        {"noise": "tied", "temperature": 2.0, "eta": 3.0},
+        TWO,
+    ),
+    Mutant(
+        "score term dropped at soft samples",
+        "tasks.hierarchy:Hierarchy.relaxed",
+        "family.log_prob(q, at)",
+        "family.log_prob(q.detach(), at)",
+        "concrete",
+        {},
+        f"{RELAXED}{TWO}",
+    ),
+    Mutant(
         "an upper layer's noise redrawn from the lower layer's",
         "tasks.hierarchy:Hierarchy.objective",
         "self.estimators[k].sample(logits, noise[k])",
@@ -331,6 +359,9 @@ def measure(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
     """The verdict on the mutant's estimator and problem, with the code as it stands."""
     if mutant.problem.startswith("mdp "):
         return mdp.check(*mdp.VERIFIED[mutant.problem.removeprefix("mdp ")], draws)
+    if mutant.problem.startswith(RELAXED):
+        layers = verify.HIERARCHIES[mutant.problem.removeprefix(RELAXED)]
+        return verify.check_relaxed(mutant.estimator, mutant.options, layers, min(draws, 200))
     if mutant.problem in verify.HIERARCHIES:
         layers = verify.HIERARCHIES[mutant.problem]
         return verify.check_hierarchy(mutant.estimator, mutant.options, layers, draws)

@@ -27,6 +27,7 @@ class PlainVAE:
         self.encoder, self.decoder, self.prior = vae.encoder, vae.decoder, vae.prior
         self.mean, self.bias, self.depth = vae.mean, vae.pixel_bias, vae.depth
         self.layers, self.weight_decay = task.hierarchy.estimators, weight_decay
+        self.drops_score = task.hierarchy.drops_score
         for layer, tuning in zip(self.layers, model.tuning, strict=True):
             layer.load_state_dict(tuning, strict=False)
         self.weights = [*self.encoder.parameters(), *self.decoder.parameters(), self.prior]
@@ -48,7 +49,8 @@ class PlainVAE:
         for layer in range(self.depth):
             logits.append(self.encode(layer, below))
             samples.append(sample(layer, logits[-1]))
-            f = f + log_prob(logits[-1], samples[-1]) - log_prob(self.decode(layer, samples[-1]), below)
+            of = logits[-1].detach() if self.drops_score else logits[-1]
+            f = f + log_prob(of, samples[-1]) - log_prob(self.decode(layer, samples[-1]), below)
             below = samples[-1]
         return f - log_prob(self.prior, below), logits, samples
 

@@ -43,11 +43,12 @@ def test_an_old_configuration_gets_what_its_run_was_made_with():
     task = completed(OLD)["task"]
     assert task["decoder_hidden"] == 100
     assert task["first_epoch"] == "shuffled"
+    assert task["score_term"] == "kept"
     assert without(completed(OLD)) == without(OLD) == OLD
 
 
 def test_a_value_that_is_there_stays():
-    new = {**OLD, "task": {**OLD["task"], "decoder_hidden": 784, "first_epoch": "file"}}
+    new = {**OLD, "task": {**OLD["task"], "decoder_hidden": 784, "first_epoch": "file", "score_term": "dropped"}}
     assert completed(new) == new == without(new)
     assert run_hash(new) != run_hash(OLD)
     assert group_key({**new, "seeds": [0]}) != group_key({**OLD, "seeds": [0]})

@@ -291,3 +291,21 @@ def test_the_width_of_the_decoder():
     assert width("task=vae estimator=relax") is None
     with pytest.raises(config.ConfigError, match=r"task\.model=linear1 has no hidden layers"):
         width("task=vae estimator=relax task.decoder_hidden=200")
+
+
+@pytest.mark.parametrize("task", ["vae", "categorical_vae", "sequence"])
+def test_the_score_term_is_dropped_where_it_can_be(task):
+    """A bound's weights and a relaxation need it: there the key says what is done, and names no other run."""
+
+    def score_term(rest):
+        return resolve(f"task={task} {rest}")["task"]["score_term"]
+
+    assert score_term("estimator=rebar") == score_term("estimator=reinforce track=[vimco]") == "dropped"
+    assert score_term("estimator=vimco track=[reinforce]") == "dropped"
+    assert score_term("estimator=rebar task.score_term=kept") == "kept"
+    for name in ("vimco", "concrete", "st_gumbel"):
+        assert score_term(f"estimator={name}") == "kept"
+        assert score_term(f"estimator={name} track=[straight_through]") == "kept"
+    kept, dropped = (resolve(f"task={task} estimator=rloo task.score_term={value}") for value in ("kept", "dropped"))
+    older = {**kept, "task": {k: v for k, v in kept["task"].items() if k != "score_term"}}
+    assert config.run_hash(older) == config.run_hash(kept) != config.run_hash(dropped)

@@ -21,12 +21,14 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("score_term", ["dropped", "kept"])
 @pytest.mark.parametrize("model", ["linear1", "linear2", "nonlinear"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_ours(model, case):
+def test_gradients_are_ours(model, case, score_term):
     name = case.split()[0]
     estimator = {"name": name, **CASES[case]}
-    task = VAE(estimator, load("digits"), model, latents=6, hidden=5, batch_size=4, dtype=torch.float64)
+    options = {"latents": 6, "hidden": 5, "batch_size": 4, "score_term": score_term, "dtype": torch.float64}
+    task = VAE(estimator, load("digits"), model, **options)
     state = task.init(stream(0, "init"))
     noise = {k: v[0] for k, v in draw(task.noise_shapes(), 1, stream(0, "noise"), torch.float64).items()}
     x = task.data[:4]

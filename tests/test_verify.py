@@ -28,6 +28,7 @@ def ident(value):
 def test_mean_gradient_is_the_enumerated_one(name, options, problem):
     estimator = verify.build(name, options, problem)
     assert estimator.needs == estimators.needs(name, options)
+    assert estimator.target == estimators.target(name, options)
     verdict = verify.check(estimator, problem, DRAWS)
     assert verdict.tests <= 130
     assert verdict.row_z < BOUND, "rows are correlated"
@@ -73,18 +74,19 @@ def test_normalised_nvil_is_found_biased():
 
 
 HIERARCHIES = [
-    (name, options, layers)
+    (name, options, layers, score_term)
     for name, entry in estimators.REGISTRY.items()
     for options in entry.variants
     for layers in verify.HIERARCHIES
     if all(layer.family in entry.families for layer in verify.HIERARCHIES[layers]) and name != "unordered"
+    for score_term in (["dropped", "kept"] if estimators.target(name, options) == "mean" else ["kept"])
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "layers"), HIERARCHIES, ids=str)
-def test_every_parameter_of_a_hierarchy(name, options, layers):
+@pytest.mark.parametrize(("name", "options", "layers", "score_term"), HIERARCHIES, ids=str)
+def test_every_parameter_of_a_hierarchy(name, options, layers, score_term):
     """Encoder, decoder and prior of a two-layer VAE whose f depends on the logits directly, through log q."""
-    verdict = verify.check_hierarchy(name, options, verify.HIERARCHIES[layers], 20_000)
+    verdict = verify.check_hierarchy(name, options, verify.HIERARCHIES[layers], 20_000, score_term=score_term)
     if estimators.build(name, **SMALLEST[layers], **options).unbiased:
         assert verdict.largest_z < verify.threshold(110 * len(HIERARCHIES))
         assert verdict.cosine > 0.98
@@ -133,3 +135,11 @@ def test_tuning_gradient_is_that_of_the_second_moment(name, noise):
         torch.testing.assert_close(
             (gradient[key] * direction).sum(), (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-8
         )
+
+
+@pytest.mark.parametrize("layers", verify.HIERARCHIES)
+def test_a_relaxed_loss_is_differentiated_as_a_whole(layers):
+    """Log q at the soft samples included: there d log q / d logits has no mean of zero."""
+    verdict = verify.check_relaxed("concrete", {}, verify.HIERARCHIES[layers], 100)
+    assert verdict.largest_z < verify.threshold(verdict.tests)
+    assert verdict.variance < 1e-18

@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     """Where an estimator lives and what it asks for: families offered, and of f ("value", "gradient" or "relaxed").
 
     ``variants``: sets of options under which it is verified. ``least_samples``: what the option ``samples`` may be.
+    ``target``: what it is a gradient of, the "mean" of f over samples, a "bound" of several, or f along a "path".
     """
 
     path: str
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     summary: str
     variants: tuple[dict, ...] = ({},)
     least_samples: int = 1
+    target: str = "mean"
 
 
 REGISTRY: dict[str, Entry] = {
@@ -60,6 +62,7 @@ REGISTRY: dict[str, Entry] = {
         "K-sample bound, leave-one-out baselines",
         ({"samples": 2}, {"samples": 2, "mean": "arithmetic"}),
         least_samples=2,
+        target="bound",
     ),
     "unordered": Entry(
         "unordered:Unordered",
@@ -76,19 +79,38 @@ REGISTRY: dict[str, Entry] = {
         "relaxed",
         "biased: differentiates the relaxed sample, temperature fixed, annealed or learned",
         ({}, {"schedule": "learned"}),
+        target="path",
     ),
     "straight_through": Entry(
-        "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward"
+        "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward", target="path"
     ),
     "st_gumbel": Entry(
-        "pathwise:StraightThroughGumbel", (B, C), "gradient", "biased: hard forward, relaxed sample's slope backward"
+        "pathwise:StraightThroughGumbel",
+        (B, C),
+        "gradient",
+        "biased: hard forward, relaxed sample's slope backward",
+        target="path",
     ),
     "gumbel_rao": Entry(
-        "pathwise:GumbelRao", (B, C), "gradient", "biased: st_gumbel averaged over draws given the hard sample"
+        "pathwise:GumbelRao",
+        (B, C),
+        "gradient",
+        "biased: st_gumbel averaged over draws given the hard sample",
+        target="path",
     ),
-    "reinmax": Entry("pathwise:ReinMax", (B, C), "gradient", "biased: second-order straight-through (Heun)"),
-    "gst": Entry("pathwise:GST", (C,), "gradient", "biased: straight-through a softmax moved to agree with the sample"),
-    "reparameterization": Entry("pathwise:Reparameterization", (G,), "gradient", "differentiates f along the sample"),
+    "reinmax": Entry(
+        "pathwise:ReinMax", (B, C), "gradient", "biased: second-order straight-through (Heun)", target="path"
+    ),
+    "gst": Entry(
+        "pathwise:GST",
+        (C,),
+        "gradient",
+        "biased: straight-through a softmax moved to agree with the sample",
+        target="path",
+    ),
+    "reparameterization": Entry(
+        "pathwise:Reparameterization", (G,), "gradient", "differentiates f along the sample", target="path"
+    ),
     "rebar": Entry(
         "control:Rebar",
         (B, C),
@@ -175,6 +197,11 @@ def needs(name: str, options: dict | None = None) -> str:
     if name == "relax" and (options or {}).get("surrogate") == "network":
         return "value"
     return lookup(name).needs
+
+
+def target(name: str, options: dict | None = None) -> str:
+    """What the estimator is a gradient of under these options: "mean", "bound" or "path"."""
+    return lookup(name).target
 
 
 def build(

@@ -76,8 +76,9 @@ class Estimator(nn.Module, metaclass=Checked):
     """Base class. A subclass sets the class attributes and implements `noise_shapes` and `estimate`.
 
     Attributes: ``unbiased``; ``evaluations`` of f for one gradient of one layer; ``needs``: "value" (black box),
-    "gradient" (df/db at samples) or "relaxed" (f accepts soft samples); ``target``: "mean" or "bound"; ``tuned``: has
-    parameters that ``tuning_loss`` trains. They may depend on the options and are then set in ``__init__``.
+    "gradient" (df/db at samples) or "relaxed" (f accepts soft samples); ``target``: what it is a gradient of, the
+    "mean" of f over samples, a "bound" of several, or f along a "path"; ``tuned``: has parameters that ``tuning_loss``
+    trains. They may depend on the options and are then set in ``__init__``.
     """
 
     unbiased: bool = True

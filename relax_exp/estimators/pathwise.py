@@ -24,6 +24,7 @@ class Pathwise(Estimator):
 
     unbiased = False
     needs = "relaxed"
+    target = "path"
 
     def relax(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
         """s, shape of a sample, differentiable in the logits."""

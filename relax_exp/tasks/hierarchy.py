@@ -4,6 +4,11 @@ f = -ELBO = log q(b | x) - log p(x, b). Each layer's estimator gives the gradien
 pushed into its weights; the direct part (log q's own dependence on the logits, decoder, prior) comes from
 differentiating f once, at the hard samples of all layers. The tuning losses are summed and differentiated together,
 because one layer's variance depends on the temperatures of the layers above it.
+
+Of the direct part, d log q(b | x) at the hard samples is the score, whose mean is zero. ``score_term="dropped"`` leaves
+it out (the code of Tucker et al. 2017, of DisARM and RODEO), ``"kept"`` leaves it in (the code of RELAX and ARSM); both
+are unbiased. Where log q has another part in the gradient it always stays: in the weights of a multi-sample bound, and
+in whatever soft or mean-field pass (a control variate's, a relaxation's), where its mean is not zero.
 """
 
 from __future__ import annotations
@@ -50,11 +55,15 @@ class Hierarchy:
     """The gradient of ``vae`` with ``estimators`` (one a layer), as a pure function of a `Model`'s tensors.
 
     model.params: of the vae; model.tuning and model.buffers: lists by layer. x: ``(N, pixels)``. objective: what
-    pathwise estimators train, see `relaxed`.
+    pathwise estimators train, see `relaxed`. score_term: of d log q at the hard samples, see the module; it has no
+    effect on an estimator of a bound, or on a pathwise one.
     """
 
-    def __init__(self, vae: DiscreteVAE, estimators: nn.ModuleList, objective: str = "elbo"):
+    def __init__(
+        self, vae: DiscreteVAE, estimators: nn.ModuleList, objective: str = "elbo", score_term: str = "dropped"
+    ):
         self.vae, self.estimators, self.trained = vae, estimators, objective
+        self.drops_score = score_term == "dropped" and estimators[0].target == "mean"
         self.families = vae.families
         self.thermometers = [Thermometer(estimator) for estimator in estimators]
 
@@ -70,13 +79,16 @@ class Hierarchy:
         """A method of the vae under ``params``."""
         return functional_call(self.vae, params, (method, *args))
 
-    def bound_terms(self, params, x: Tensor, convert, first: Tensor | None = None) -> tuple:
+    def bound_terms(
+        self, params, x: Tensor, convert, first: Tensor | None = None, score_term: bool = True
+    ) -> tuple[Tensor, tuple]:
         """-ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass.
 
-        ``first``: the logits of layer 0, where they are known already.
+        ``first``: the logits of layer 0, where they are known already. ``score_term``: log q may be differentiated.
         """
         logits, samples, log_q, log_p, log_prior = self.call(params, "chain", x, convert, first)
-        return sum(log_q) - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
+        attached = sum(log_q) if score_term else sum(log_q).detach()
+        return attached - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
 
     def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
         """Gradients with respect to ``model.params``; ``fixed``: parameters of the vae held constant.
@@ -90,7 +102,10 @@ class Hierarchy:
 
         def forward(params):
             f, (logits, samples, log_q, log_p) = self.bound_terms(
-                {**params, **fixed}, x, lambda i, logits: self.estimators[i].sample(logits, noise[i])
+                {**params, **fixed},
+                x,
+                lambda i, logits: self.estimators[i].sample(logits, noise[i]),
+                score_term=not self.drops_score,
             )
             return (logits, f), (samples, log_q, log_p)
 

@@ -31,7 +31,7 @@ EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
 
 class VAE(Task):
-    """``task=vae``. data: images, see `relax_exp.data.load`; estimator: name and options.
+    """``task=vae``. data: images, see `relax_exp.data.load`; estimator: name and options; score_term: see `Hierarchy`.
 
     Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
     ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; at the
@@ -59,13 +59,14 @@ class VAE(Task):
         batch_size: int = 24,
         variance_draws: int = 100,
         bound_every: int | None = None,
+        score_term: str = "dropped",
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
         self.take(estimator)
         self.model, self.latents, self.hidden = model, latents, hidden
         self.decoder_hidden = len(data.mean) if decoder_hidden is None else decoder_hidden
-        self.first_epoch = first_epoch
+        self.first_epoch, self.score_term = first_epoch, score_term
         if self.has_test:
             self.selection = "valid/elbo_full" if bound_every else "valid/elbo"
         self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
@@ -90,7 +91,8 @@ class VAE(Task):
             )
             for layer, context, extra in zip(vae.layers, context_shapes(vae), tensors, strict=False)
         )
-        return Hierarchy(vae.to(self.device, self.dtype), built.to(self.device, self.dtype), self.relaxed)
+        vae, built = vae.to(self.device, self.dtype), built.to(self.device, self.dtype)
+        return Hierarchy(vae, built, self.relaxed, self.score_term)
 
     def network(self) -> DiscreteVAE:
         """The model, with weights from the global generator."""
