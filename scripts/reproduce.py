@@ -1,7 +1,7 @@
 """The papers' experiments: what is missing is run, then every table and figure is made from the run folders.
 
-``make reproduce-all BUDGET=smoke|cpu|published|paper JOBS=1`` and ``make report BUDGET=...``. It may be stopped at any moment, by
-any means: the same command goes on. Several may run at once, also on machines that share the disk.
+``make reproduce-all BUDGET=smoke|cpu|published|paper JOBS=1`` and ``make report BUDGET=...``. It may be stopped at any
+moment, by any means: the same command goes on. Several may run at once, also on machines that share the disk.
 """
 
 from __future__ import annotations
