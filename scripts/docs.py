@@ -186,8 +186,8 @@ def verified() -> dict[str, list[dict[str, str]]]:
 
 
 def split(line: str) -> list[str]:
-    """The cells of a line of a table, some of which hold a bar themselves."""
-    return [cell.strip() for cell in re.split(r"(?<=\s)\|(?=\s)", line.strip("| "))]
+    """The cells of a line of a table."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip("| "))]
 
 
 def cell(text: str) -> str:

@@ -66,7 +66,7 @@ def markdown(table: Table) -> str:
 
     body = tabulate(
         [[text.replace("|", "\\|") for text in row] for row in table.rows if row is not None],
-        table.headers,
+        [header.replace("|", "\\|") for header in table.headers],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=["left" if words else "right" for words in table.columns],
