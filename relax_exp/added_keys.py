@@ -21,8 +21,9 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         },
         "categorical_vae": {"score_term": "kept"},
         "sequence": {"score_term": "kept"},
+        "cartpole": {"frame_skip": 1},
     },
-    "estimator": {},
+    "estimator": {"a2c": {"advantage": "correct"}, "relax": {"sampler": "correct"}},
 }
 
 

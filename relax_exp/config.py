@@ -146,6 +146,7 @@ class CartPoleOptions(TypedDict):
     max_steps: Count | None
     threshold: float | None
     frames: Count | None
+    frame_skip: Count
     hidden: list[Count]
     gamma: Fraction
     entropy: NotNegative
@@ -362,6 +363,7 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
     least = 1 if name not in estimators.REGISTRY else estimators.lookup(name).least_samples
     if estimator.get("samples", least) < least:
         raise ConfigError(f"estimator.samples={estimator['samples']}: {name} compares samples, so at least {least}")
+    limits.check_published_errors(task, family, estimator)
     if family is None:
         return
     able = TASKS[task["name"]].estimators or estimators.names(family)

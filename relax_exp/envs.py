@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import warnings
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import gymnasium
 import numpy as np
@@ -41,6 +41,30 @@ def explained(env_id: str) -> Iterator[None]:
         near = difflib.get_close_matches(env_id, gymnasium.registry, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; gymnasium.pprint_registry() lists those there are"
         raise RunError(f"there is no environment {env_id}{hint}") from error
+
+
+class Repeating(gymnasium.Wrapper):
+    """Every action taken ``times`` times, or until the episode ends: "frame skip".
+
+    The rewards are summed and the state is the elementwise maximum of the last two, as Atari's pictures are treated
+    (Mnih et al. 2015) and as the published code of RELAX's experiments treats the states of CartPole: numbers whose
+    maximum means little. One state where the episode ends at the first. A time limit counts the environment's own
+    steps.
+    """
+
+    def __init__(self, env: gymnasium.Env, times: int):
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action):
+        """See the class."""
+        total, states = 0.0, []
+        for _ in range(self.times):
+            state, reward, terminated, truncated, info = self.env.step(action)
+            states, total = [*states[-1:], state], total + float(reward)
+            if terminated or truncated:
+                break
+        return functools.reduce(np.maximum, states), total, terminated, truncated, info
 
 
 class Resting(SyncVectorEnv):
@@ -82,17 +106,31 @@ class Resting(SyncVectorEnv):
         return ~self._autoreset_envs
 
 
-def make(env_id: str, slots: int, actions: str = "discrete", resting: bool = False, **options) -> SyncVectorEnv:
+def make(
+    env_id: str, slots: int, actions: str = "discrete", resting: bool = False, frame_skip: int = 1, **options
+) -> SyncVectorEnv:
     """``slots`` environments stepped together; ``resting``: as `Resting`, without resets of their own.
 
-    ``options`` are those of ``gymnasium.make``. RunError for an unknown name, a missing package, or where the actions
-    are not ``discrete`` or ``continuous`` as asked, or the observations not vectors.
+    ``frame_skip``: how often an action is taken, as `Repeating`. Resting slots of CartPole are computed together, as
+    `CartPoles`. ``options`` are those of ``gymnasium.make``. RunError for an unknown name, a missing package, or where
+    the actions are not ``discrete`` or ``continuous`` as asked, or the observations not vectors.
     """
+    from relax_exp.cartpoles import CartPoles
+
     with explained(env_id):
-        maker = partial(gymnasium.make, env_id, disable_env_checker=True, **options)
-        check_spaces(env_id, probe := maker(), actions)
-        probe.close()
+        maker = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)
+        with contextlib.closing(maker()) as probe:
+            check_spaces(env_id, probe, actions)
+            together = resting and CartPoles.fits(probe) and probe.render_mode is None
+        if together:
+            return CartPoles([maker] * slots, frame_skip)
+        maker = maker if frame_skip == 1 else functools.partial(_repeating, maker, frame_skip)
         return Resting([maker] * slots) if resting else SyncVectorEnv([maker] * slots)
+
+
+def _repeating(maker: Callable[[], gymnasium.Env], times: int) -> Repeating:
+    """A new environment in `Repeating`."""
+    return Repeating(maker(), times)
 
 
 def check_spaces(env_id: str, env: gymnasium.Env, actions: str) -> None:

@@ -153,6 +153,7 @@ class Episodes(Replicas):
             )
             batch["values"] = action_values(losses, index, weight.double(), -returns, task.actions)
             frames = frames + after
+        frames = frames * task.frame_skip
         batch = {k: v.unflatten(0, shape).to(self.device, task.dtype).contiguous() for k, v in batch.items()}
         return batch, rewards.sum(1).unflatten(0, shape), torch.from_numpy(frames).unflatten(0, shape)
 

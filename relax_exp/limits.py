@@ -68,3 +68,18 @@ def check_segments(task: dict, config: dict) -> None:
             f"batch_size={config['batch_size']} agent steps in task.envs={task['envs']} games: must be a multiple, as "
             f"{5 * task['envs']} for five steps of each"
         )
+
+
+def check_published_errors(task: dict, family: str | None, estimator: dict) -> None:
+    """Whether the published code's errors are asked for where that code had them. Raises ConfigError."""
+    if estimator.get("advantage") == "published_error" and task["name"] not in ("cartpole", "verify"):
+        raise ConfigError(
+            "estimator.advantage=published_error mixes the steps of an episode, as the published code does, and "
+            f"task={task['name']} learns from something else: use advantage=correct, or task=cartpole"
+        )
+    tied = estimator.get("noise") == "tied"
+    if estimator.get("sampler") == "published_error" and (tied or family not in ("categorical", None)):
+        raise ConfigError(
+            "estimator.sampler=published_error is an error in drawing z~ for categorical variables, with "
+            "estimator.noise=independent: use sampler=correct, or task=cartpole"
+        )

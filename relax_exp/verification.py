@@ -49,7 +49,10 @@ def episodes(estimator: dict) -> list[str]:
     """What the configuration asks to verify in episodes: labels of `mdp.VERIFIED`, each with options of its own."""
     if estimator.get("path"):
         return []
-    return [k for k, (name, _, _) in mdp.VERIFIED.items() if estimator["name"] in ("all", name)]
+    if estimator["name"] == "all":
+        return [*mdp.VERIFIED]
+    right = "published_error" not in estimator.values()
+    return [k for k, (name, _, _) in mdp.VERIFIED.items() if name == estimator["name"] and mdp.unbiased(k) == right]
 
 
 def judge(verdict: verify.Verdict, unbiased: bool, bound: float) -> str:
@@ -110,11 +113,11 @@ def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], 
         plain = tuple(sorted((k, v) for k, v in settings.items() if k in ("gamma", "discount_weight", "actions")))
         if plain not in references:
             references[plain] = mdp.check("reinforce", {}, dict(plain), min(draws, 200_000)).variance
-        verdict = mdp.check(name, options, settings, draws)
+        verdict, claim = mdp.check(name, options, settings, draws), mdp.unbiased(label)
         label, _, rest = label.partition(", ")
         problem = f"mdp, {rest}" if rest else "mdp"
         evaluations = mdp.build(name, options, settings)[0].evaluations
-        add(label, problem, verdict, True, "value", evaluations, verdict.variance / references[plain])
+        add(label, problem, verdict, claim, "value", evaluations, verdict.variance / references[plain])
     return rows
 
 

@@ -386,6 +386,8 @@ def applies(name: str, options: dict, problem: Problem) -> bool:
     """Whether the estimator is offered for the problem's family and f gives what it needs."""
     if problem.family not in estimators.lookup(name).families:
         return False
+    if options.get("sampler") == "published_error" and problem.family != "categorical":
+        return False
     return problem.smooth or estimators.needs(name, options) == "value"
 
 

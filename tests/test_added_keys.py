@@ -36,7 +36,7 @@ def test_no_hash_of_a_committed_run_changes():
         assert run_hash(completed(run["config"])) == run["meta"]["hash"], label
 
 
-OLD = {"task": {"name": "vae", "model": "nonlinear", "hidden": 100}, "estimator": {"name": "relax"}, "steps": 1}
+OLD = {"task": {"name": "vae", "model": "nonlinear", "hidden": 100}, "estimator": {"name": "exact"}, "steps": 1}
 
 
 def test_an_old_configuration_gets_what_its_run_was_made_with():

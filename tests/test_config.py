@@ -189,6 +189,10 @@ BAD = {
     "task=vae estimator=relax task.binarize=dynamik": ["did you mean task.binarize=dynamic?"],
     "task=vae estimator=relax task.bound_every=0": ["task.bound_every=0"],
     "task=vae estimator=relax task.hidden=0": ["task.hidden=0"],
+    "task=atari estimator=a2c estimator.advantage=published_error": ["advantage=correct", "task=cartpole"],
+    "task=vae estimator=relax estimator.sampler=published_error": ["categorical variables", "sampler=correct"],
+    "task=verify estimator=relax estimator.sampler=published_error estimator.noise=tied": ["noise=independent"],
+    "task=cartpole estimator=a2c task.frame_skip=0": ["task.frame_skip=0"],
 }
 
 

@@ -15,7 +15,7 @@ from relax_exp.folder import RunFolder
 from relax_exp.report.cli import main as report
 from relax_exp.schema import ConfigError
 
-NAMES = ["atari", "categorical", "rl_continuous", "rl_discrete", "table1", "temperature", "toy"]
+NAMES = ["atari", "categorical", "rl_continuous", "rl_discrete", "rl_published", "table1", "temperature", "toy"]
 
 
 @pytest.fixture

@@ -36,15 +36,44 @@ def mean_squared_error(out: Output) -> Tensor:
     return out.aux["squared_error"].mean()
 
 
+def published_advantage(f_b: Tensor, value: Tensor, there: Tensor | None = None) -> Tensor:
+    """The weight of each step's score in the published code of RELAX's A2C, which is not the advantage: ``(..., T)``.
+
+    f_b: losses of the T steps of an episode, ``(..., T)``; value: V of their states, ``(..., T)``; there: 1 where a
+    step is one of the episode, 0 in its padding, ``(..., T)`` (all of them without it).
+
+    That code subtracts V of shape (T, 1) from losses of shape (T,), multiplies the T x T matrix with the T
+    log-probabilities and sums over all of it. So step j gets sum_i (f_j - V_i) = T (f_j - mean_i V_i): every step has
+    the mean value of the whole episode as its baseline, which depends on what the later actions led to, so that the
+    gradient is biased; and it is T times as large, so that an entropy bonus counts T times less.
+    """
+    there = torch.ones_like(f_b) if there is None else there
+    return there * (there.sum(-1, keepdim=True) * f_b - (there * value).sum(-1, keepdim=True))
+
+
 class A2C(ScoreFunction):
     """[f(b) - V(context)] d log p(b) / d logits: advantage actor-critic (Mnih et al. 2016, "A3C", section 4).
 
     V is fitted to f by its mean squared error (not half of it), which has E[f | context] as its minimum. V is
     independent of b, so the gradient is unbiased whatever V is.
+
+    ``advantage="published_error"`` is not this estimator but what the code of the RELAX paper computes in its place,
+    `published_advantage`, with the rows of a call as the steps of one episode. It is biased, and there to reproduce
+    that paper's baseline.
     """
 
-    def __init__(self, *args, depth: int = 2, width: int = 10, activation: str = "relu", **kwargs):
+    def __init__(
+        self,
+        *args,
+        depth: int = 2,
+        width: int = 10,
+        activation: str = "relu",
+        advantage: str = "correct",
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self.published_error = advantage == "published_error"
+        self.unbiased = not self.published_error
         self.critic = Critic(self.context_shape, (), width, depth, activation)
 
     def value(self, context: Tensor | None) -> Tensor:
@@ -54,8 +83,10 @@ class A2C(ScoreFunction):
     def signal(self, f_b, context):
         """f minus the state's value."""
         value = self.value(context)
-        signal = f_b - value
-        return signal, {"squared_error": signal.square(), "baseline": value.mean()}, {}
+        signal = error = f_b - value
+        if self.published_error:
+            signal = published_advantage(f_b, value.expand_as(f_b))
+        return signal, {"squared_error": error.square(), "baseline": value.mean()}, {}
 
     def tuning_loss(self, out: Output) -> Tensor:
         """See `mean_squared_error`."""

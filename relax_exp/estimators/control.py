@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from relax_exp.distributions import expand_event
+from relax_exp.distributions import expand_event, open_uniform
 from relax_exp.estimators.base import Estimator, Output, as_objective, mean_square
 from relax_exp.models.mlp import Surrogate
 
@@ -91,10 +91,10 @@ class Rebar(Estimator):
             dc_dz, c_tilde = grad(control, has_aux=True)(z, logits)
             correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
         else:
-            z_tilde = family.conditional_path(logits, b, noise["v"])
+            z_tilde = self.conditional(logits, b, noise["v"])
             both = torch.stack([z, z_tilde]), torch.stack([logits, logits])
             (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
-            through = dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)
+            through = dc_dz[0] - self.along_conditional(dc_dz[1], logits, b, z_tilde)
             correction = family.to_logits(through, logits) + direct[0] - direct[1]
         score = family.score(logits, b)
         if self.granular:
@@ -103,6 +103,14 @@ class Rebar(Estimator):
             return Output(parts[0] + self.eta.mean() * parts[1], f_b, b, self.scalars() | {"parts": parts}, {})
         gradient = expand_event(f_b.detach() - c_tilde, family) * score + correction
         return Output(gradient, f_b, b, self.scalars(), {})
+
+    def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        """z~, a draw from p(z | b) for uniform v: ``(N, event)``."""
+        return self.family.conditional_path(logits, b, v)
+
+    def along_conditional(self, grad_z: Tensor, logits: Tensor, b: Tensor, z_tilde: Tensor) -> Tensor:
+        """Gradient with respect to z~ -> with respect to the natural parameter of the path, ``(N, event)``."""
+        return grad_z * self.family.conditional_slope(logits, b, z_tilde)
 
     @torch.no_grad()
     def relaxation(self, z: Tensor, logits: Tensor, f, context: Tensor | None = None) -> Tensor:
@@ -125,12 +133,18 @@ class Relax(Rebar):
     c(z) = r(2 sigma(z / lambda) - 1) alone, all that a black box needs; squashed as in the public toy code, since a
     bounded input is what makes the learned relaxation flat in the tails. r has ``depth`` hidden layers of ``width``
     units; ``weight_decay`` adds weight_decay / 2 times its squared weights to the tuning loss.
+
+    ``sampler="published_error"`` is not this estimator but what the published code for control computes in its place:
+    z~ comes from `published_conditional`, which is not p(z | b). It is biased (a comment there and the paper say so),
+    offered for categorical variables with independent noise, and there to reproduce that paper's numbers. Raises
+    ValueError for anything else.
     """
 
     def __init__(
         self,
         *args,
         surrogate: str = "relaxed",
+        sampler: str = "correct",
         depth: int = 2,
         width: int = 200,
         activation: str = "relu",
@@ -142,6 +156,10 @@ class Relax(Rebar):
         if self.free:
             self.needs, self.evaluations = "value", 1
             del self.eta
+        self.published_error = sampler == "published_error"
+        if self.published_error and (self.tied or self.family.name != "categorical"):
+            raise ValueError("sampler='published_error' is offered for categorical variables with independent noise")
+        self.unbiased = not self.published_error
         self.weight_decay = weight_decay
         self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
 
@@ -154,6 +172,18 @@ class Relax(Rebar):
         if self.free:
             return self.network(2 * self.family.relax(z, self.temperature) - 1, features)
         return super().control(z, logits, f, features) + self.network(z, features)
+
+    def conditional(self, logits, b, v):
+        """See `Rebar.conditional`."""
+        return published_conditional(logits, b, v) if self.published_error else super().conditional(logits, b, v)
+
+    def along_conditional(self, grad_z, logits, b, z_tilde):
+        """See `Rebar.along_conditional`."""
+        along = super().along_conditional(grad_z, logits, b, z_tilde)
+        if not self.published_error:
+            return along
+        winner = (b * z_tilde).sum(-1, keepdim=True)  # here it depends on its log p, and all others on it
+        return along + b * (grad_z * (z_tilde - winner).exp()).sum(-1, keepdim=True)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """See `Estimator.from_sample`; only for ``surrogate="network"``, whose c needs no f. Takes u and v of `noise`.
@@ -175,3 +205,17 @@ class Relax(Rebar):
     def tuning_loss(self, out):
         """`mean_square` of the gradient plus the weight decay of the surrogate."""
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
+
+
+def published_conditional(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    """What the published RELAX code for control draws in the place of z~ ~ p(z | b): ``(..., D, C)``, one-hot b.
+
+    The winner is log p_b - log(-log v_b), as if nothing were known of it, where p(z | b) has -log(-log v_b) without
+    log p_b, the maximum's distribution; the losers are cut off below this winner. So argmax z~ = b holds, but all of z~
+    is too low, the lower the rarer b is, and c(z~) has not the mean of c(z), which makes the estimator biased. For
+    p = (.6, .3, .1) the mean over b of E[z~ | b] is (-.57, -1.21, -2.11), where that of z is (.07, -.63, -1.73).
+    """
+    log_p = logits.log_softmax(-1)
+    g = (-open_uniform(v).log()).log()
+    winner = (b * (g - log_p)).sum(-1, keepdim=True)
+    return torch.where(b > 0.5, -winner, -torch.logaddexp(g - log_p, winner))

@@ -20,6 +20,8 @@ class EstimatorOptions(TypedDict, total=False):
 
     surrogate: Literal["network", "relaxed"]
     noise: Literal["tied", "independent"]
+    advantage: Literal["correct", "published_error"]
+    sampler: Literal["correct", "published_error"]
     activation: Literal["relu", "tanh", "elu"]
     objective: Literal["mse", "variance"]
     mean: Literal["geometric", "arithmetic"]

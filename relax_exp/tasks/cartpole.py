@@ -37,11 +37,12 @@ class CartPole(PolicyTask):
         max_steps: int | None = None,
         threshold: float | None = None,
         frames: int | None = None,
+        frame_skip: int = 1,
         variance_every: int | None = None,
         variance_draws: int = 100,
         **options,
     ):
-        self.env_id, self.frames = env, frames
+        self.env_id, self.frames, self.frame_skip = env, frames, frame_skip
         self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
@@ -51,11 +52,13 @@ class CartPole(PolicyTask):
             raise RunError(f"{env} does not say which return solves it: set task.threshold")
         self.threshold = spec.reward_threshold if threshold is None else threshold
         self.variance_every, self.variance_draws = variance_every, variance_draws
-        super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), spec.max_episode_steps, **options)
+        horizon = -(-spec.max_episode_steps // frame_skip)
+        super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
 
     def make(self, slots: int, **options) -> envs.Resting:
         """Slots of the environment."""
-        return envs.make(self.env_id, slots, "discrete", resting=True, **self.options_of_env, **options)
+        options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
+        return envs.make(self.env_id, slots, "discrete", **options)
 
     def replicas(self, seeds, lrs, device, compiled):
         """See `Task.replicas`."""

@@ -8,6 +8,7 @@ from torch.func import functional_call, grad, vjp, vmap
 from torch.utils._pytree import tree_leaves
 
 from relax_exp import estimators
+from relax_exp.estimators.actor import published_advantage
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task
@@ -81,6 +82,7 @@ class PolicyTask(Task):
         self.samples = self.row.of.samples
         self.episodes = batch_size * self.samples
         self.by_variance, self.replayed = self.estimator_name in BY_VARIANCE, self.estimator_name in REPLAYED
+        self.published_error = self.options.get("advantage") == "published_error"  # it needs whole episodes
         self.evaluations = self.episodes * (1 + self.replayed * pseudo_rollouts)  # episodes, whole or in part
 
     def _build(self, generator) -> Row:
@@ -140,6 +142,10 @@ class PolicyTask(Task):
                 return functional_call(self.row, (tuning, model.buffers), (row, noise))
 
             gradient, tuning_loss, scalars, buffers = vmap(one, in_dims=axis, out_dims=(axis, 0, 0, 0))(over, noise)
+            if self.published_error:
+                of = (x.unflatten(0, batch["loss"].shape) for x in (over["loss"], scalars["baseline"], alive))
+                gradient = expand(published_advantage(*of).flatten(), gradient)
+                gradient = gradient * (over["action"] - over["logits"].softmax(-1))
             (grads,) = pull(gradient * expand(weight, gradient))
             loss = mean(tuning_loss)
             if self.by_variance:

@@ -6,8 +6,9 @@ import torch
 from noise_cells import F64, draw, smooth, wide
 from torch.func import functional_call
 
-from relax_exp import estimators
+from relax_exp import estimators, verify
 from relax_exp.distributions import FAMILIES
+from relax_exp.estimators.actor import published_advantage
 
 SMALL = {"width": 6, "depth": 1, "activation": "elu"}
 
@@ -84,3 +85,17 @@ def test_gaussian_a2c_is_the_score_on_the_advantage_and_unbiased_by_quadrature()
     expected = torch.tensor([3 * mean**2 + 3 * std**2, 6 * mean * std**2], **F64)
     torch.testing.assert_close((weight.reshape(-1, 1, 1) * out.grad).sum((0, 1)), expected)
     assert float(estimator.value(context)[0].detach()) != 0
+
+
+def test_the_published_advantage_is_found_biased():
+    """With three rows it is three times too large, and it is said to be biased."""
+    problem = next(p for p in verify.problems() if p.name == "categorical 1x5 smooth")
+    estimator = verify.build("a2c", {**SMALL, "advantage": "published_error"}, problem)
+    verdict = verify.check(estimator, problem, 20_000)
+    assert not estimator.unbiased and verdict.largest_z > verify.threshold(verdict.tests)
+    f, value, there = torch.rand(2, 5), torch.rand(2, 5), torch.tensor([[1.0] * 5, [1, 1, 1, 0, 0]])
+    got = published_advantage(f, value, there)
+    for e, steps in ((0, 5), (1, 3)):
+        matrix = f[e, :steps] - value[e, :steps].unsqueeze(1)
+        assert matrix.shape == (steps, steps)
+        assert torch.allclose(got[e, :steps], matrix.sum(0), atol=1e-6) and not got[e, steps:].any()

@@ -19,8 +19,8 @@ OPTIONS = {
 }
 
 
-def make(name, horizon=6, **options) -> PolicyTask:
-    section = {"name": name, **OPTIONS.get(name, {})}
+def make(name, horizon=6, advantage=None, **options) -> PolicyTask:
+    section = {"name": name, **OPTIONS.get(name, {})} | ({"advantage": advantage} if advantage else {})
     return PolicyTask(section, 4, 3, horizon, dtype=torch.float64, **options)
 
 
@@ -93,6 +93,30 @@ def test_a2c_fits_its_critic_on_the_steps_of_the_episodes_only():
     assert torch.isclose(got.tuning_loss, error)
     for value, other in zip(got.tuning.values(), expected, strict=True):
         assert torch.allclose(value, other)
+
+
+def test_the_published_advantage_is_a_matrix_of_all_pairs_of_steps():
+    """As that code writes it: losses (T,) minus values (T, 1), times the log-probabilities (T,), all of it summed."""
+    lengths = [6, 2]
+    task = make("a2c", batch_size=2, entropy=0.0, advantage="published_error")
+    model, (batch, noise) = moved(task), episodes(task, lengths)
+    params = {k: v.clone().requires_grad_() for k, v in model.params.items()}
+    critic = {k.removeprefix("of.critic."): v for k, v in model.tuning.items()}
+    total = 0.0
+    for e, t in enumerate(lengths):
+        states, actions, losses = (batch[key][e, :t] for key in ("state", "action", "loss"))
+        values = functional_call(task.row.of.critic, critic, (states,)).unsqueeze(1)
+        log_p = (policy_logits(params, states).log_softmax(-1) * actions).sum(-1)
+        advantage = losses - values
+        assert advantage.shape == (t, t)
+        total = total + (advantage * log_p).sum() / 2
+    expected = torch.autograd.grad(total, [*params.values()])
+    got, right = task.gradients(model, batch, noise), make("a2c", batch_size=2, entropy=0.0)
+    for name, value in zip(params, expected, strict=True):
+        assert torch.allclose(got.params[name], value), name
+    other = right.gradients(model, batch, noise)
+    assert torch.isclose(got.tuning_loss, other.tuning_loss)  # the critic is fitted as it should be
+    assert not torch.allclose(got.params["0.weight"], other.params["0.weight"])
 
 
 @pytest.mark.parametrize("name", ["relax", "lax"])
