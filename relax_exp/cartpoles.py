@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-from relax_exp.envs import Resting
+from relax_exp.envs.vector import Resting
 
 
 class CartPoles(Resting):

@@ -281,3 +281,8 @@ def expand_event(values: Tensor, family, parameters: bool = False) -> Tensor:
 def sum_event(values: Tensor, family) -> Tensor:
     """Sum over the event dimensions of a sample: ``(..., event)`` -> ``(...)``."""
     return values.sum(tuple(range(-family.event_dims, 0)))
+
+
+def normal(u: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones."""
+    return Gaussian.sample(torch.zeros(*u.shape, 2, dtype=u.dtype), u)

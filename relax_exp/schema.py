@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-
-class ConfigError(Exception):
-    """A configuration that cannot be run; the message says what is wrong, what is allowed and what to type."""
+from relax_exp.errors import ConfigError
 
 
 class Check(NamedTuple):

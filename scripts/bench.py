@@ -26,14 +26,14 @@ from tabulate import tabulate
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._pytree import tree_map
 
-from relax_exp import products
 from relax_exp.data import ImageData
-from relax_exp.optim import adam, adam_init
-from relax_exp.provenance import hardware
-from relax_exp.streams import stream
+from relax_exp.numerics import onednn
+from relax_exp.numerics.machine import hardware
+from relax_exp.numerics.optimizers import adam, adam_init
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 MODELS = ("linear1", "linear2", "nonlinear")
 RELAX = {"depth": 2, "width": 200, "weight_decay": 1e-3}
@@ -123,7 +123,7 @@ def product_shapes(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
 def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
     """The step's matrix products and its optimiser update alone, each product by the faster of PyTorch's libraries."""
     pairs = [tuple(torch.rand(shape, device=device, dtype=task.dtype) for shape in pair) for pair in shapes]
-    by_onednn = [products.useful() and products.large(a, b) for a, b in pairs]
+    by_onednn = [onednn.useful() and onednn.large(a, b) for a, b in pairs]
     outs = [torch.matmul(a, b) for a, b in pairs]
     model = task.init(stream(0, "init"))
     params = (model.params, model.tuning)
@@ -136,11 +136,11 @@ def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
         new = adam(params, grads, moments, t, lr, task.betas)
         tree_map(lambda old, new: old.copy_(new), (params, moments), new)
 
-    update = products.compile(overwrite)
+    update = onednn.compile(overwrite)
 
     def call() -> None:
         for (a, b), out, there in zip(pairs, outs, by_onednn, strict=True):
-            products.product(a, b, None) if there else torch.matmul(a, b, out=out)
+            onednn.product(a, b, None) if there else torch.matmul(a, b, out=out)
         update(params, moments)
 
     return call

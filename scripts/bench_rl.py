@@ -30,8 +30,8 @@ import torch
 from bench import show
 from tabulate import tabulate
 
-from relax_exp import ale
-from relax_exp.provenance import hardware
+from relax_exp.envs import atari
+from relax_exp.numerics.machine import hardware
 from relax_exp.tasks.atari import Atari
 from relax_exp.tasks.cartpole import CartPole
 
@@ -51,7 +51,7 @@ def rates(advance: Callable[[], int], seconds: float) -> Rates:
     """Environment steps per second, and per second of the processor, of calls that return how many they took."""
     for _ in range(WARM_UP):
         advance()
-    gc.freeze()  # as relax_exp.run does after the first step
+    gc.freeze()  # as relax_exp.runs.run does after the first step
     begun, used, steps = time.perf_counter(), cpu_seconds(), 0
     while time.perf_counter() - begun < seconds:
         steps += advance()
@@ -107,7 +107,7 @@ CONTENDERS: dict[str, dict[str, Callable[[], Callable[[], int]]]] = {
         "relax": lambda: cartpole("relax"),
     },
     "ALE/Pong-v5": {
-        "random actions": lambda: random_actions(ale.make("ALE/Pong-v5", ENVS, 1, repeat_action_probability=0.25)),
+        "random actions": lambda: random_actions(atari.make("ALE/Pong-v5", ENVS, 1, repeat_action_probability=0.25)),
         "a2c": lambda: pong("a2c"),
         "relax": lambda: pong("relax"),
     },

@@ -17,7 +17,7 @@ from pathlib import Path
 from handbook import tasks
 
 from relax_exp import estimators
-from relax_exp.config import CONFIGS
+from relax_exp.config.files import CONFIGS
 from relax_exp.estimators import Entry
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
-from relax_exp import mdp, verify
+from relax_exp.enumeration import checks, hierarchies, mdp, problems
 
 DRAWS = 100_000
 B3, C23 = "bernoulli 3", "categorical 2x3"
@@ -45,7 +45,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "z~ detached: no conditional path",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)",
         "dc_dz[0]",
         "rebar",
@@ -54,7 +54,7 @@ MUTANTS = [
     ),
     Mutant(
         "z~ detached, tied noise",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "(1 - family.conditional_slope(logits, b, z))",
         "1",
         "rebar",
@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "eta missing from the score's term",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "f_b.detach() - c_tilde",
         "f_b.detach() - c_tilde / self.eta",
         "rebar",
@@ -90,7 +90,7 @@ MUTANTS = [
     ),
     Mutant(
         "z and z~ both on the conditional path",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "through = dc_dz[0] -",
         "through = dc_dz[0] * family.conditional_slope(logits, b, z) -",
         "relax",
@@ -99,7 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "f's direct dependence counted for z only",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "+ direct[0] - direct[1]",
         "+ direct[0]",
         "rebar",
@@ -198,7 +198,7 @@ MUTANTS = [
     ),
     Mutant(
         "ARSM: summed over the references, not their mean",
-        "estimators.swap:ARSM.estimate",
+        "estimators.arsm:ARSM.estimate",
         "1 / size - ",
         "1 - size * ",
         "arsm",
@@ -207,7 +207,7 @@ MUTANTS = [
     ),
     Mutant(
         "ARS: 1 - pi instead of 1 - C pi",
-        "estimators.swap:ARS.estimate",
+        "estimators.arsm:ARS.estimate",
         "1 - size * pi",
         "1 - pi",
         "ars",
@@ -243,7 +243,7 @@ MUTANTS = [
     ),
     Mutant(
         "direct gradient counted once per layer",
-        "tasks.hierarchy:Hierarchy.gradients",
+        "tasks.layered_gradients:Hierarchy.gradients",
         "torch.full_like(loss, 1 / n)",
         "torch.full_like(loss, len(outs) / n)",
         "rebar",
@@ -252,7 +252,7 @@ MUTANTS = [
     ),
     Mutant(
         "score term dropped in the weights of a bound",
-        "tasks.hierarchy:Hierarchy.__init__",
+        "tasks.layered_gradients:Hierarchy.__init__",
         ' and estimators[0].target == "mean"',
         "",
         "vimco",
@@ -270,7 +270,7 @@ MUTANTS = [
     ),
     Mutant(
         "score term dropped at soft samples",
-        "tasks.hierarchy:Hierarchy.relaxed",
+        "tasks.layered_gradients:Hierarchy.relaxed",
         "family.log_prob(q, at)",
         "family.log_prob(q.detach(), at)",
         "concrete",
@@ -279,7 +279,7 @@ MUTANTS = [
     ),
     Mutant(
         "an upper layer's noise redrawn from the lower layer's",
-        "tasks.hierarchy:Hierarchy.objective",
+        "tasks.layered_gradients:Hierarchy.objective",
         "self.estimators[k].sample(logits, noise[k])",
         "self.estimators[k].sample(logits, noise[0])",
         "local_expectation",
@@ -304,28 +304,28 @@ MUTANTS = [
     ),
     Mutant(
         "in episodes: z and z~ both on the conditional path",
-        "estimators.control:Rebar._combine",
+        "estimators.rebar_relax:Rebar._combine",
         "through = dc_dz[0] -",
         "through = dc_dz[0] * family.conditional_slope(logits, b, z) -",
         *EPISODES["relax"],
     ),
     Mutant(
         "in episodes: the factor gamma^t forgotten",
-        "tasks.policy:PolicyTask.gradients",
+        "tasks.episodic:PolicyTask.gradients",
         "weight * self._rows",
         "weight + 0 * self._rows",
         *EPISODES["relax, gamma^t"],
     ),
     Mutant(
         "in episodes: ARSM stops at so many pseudo-actions, as in the original code",
-        "rollout:choose",
+        "estimators.arsm:choose",
         "there * asked.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)",
         "there",
         *EPISODES["arsm, 3 actions, 1 tried"],
     ),
     Mutant(
         "in episodes: the loss of a pseudo-action in the place of its difference",
-        "rollout:action_values",
+        "estimators.arsm:action_values",
         "weight * (chosen - own)",
         "weight * chosen",
         *EPISODES["arsm"],
@@ -355,26 +355,26 @@ def patched(place: str, old: str, new: str):
         setattr(owner, name, original)
 
 
-def measure(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
+def measure(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
     """The verdict on the mutant's estimator and problem, with the code as it stands."""
     if mutant.problem.startswith("mdp "):
         return mdp.check(*mdp.VERIFIED[mutant.problem.removeprefix("mdp ")], draws)
     if mutant.problem.startswith(RELAXED):
-        layers = verify.HIERARCHIES[mutant.problem.removeprefix(RELAXED)]
-        return verify.check_relaxed(mutant.estimator, mutant.options, layers, min(draws, 200))
-    if mutant.problem in verify.HIERARCHIES:
-        layers = verify.HIERARCHIES[mutant.problem]
-        return verify.check_hierarchy(mutant.estimator, mutant.options, layers, draws)
-    problem = next(p for p in verify.problems() if p.name == mutant.problem)
-    return verify.check(verify.build(mutant.estimator, mutant.options, problem), problem, draws)
+        layers = hierarchies.HIERARCHIES[mutant.problem.removeprefix(RELAXED)]
+        return hierarchies.check_relaxed(mutant.estimator, mutant.options, layers, min(draws, 200))
+    if mutant.problem in hierarchies.HIERARCHIES:
+        layers = hierarchies.HIERARCHIES[mutant.problem]
+        return hierarchies.check_hierarchy(mutant.estimator, mutant.options, layers, draws)
+    problem = next(p for p in problems.problems() if p.name == mutant.problem)
+    return checks.check(checks.build(mutant.estimator, mutant.options, problem), problem, draws)
 
 
-def rejected(verdict: verify.Verdict) -> bool:
+def rejected(verdict: checks.Verdict) -> bool:
     """Whether the verification calls it wrong."""
-    return max(verdict.largest_z, verdict.row_z) > verify.threshold(verdict.tests)
+    return max(verdict.largest_z, verdict.row_z) > checks.threshold(verdict.tests)
 
 
-def run(mutant: Mutant, draws: int = DRAWS) -> verify.Verdict:
+def run(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
     """The verdict on the mutated code."""
     with patched(mutant.place, mutant.old, mutant.new):
         return measure(mutant, draws)

@@ -20,11 +20,11 @@ from pathlib import Path
 from tabulate import tabulate
 from timing import Estimate, estimate
 
-from relax_exp import experiments
-from relax_exp.experiments import Planned
-from relax_exp.folder import is_locked, status
-from relax_exp.report.columns import duration
-from relax_exp.schema import ConfigError
+from relax_exp.config import plans as experiments
+from relax_exp.config.plans import Planned
+from relax_exp.errors import ConfigError
+from relax_exp.report.statistics import duration
+from relax_exp.runs.folder import is_locked, status
 
 LOGS = Path("runs/.logs")
 OVER = ("done", "failed")

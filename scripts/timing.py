@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from relax_exp.config import TASKS
-from relax_exp.experiments import Planned
-from relax_exp.folder import write_atomically
-from relax_exp.provenance import hardware
+from relax_exp.config.plans import Planned
+from relax_exp.numerics.machine import hardware
+from relax_exp.runs.files import write_atomically
+from relax_exp.tasks.registry import TASKS
 
 CACHE = Path("runs/.timings.json")
 SECONDS = 40.0  # for all measurements together, about
@@ -157,8 +157,8 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from relax_exp.run import choose_device, find_compiler, should_compile
-    from relax_exp.tasks import build_task
+    from relax_exp.runs.build import build_task
+    from relax_exp.runs.run import choose_device, find_compiler, should_compile
 
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
@@ -198,6 +198,7 @@ def main() -> None:
     began = time.monotonic()
     configs, limit = [json.loads(line) for line in sys.stdin], float(sys.argv[1])
     import relax_exp.run  # noqa: F401  as every run does
+
     from relax_exp import data
 
     data.load = functools.cache(data.load)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-OURS = ["relax_exp.cli", "relax_exp.run", "relax_exp.tasks.vae"]
+OURS = ["relax_exp.cli.main", "relax_exp.runs.run", "relax_exp.tasks.vae"]
 OTHERS = ["torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "scipy.stats", "tabulate"]
 CONTEXT.set_forkserver_preload([*OURS, *OTHERS])
 
@@ -35,7 +35,7 @@ class Command:
 
 
 def _main(line: str, folder: Path, log: Path, setup: tuple[Callable[[], None], ...]) -> None:
-    from relax_exp import cli
+    from relax_exp.cli.main import main
 
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
@@ -44,18 +44,18 @@ def _main(line: str, folder: Path, log: Path, setup: tuple[Callable[[], None], .
     sys.argv = ["relax-exp", *shlex.split(line)]
     for prepare in setup:
         prepare()
-    sys.exit(cli.main())
+    sys.exit(main())
 
 
 def moments() -> dict[str, tuple[object, str]]:
     """Functions whose calls are the moments at which a run can be stopped."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    from relax_exp import checkpoint
-    from relax_exp.metrics import MetricsFile, TensorBoard
+    from relax_exp.runs import checkpoint
+    from relax_exp.runs.loggers import MetricsFile, TensorBoard
     from relax_exp.tasks.toy import Toy
     from relax_exp.tasks.vae import VAE
-    from relax_exp.train import Replicas
+    from relax_exp.training.replicas import Replicas
 
     return {
         "step": (Replicas, "_inputs"),
@@ -94,7 +94,7 @@ def kill(moment: str, count: int, after: bool = False) -> Callable[[], None]:
 
 def tear_a_line() -> None:
     """A setup: the first evaluation is written up to the middle of its last line, then SIGKILL."""
-    from relax_exp.metrics import MetricsFile
+    from relax_exp.runs.loggers import MetricsFile
 
     def append(self, rows):
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -107,7 +107,7 @@ def tear_a_line() -> None:
 
 def save_always() -> None:
     """A setup: a checkpoint after every step."""
-    from relax_exp import run
+    from relax_exp.runs import run
 
     run.CHECKPOINT_SECONDS = -1.0
 

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from processes import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from relax_exp import config, run
-from relax_exp.metrics import label
-from relax_exp.tasks import HEADLINES
+from relax_exp.config import files, resolve
+from relax_exp.runs import run
+from relax_exp.runs.loggers import label
+from relax_exp.tasks.registry import HEADLINES
 
 TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
 VAE = (
@@ -30,8 +31,8 @@ KEPT: list[tempfile.TemporaryDirectory] = []  # until the tests end
 def execute(line: str) -> int:
     """The run of a command, in this process."""
     overrides = shlex.split(line)
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
-        resolved = config.resolve(compose("config", overrides), overrides)
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+        resolved = resolve.resolve(compose("config", overrides), overrides)
     return run.execute(resolved)
 
 

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 STEPS = [step.splitlines() for block in BLOCKS for step in re.split(r"^\$ ", block, flags=re.M)[1:]]  # command, output
-MARK = "@@ command"
+MARK = "from  command"
 # Beginnings of names of variables.
 OURS = ("VIRTUAL_ENV", "PYTHON", "VENV", "MAKE", "MFLAGS", "PYTEST", "RELAX_EXP", "BUDGET", "JOBS")
 

@@ -6,7 +6,7 @@ from scipy import stats
 from torch.func import grad, vmap
 
 from relax_exp.distributions import Bernoulli, Categorical, Gaussian, gumbel, logit_uniform
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 
 SHAPES = {Bernoulli: (4,), Categorical: (2, 5)}
 DRAWS = 100_000

@@ -10,7 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import docs
-from relax_exp import config, estimators, experiments
+from relax_exp import estimators
+from relax_exp.config import files, plans, resolve
+from relax_exp.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -91,31 +93,31 @@ def test_every_estimator_and_experiment_has_a_page():
     pages = {path.stem for path in (ROOT / "docs" / "estimators").glob("*.md")}
     assert pages == {*estimators.names(), "README"}
     index = (ROOT / "docs" / "README.md").read_text()
-    for name in experiments.names():
+    for name in plans.names():
         assert (ROOT / "docs" / "experiments" / f"{name}.md").is_file(), f"docs/experiments/{name}.md is missing"
         assert f"(experiments/{name}.md)" in index
 
 
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if commands(p) and "results" not in p.parts], ids=named)
 def test_commands_compose(path):
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         for command in commands(path):
             typed = shlex.split(command, comments=True)
             if "..." in command or "previous" in command or "=ones" in command:  # examples of what is to be added
                 continue
             typed = [argument for argument in typed if not re.match(r"-m|--help|hydra[/.]|estimator\.path=", argument)]
-            if chosen := experiments.mentioned(typed):
+            if chosen := plans.mentioned(typed):
                 rest = [a for a in typed if a.partition("=")[0] not in ("experiment", "budget")]
-                budgets = [a.partition("=")[2] for a in typed if a.startswith("budget=")] or experiments.BUDGETS
-                assert all(experiments.jobs(chosen, budget, rest) for budget in budgets), command
+                budgets = [a.partition("=")[2] for a in typed if a.startswith("budget=")] or plans.BUDGETS
+                assert all(plans.jobs(chosen, budget, rest) for budget in budgets), command
             else:
                 one = [a if "[" in a else a.partition(",")[0] for a in typed]
-                assert config.resolve(compose("config", one), one), command
+                assert resolve.resolve(compose("config", one), one), command
 
 
 def test_every_task_has_a_page():
     pages = {path.stem for path in (ROOT / "docs" / "tasks").glob("*.md")}
-    assert pages == {*config.TASKS, "README"}
+    assert pages == {*TASKS, "README"}
 
 
 @pytest.mark.parametrize("name", estimators.names())

@@ -5,7 +5,7 @@ import torch
 from plain import PlainVAE
 
 from relax_exp.data import load
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.vae import VAE
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relax_exp import cli, config, estimators, experiments
-from relax_exp.report.cli import parser
+from relax_exp import estimators
+from relax_exp.cli.main import main
+from relax_exp.cli.report import parser
+from relax_exp.config import plans
+from relax_exp.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,13 +32,13 @@ def of(program):
 def test_a_run_that_it_shows_is_valid(command, monkeypatch, tmp_path, capfd):
     """With the run itself replaced, and launchers left out: they start processes."""
     handed_over = []
-    for runner in {entry.runner for entry in config.TASKS.values()}:
+    for runner in {entry.runner for entry in TASKS.values()}:
         module = types.ModuleType(f"relax_exp.{runner}")
         module.execute = lambda resolved: handed_over.append(resolved) or 0
         monkeypatch.setitem(sys.modules, module.__name__, module)
     arguments = [word for word in shlex.split(command)[1:] if not word.startswith("hydra")]
-    if "--help" not in arguments and (plan := experiments.chosen(arguments)):
-        assert experiments.jobs(*plan)  # test_experiments.py says that each is valid
+    if "--help" not in arguments and (plan := plans.chosen(arguments)):
+        assert plans.jobs(*plan)  # test_experiments.py says that each is valid
         return
     monkeypatch.setattr(sys, "argv", ["relax-exp", *arguments])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
@@ -43,7 +46,7 @@ def test_a_run_that_it_shows_is_valid(command, monkeypatch, tmp_path, capfd):
     own = "from relax_exp.estimators.score import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
     (tmp_path / "my_estimator.py").write_text(own)
     try:
-        code = cli.main()
+        code = main()
     except SystemExit as end:  # after --help
         code = end.code
     out, err = capfd.readouterr()
@@ -56,7 +59,7 @@ def test_a_run_that_it_shows_is_valid(command, monkeypatch, tmp_path, capfd):
 @pytest.mark.parametrize("command", of("relax-exp-report"))
 def test_a_report_that_it_shows_is_valid(command):
     args = parser().parse_args(shlex.split(command)[1:])
-    assert args.experiment is None or args.experiment in experiments.names()
+    assert args.experiment is None or args.experiment in plans.names()
 
 
 def test_what_it_makes_can_be_made():
@@ -66,7 +69,7 @@ def test_what_it_makes_can_be_made():
 
 
 @pytest.mark.parametrize(
-    "names", [config.TASKS, estimators.REGISTRY, experiments.names()], ids=["tasks", "estimators", "experiments"]
+    "names", [TASKS, estimators.REGISTRY, plans.names()], ids=["tasks", "estimators", "experiments"]
 )
 def test_it_names_every_one(names):
     assert [name for name in names if f"`{name}`" not in TEXT] == []

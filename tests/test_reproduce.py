@@ -18,16 +18,16 @@ import reproduce
 import timing
 from timing import Cost
 
-from relax_exp import experiments
-from relax_exp.folder import is_locked, status
+from relax_exp.config import plans
+from relax_exp.runs.folder import is_locked, status
 
 # In the processes of runs: what a run does, without its second of imports. MODE: what befalls relax's run.
 SITE = """
 import os, sys, time, types
-sys.modules["relax_exp.run"] = run = types.ModuleType("relax_exp.run")
+sys.modules["relax_exp.runs.run"] = run = types.ModuleType("relax_exp.runs.run")
 def execute(config):
-    from relax_exp.config import run_path
-    from relax_exp.folder import RunFolder
+    from relax_exp.config.identity import run_path
+    from relax_exp.runs.folder import RunFolder
     mode = os.environ["MODE"] if config["estimator"]["name"] == "relax" else "fine"
     while mode == "late" and not os.path.exists("go"):
         time.sleep(0.01)
@@ -52,7 +52,7 @@ class Reproduce:
         self.work.mkdir()
         self.site.mkdir()
         (self.work / "runs").mkdir()
-        self.plan = experiments.planned("toy", "smoke")
+        self.plan = plans.planned("toy", "smoke")
         costs = [Cost(timing.kind(run.config), 1.0, 0.1, 0.0, 1e6, 0.0)._asdict() for run in self.plan]
         (self.work / timing.CACHE).write_text(json.dumps(costs))
 
@@ -249,13 +249,13 @@ def test_costs_of_finished_runs(script, monkeypatch):
 def test_costs_that_are_measured(tmp_path, monkeypatch):
     """A kind that could not be measured in the time has the costs of the most similar one."""
     monkeypatch.chdir(tmp_path)
-    run = experiments.planned("toy", "smoke")[1]
+    run = plans.planned("toy", "smoke")[1]
     cost, like = timing.measure(run.config, None)
     assert 1e-5 < cost.step < 0.1 and cost.evaluation > 0 and 500 < cost.state < 1e6 and cost.row > 100
     again, _ = timing.measure(run.config, like)
     assert again.evaluation / again.step == pytest.approx(cost.evaluation / cost.step)
     monkeypatch.setattr(timing, "_measured", lambda configs, seconds: [cost])
-    both = experiments.planned("toy", "smoke")
+    both = plans.planned("toy", "smoke")
     found = timing.estimate(both)
     expected = cost.start + 50 * cost.step + 2 * cost.evaluation
     assert [found[run.path].seconds for run in both] == pytest.approx([expected, expected])

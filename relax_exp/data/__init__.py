@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from relax_exp.data.files import DataError
+from relax_exp.errors import DataError
 
 if TYPE_CHECKING:
     import torch

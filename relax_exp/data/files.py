@@ -15,12 +15,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from relax_exp.errors import DataError
+
 ANSWER_SECONDS = 15  # until a download counts as impossible
 STALL_SECONDS = 10  # of silence until a running download counts as failed
-
-
-class DataError(Exception):
-    """Data that is missing or damaged; the message says where, what and what to do."""
 
 
 def damaged(path: Path, problem: str) -> DataError:

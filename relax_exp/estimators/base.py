@@ -86,7 +86,7 @@ class Estimator(nn.Module, metaclass=Checked):
     needs: str = "value"
     target: str = "mean"
     samples: int = 1
-    granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.control.Rebar`
+    granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
 
     def __init__(
         self,

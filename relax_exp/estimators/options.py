@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, Literal, TypedDict
 
-from relax_exp.schema import BelowOne, Check, ConfigError, Count, NotNegative, Positive, checked, convert, hints, one_of
+from relax_exp.errors import ConfigError
+from relax_exp.schema import BelowOne, Check, Count, NotNegative, Positive, checked, convert, hints, one_of
 
 POSITION = ("self", "family", "event_shape", "context_shape")  # what a constructor takes beside options
 OF_TRAINING = ("lr_scale", "warmup")  # keys of an estimator in a configuration that its constructor does not take

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relax_exp.errors import ConfigError
 from relax_exp.estimators import options
-from relax_exp.schema import ConfigError
 
 if TYPE_CHECKING:
     from relax_exp.estimators.base import Estimator

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relax_exp.added_keys import completed
-from relax_exp.report.read import CURVES, PROVENANCE, RELAXATIONS, ReportError, Run, read_json
+from relax_exp.config.added_keys import completed
+from relax_exp.errors import ReportError
+from relax_exp.report.runs import CURVES, PROVENANCE, RELAXATIONS, Run, find_folders, find_results, read_json, read_run
 
 KEYS = ("run", "seed", "lr", "step", "failed")
 WORDS = ("run", "failed", "part", "estimator", "schedule", "problem", "verdict", "needs")  # columns that hold text
@@ -131,3 +132,12 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     kept = [word for word in words if not re.match(rf"({'|'.join(PLACES)})=[/~]", word)]
     kept = [re.sub(r"^\S*/(?=relax-exp$)", "", kept[0]), *kept[1:]] if kept else kept
     return {**meta, **({"command": shlex.join(kept)} if kept else {})}
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
+    pass
+
+    runs = [read_run(folder) for folder in find_folders(paths)]
+    others = [path for path in paths if not find_folders([path])]
+    return runs + [run for folder in find_results(others) for run in read(folder)[1]]

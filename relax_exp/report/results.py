@@ -11,16 +11,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from relax_exp.report import archive, markup
-from relax_exp.report.cells import Cell, make_cells
-from relax_exp.report.headline import PAGE, inserted
-from relax_exp.report.markup import Table
-from relax_exp.report.reach import reach
-from relax_exp.report.read import CURVES, MEASURED, METRICS, ReportError, Run, find_folders, read_run
-from relax_exp.report.rl import rl
+from relax_exp.errors import ReportError
+from relax_exp.report import archive, formats
+from relax_exp.report.formats import Table
+from relax_exp.report.groups import Cell, make_cells
+from relax_exp.report.papers.bounds import reach
+from relax_exp.report.papers.control import rl
+from relax_exp.report.papers.readme import PAGE, inserted
+from relax_exp.report.papers.table1 import table1
+from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run, find_folders, read_run
 from relax_exp.report.studies import STUDIES
-from relax_exp.report.table import commands, failures, of_kinds, row
-from relax_exp.report.table1 import table1
+from relax_exp.report.tables import commands, failures, of_kinds, row
 
 README, BEGIN, END = "README.md", "<!-- made from the files here: write below the closing mark -->", "<!-- end -->"
 
@@ -48,7 +49,7 @@ def collect(
 def render(folder: str | Path) -> list[Path]:
     """Tables, figures, summary and README.md of a folder of results, from its other files; the paths written.
 
-    Also the headline in the README two folders above, if it has marks for one, see `relax_exp.report.headline`.
+    Also the headline in the README two folders above, if it has marks for one, see `relax_exp.report.papers.readme`.
     """
     folder = Path(folder)
     about, runs = archive.read(folder)
@@ -88,9 +89,9 @@ def _aligned(new: list[str], old: list[str]) -> Iterable[tuple[str | None, str |
 
 def write(runs: list[Run], out: Path, by: Sequence[str] = ()) -> list[Path]:
     """Tables, summary and every figure of the runs into ``out``; the paths written."""
-    from relax_exp.report.drawing import save, slug
-    from relax_exp.report.figures import figures
-    from relax_exp.report.tracked import figures_of
+    from relax_exp.report.figures.axes import save, slug
+    from relax_exp.report.figures.curves import figures
+    from relax_exp.report.figures.tracked import figures_of
 
     cells = cells_of(runs, by)
     texts = make(runs, by)
@@ -114,9 +115,9 @@ def make(runs: list[Run], by: Sequence[str] = ()) -> dict[str, str]:
     pivots, others = tables_of(runs, cells)
     return {
         "table.md": f"{markdown(runs, by)}\n{commands(runs)}",
-        "table.csv": markup.to_csv(record for table in others for record in table.records),
-        "table.tex": markup.PREAMBLE + "\n".join(map(markup.latex, [*pivots, *others])),
-        **{f"{table.name}.csv": markup.to_csv(table.records) for table in pivots},
+        "table.csv": formats.to_csv(record for table in others for record in table.records),
+        "table.tex": formats.PREAMBLE + "\n".join(map(formats.latex, [*pivots, *others])),
+        **{f"{table.name}.csv": formats.to_csv(table.records) for table in pivots},
         "summary.json": json.dumps(summaries(runs, cells), indent=1, ensure_ascii=False) + "\n",
     }
 
@@ -129,7 +130,7 @@ def everything(runs: list[Run], by: Sequence[str] = ()) -> list[Table]:
 
 def markdown(runs: list[Run], by: Sequence[str] = ()) -> str:
     """All tables of the runs, and below them why replicas failed."""
-    return "\n".join([*map(markup.markdown, everything(runs, by)), *failures(cells_of(runs, by))])
+    return "\n".join([*map(formats.markdown, everything(runs, by)), *failures(cells_of(runs, by))])
 
 
 def tables_of(runs: list[Run], cells: list[Cell]) -> tuple[list[Table], list[Table]]:

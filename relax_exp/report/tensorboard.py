@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from relax_exp.report.markup import Table, markdown
+from relax_exp.report.formats import Table, markdown
 
 FOLDER = "tb"
 

@@ -12,13 +12,14 @@ from torch.func import functional_call, grad
 from torch.utils._pytree import tree_map
 
 from relax_exp import estimators
-from relax_exp.ale import Games, human_normalised
 from relax_exp.distributions import Categorical
+from relax_exp.envs.atari import Games
+from relax_exp.envs.atari_scores import human_normalised
 from relax_exp.estimators.base import FromSample
-from relax_exp.models.nature import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
-from relax_exp.segments import Segments, seed_of
-from relax_exp.streams import stream
+from relax_exp.models.nature_cnn import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
+from relax_exp.numerics.random_streams import seed_of, stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
+from relax_exp.training.game_segments import Segments
 
 PICTURES = 8  # frames of a strip
 

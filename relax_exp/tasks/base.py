@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relax_exp.optim import adam
+from relax_exp.numerics.optimizers import adam
 
 Tree = Any  # a pytree of tensors
 
@@ -61,8 +61,8 @@ class Task:
         self.lr_scale, self.warmup = self.options.pop("lr_scale", 1.0), self.options.pop("warmup", 0)
 
     def replicas(self, seeds: list[int], lrs: list[float], device, compiled: bool):
-        """The trainer of this task: `relax_exp.train.Replicas`, or a subclass that makes its own minibatches."""
-        from relax_exp.train import Replicas
+        """The trainer: `relax_exp.training.replicas.Replicas`, or a subclass that makes its own minibatches."""
+        from relax_exp.training.replicas import Replicas
 
         return Replicas(self, seeds, lrs, device, compiled)
 

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import torch
 
-from relax_exp import envs
 from relax_exp.distributions import gumbel
-from relax_exp.episodes import Episodes
-from relax_exp.folder import RunError
+from relax_exp.envs import vector
+from relax_exp.errors import RunError
 from relax_exp.models.policy import policy_logits
-from relax_exp.streams import stream
-from relax_exp.tasks.policy import PolicyTask
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.episodic import PolicyTask
+from relax_exp.training.episodes import Episodes
 
 SHRINK = 4  # of films: every fourth row and column
 
@@ -55,10 +55,10 @@ class CartPole(PolicyTask):
         horizon = -(-spec.max_episode_steps // frame_skip)
         super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
 
-    def make(self, slots: int, **options) -> envs.Resting:
+    def make(self, slots: int, **options) -> vector.Resting:
         """Slots of the environment."""
         options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
-        return envs.make(self.env_id, slots, "discrete", **options)
+        return vector.make(self.env_id, slots, "discrete", **options)
 
     def replicas(self, seeds, lrs, device, compiled):
         """See `Task.replicas`."""
@@ -75,7 +75,7 @@ class CartPole(PolicyTask):
         params = {k: v[0].to("cpu", torch.float32) for k, v in models.params.items()}
         generator, frames = stream(seed, "video"), []
         try:
-            with envs.explained(self.env_id), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
+            with vector.explained(self.env_id), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
                 states, _ = env.reset(seed=[int(torch.randint(2**31, (), generator=generator))])
                 while env.awake.any():
                     frames.append(env.envs[0].render()[::SHRINK, ::SHRINK].copy())

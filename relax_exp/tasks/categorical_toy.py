@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relax_exp.limits import CATEGORIES
+from relax_exp.tasks.registry import CATEGORIES
 from relax_exp.tasks.toy import Toy
 
 

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_map
 
 from relax_exp.estimators.pathwise import Concrete, Pathwise
 from relax_exp.models.vae import DiscreteVAE, Layer
-from relax_exp.optim import BETAS
-from relax_exp.streams import stream
+from relax_exp.numerics.optimizers import BETAS
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.vae import BOUND_IMAGES, VAE
 
 

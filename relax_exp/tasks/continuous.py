@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import envs, estimators
-from relax_exp.distributions import Gaussian
+from relax_exp import estimators
+from relax_exp.envs import vector
+from relax_exp.errors import RunError
 from relax_exp.estimators.base import FromSample
-from relax_exp.folder import RunError
 from relax_exp.models.policy import init_policy, policy_logits
-from relax_exp.optim import adam
-from relax_exp.streams import stream
+from relax_exp.numerics.optimizers import adam
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task
 
 
@@ -83,9 +82,9 @@ class Continuous(Task):
         self.dtype, self.device = dtype, torch.device(device)
         self.networks = self._build(stream(0, "template"))
 
-    def make(self, slots: int) -> envs.Resting:
+    def make(self, slots: int) -> vector.Resting:
         """Slots of the environment."""
-        return envs.make(self.env_id, slots, "continuous", resting=True)
+        return vector.make(self.env_id, slots, "continuous", resting=True)
 
     def _build(self, generator) -> dict[str, nn.Module]:
         """The value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
@@ -115,7 +114,7 @@ class Continuous(Task):
 
     def replicas(self, seeds, lrs, device, compiled):
         """See `Task.replicas`."""
-        from relax_exp.batches import Batches
+        from relax_exp.training.episode_batches import Batches
 
         return Batches(self, seeds, lrs, device, compiled)
 
@@ -208,13 +207,3 @@ class Continuous(Task):
                 params, own = adam(params, gradient, own, (t - 1) * self.updates[key] + i + 1, lr, self.betas)
             new[key], m[key], v[key] = params, own["m"], own["v"]
         return new, {"m": m, "v": v}
-
-
-def clipped(actions: np.ndarray, space) -> np.ndarray:
-    """Actions ``(N, A)`` within the bounds of a space, in its shape and type."""
-    return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
-
-
-def normal(u: Tensor) -> Tensor:
-    """Standard normal numbers from uniform ones."""
-    return Gaussian.sample(torch.zeros(*u.shape, 2, dtype=u.dtype), u)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 from relax_exp import estimators
 from relax_exp.distributions import logit_uniform
 from relax_exp.estimators.base import Output
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, log_variances
 
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import estimators, products
+from relax_exp import estimators
 from relax_exp.data import ImageData
 from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
-from relax_exp.streams import stream
+from relax_exp.numerics import onednn
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
-from relax_exp.tasks.hierarchy import Hierarchy, by_layer, context_shapes
+from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
 
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
@@ -165,7 +166,7 @@ class VAE(Task):
 
     def compile(self):
         """See `Task.compile`: the bound."""
-        self._compiled = products.compile(self._sums)
+        self._compiled = onednn.compile(self._sums)
 
     def _sums(self, params, x: Tensor, uniforms: list[Tensor]) -> Tensor:
         """Sums over images of the mean one-sample bound and of the importance bound: ``(2,)``."""

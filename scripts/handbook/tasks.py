@@ -61,9 +61,10 @@ COMMON = {
 
 def fitting(name: str) -> list[str]:
     """The estimators that can do the task with the task's defaults."""
-    from relax_exp import config, estimators
+    from relax_exp import estimators
+    from relax_exp.tasks.registry import TASKS
 
-    entry = config.TASKS[name]
+    entry = TASKS[name]
     if entry.family is None:
         return ["concrete", "st_gumbel", "straight_through"] if name == "temperature" else list(estimators.names())
     return list(entry.estimators or estimators.names(entry.family))

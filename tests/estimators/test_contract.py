@@ -8,7 +8,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from relax_exp import estimators
 from relax_exp.estimators.base import Objective
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 
 SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,)}
 ALL = [(name, family) for name, entry in estimators.REGISTRY.items() for family in entry.families]

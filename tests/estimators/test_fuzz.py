@@ -7,7 +7,7 @@ import torch
 
 from relax_exp import estimators
 from relax_exp.distributions import FAMILIES
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 
 SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,)}
 SMALLEST = {"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,)}

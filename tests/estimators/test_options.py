@@ -5,9 +5,9 @@ import torch
 from omegaconf import OmegaConf
 
 from relax_exp import estimators
-from relax_exp.config import CONFIGS
+from relax_exp.config.files import CONFIGS
 from relax_exp.estimators import options
-from relax_exp.estimators.control import Rebar
+from relax_exp.estimators.rebar_relax import Rebar
 from relax_exp.estimators.score import Reinforce
 
 WRONG = [

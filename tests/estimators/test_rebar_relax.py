@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from relax_exp import estimators, verify
+from relax_exp import estimators
 from relax_exp.distributions import Categorical
+from relax_exp.enumeration import checks, problems
 from relax_exp.estimators import SMALL
-from relax_exp.estimators.control import published_conditional
-from relax_exp.streams import stream
+from relax_exp.estimators.rebar_relax import published_conditional
+from relax_exp.numerics.random_streams import stream
 
 PUBLISHED = {"surrogate": "network", "noise": "independent", "sampler": "published_error", **SMALL}
 
@@ -37,10 +38,10 @@ def test_the_gradient_follows_the_published_sampler():
 
 
 def test_the_published_sampler_is_found_biased():
-    problem = next(p for p in verify.problems() if p.name == "categorical 1x5 smooth")
-    estimator = verify.build("relax", PUBLISHED, problem)
-    verdict = verify.check(estimator, problem, 100_000)
-    assert not estimator.unbiased and verdict.largest_z > 2 * verify.threshold(verdict.tests)
+    problem = next(p for p in problems.problems() if p.name == "categorical 1x5 smooth")
+    estimator = checks.build("relax", PUBLISHED, problem)
+    verdict = checks.check(estimator, problem, 100_000)
+    assert not estimator.unbiased and verdict.largest_z > 2 * checks.threshold(verdict.tests)
 
 
 @pytest.mark.parametrize("family, options", [("bernoulli", {}), ("categorical", {"noise": "tied"})])

@@ -19,14 +19,15 @@ class Files:
 
 def test_links_of_the_repository_become_links_of_the_site():
     files = Files(
-        "overview.md", "results/toy/README.md", "reference/relax_exp/run.md", "theory.md", "results/README.md"
+        "overview.md", "results/toy/README.md", "reference/relax_exp/runs/run.md", "theory.md", "results/README.md"
     )
     text = (
-        "[a](../../results/toy/README.md) [b](../../README.md#using-it) [c](../../relax_exp/run.py) [d](../theory.md) "
+        "[a](../../results/toy/README.md) [b](../../README.md#using-it) [c](../../relax_exp/runs/run.py) "
+        "[d](../theory.md) "
         "[e](https://example.org) [f](#here) [g](../../no.md) [h](../../results/)\n```\n[i](../../README.md)\n```\n"
     )
     assert links.rewritten(text, "experiments/toy.md", None, files) == (
-        "[a](../results/toy/README.md) [b](../overview.md#using-it) [c](../reference/relax_exp/run.md) "
+        "[a](../results/toy/README.md) [b](../overview.md#using-it) [c](../reference/relax_exp/runs/run.md) "
         "[d](../theory.md) [e](https://example.org) [f](#here) [g](../../no.md) [h](../results/README.md)\n"
         "```\n[i](../../README.md)\n```\n"
     )

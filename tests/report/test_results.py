@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from folders import cells_of, configuration, records, toy_run, write_run
 
+from relax_exp.cli.report import main
+from relax_exp.errors import ReportError
 from relax_exp.report import archive
-from relax_exp.report.cli import main
-from relax_exp.report.read import ReportError, find_runs
+from relax_exp.report.archive import find_runs
 from relax_exp.report.results import README, check, collect, render
 
 COMMITTED = Path(__file__).parents[2] / "results"

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from folders import cells_of, configuration, records, text_row, toy_run, vae_run, write_run
 
-from relax_exp.config import MACHINE_KEYS
-from relax_exp.report.cells import NOT_CONFIGURATION
-from relax_exp.report.cli import status, tables
-from relax_exp.report.columns import duration, interval
-from relax_exp.report.drawing import SAME
-from relax_exp.report.figures import figure1, figures
-from relax_exp.report.read import ReportError, read_run
-from relax_exp.report.table import run_table
+from relax_exp.cli.report import status, tables
+from relax_exp.config.identity import MACHINE_KEYS
+from relax_exp.errors import ReportError
+from relax_exp.report.figures.axes import SAME
+from relax_exp.report.figures.curves import figure1, figures
+from relax_exp.report.groups import NOT_CONFIGURATION
+from relax_exp.report.runs import read_run
+from relax_exp.report.statistics import duration, interval
+from relax_exp.report.tables import run_table
 
 # Numbers
 

@@ -13,14 +13,17 @@ from processes import Command, kill, save_always
 from running import check_complete, check_tensorboard, execute, meta
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import ale, estimators, products, verify
+from relax_exp import estimators
 from relax_exp.distributions import Categorical
-from relax_exp.folder import RunError
-from relax_exp.models.nature import _backward, as_applied, init_nature, nature, packed, pull_back
-from relax_exp.schema import ConfigError
-from relax_exp.segments import LAST, Records, Segments, bootstrapped
-from relax_exp.streams import stream
+from relax_exp.enumeration.checks import compare, perturbed, threshold
+from relax_exp.envs import atari, atari_scores
+from relax_exp.errors import ConfigError, RunError
+from relax_exp.models.nature_cnn import _backward, as_applied, init_nature, nature, packed, pull_back
+from relax_exp.numerics import onednn as products
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.atari import Atari
+from relax_exp.training.game_segments import Segments, bootstrapped
+from relax_exp.training.returns import LAST, Records
 
 RELAX = {"name": "relax", "surrogate": "network", "depth": 1, "width": 8, "noise": "independent"}
 SHORT = "task=atari device=cpu task.max_frames=160 task.evaluate_episodes=2 task.variance_draws=3 task.envs=4 "
@@ -108,7 +111,7 @@ def may_change_policy() -> bool:
 @pytest.mark.skipif(not may_change_policy(), reason="the system's scheduler cannot be told")
 def test_games_do_not_interrupt_who_they_wait_for():
     seen = {}
-    with ale.behind():
+    with atari.behind():
         thread = threading.Thread(target=lambda: seen.update(policy=os.sched_getscheduler(0)))
         thread.start()
         thread.join()
@@ -207,7 +210,7 @@ def test_relax_is_unbiased_at_fixed_states():
     """Actions drawn from the policy, each with a return of its own: the gradient at the logits, by enumeration."""
     task = make("relax", batch_size=2)
     drawn = task._build(stream(0, "init"))
-    tuning = verify.perturbed(drawn.of, stream(0, "tuning"))
+    tuning = perturbed(drawn.of, stream(0, "tuning"))
     model = task.init(stream(0, "init"))._replace(tuning={f"of.{k}": v for k, v in tuning.items()})
     generator = stream(0, "problem")
     logits = torch.randn(2, 1, task.actions, generator=generator, dtype=task.dtype)
@@ -224,8 +227,8 @@ def test_relax_is_unbiased_at_fixed_states():
         return out.grad.flatten()
 
     shapes = {"act": (2, 1, task.actions), **drawn.of.noise_shapes(2)}
-    verdict = verify.compare(one, shapes, exact.flatten(), 200_000, stream(0, "draws"), 20_000, rows=2)
-    assert max(verdict.largest_z, verdict.row_z) < verify.threshold(verdict.tests), verdict
+    verdict = compare(one, shapes, exact.flatten(), 200_000, stream(0, "draws"), 20_000, rows=2)
+    assert max(verdict.largest_z, verdict.row_z) < threshold(verdict.tests), verdict
     assert verdict.variance > 1e-3
 
 
@@ -300,7 +303,7 @@ def test_records_keep_the_last_hundred():
     assert Records.empty().row() == {"return": None, "return100": None, "episodes": 0}
 
 
-def steps(games: ale.Games, actions: np.ndarray) -> list:
+def steps(games: atari.Games, actions: np.ndarray) -> list:
     """What the games show and pay for these actions ``(T, slots)``."""
     shown = []
     for row in actions:
@@ -322,7 +325,7 @@ def test_games_go_on_from_their_state(groups):
         return 100 * slot + k
 
     options = {"frame_skip": 8, "noop_max": 5, "seed_every": 150, "groups": groups}
-    first = ale.Games("ALE/Breakout-v5", 3, seed, **options)
+    first = atari.Games("ALE/Breakout-v5", 3, seed, **options)
     first.start()
     started = first.shown
     chosen = np.random.default_rng(0).integers(0, first.n_actions, (640, 3))
@@ -330,13 +333,13 @@ def test_games_go_on_from_their_state(groups):
     assert sum(len(ended) for *_, ended in before) >= 9
     assert (first.episode > first.seeded).any() and (first.seeded > 0).all() and len(set(first.steps)) == 3
     state, seeds[:] = {k: v.copy() for k, v in first.state.items()}, []
-    second = ale.Games("ALE/Breakout-v5", 3, seed, **options)
+    second = atari.Games("ALE/Breakout-v5", 3, seed, **options)
     second.restore(state)
     assert sorted(seeds) == list(enumerate(first.seeded))
     assert np.array_equal(first.observations, second.observations)
     for one, other in zip(steps(first, chosen[600:]), steps(second, chosen[600:]), strict=True):
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]) and one[2] == other[2]
-    begun = ale.Games("ALE/Breakout-v5", 3, seed, **options)
+    begun = atari.Games("ALE/Breakout-v5", 3, seed, **options)
     begun.restore({**{k: 0 * v for k, v in state.items()}, "shown": started})
     for one, other in zip(before, steps(begun, chosen[:20]), strict=False):
         assert np.array_equal(one[0], other[0])
@@ -445,7 +448,7 @@ def test_without_ale_the_error_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RunError, match=r"pip install 'gymnasium\[atari\]'"):
-        ale.make("ALE/Pong-v5", 1, 1)
+        atari.make("ALE/Pong-v5", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -470,6 +473,6 @@ def test_estimators_that_need_more_than_a_sample_are_refused():
 
 
 def test_human_normalised_scores():
-    assert ale.human_normalised("ALE/Pong-v5", -20.7) == 0
-    assert ale.human_normalised("ALE/Breakout-v5", 30.5) == 1
-    assert ale.human_normalised("ALE/KingKong-v5", 100.0) is None
+    assert atari_scores.human_normalised("ALE/Pong-v5", -20.7) == 0
+    assert atari_scores.human_normalised("ALE/Breakout-v5", 30.5) == 1
+    assert atari_scores.human_normalised("ALE/KingKong-v5", 100.0) is None

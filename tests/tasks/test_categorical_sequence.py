@@ -10,13 +10,16 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import config, run, verify
-from relax_exp.schema import ConfigError
-from relax_exp.streams import stream
+from relax_exp.config import files
+from relax_exp.config import resolve as config
+from relax_exp.enumeration import checks, hierarchies
+from relax_exp.errors import ConfigError
+from relax_exp.numerics.random_streams import stream
+from relax_exp.runs import run
 from relax_exp.tasks import sequence
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.sequence import ALPHABET, Sequence
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 
 def make(estimator, **options) -> Sequence:
@@ -100,10 +103,10 @@ def test_the_encoder_sees_the_segment_and_its_neighbours():
 def test_the_whole_step_against_enumeration(estimator):
     task = make(estimator, hidden=2, variables=2)
     model, x = moved(task), task.pixels(task.data[:2], None)
-    one = lambda noise: verify.flat(task.gradients(model, {"x": task.data[:2]}, noise).params)  # noqa: E731
-    exact = verify.flat(verify.exact_parameter_gradient(task.hierarchy, model.params, x))
-    verdict = verify.compare(one, task.noise_shapes(), exact, 10_000, stream(0, "draws"), 1_000)
-    assert verdict.largest_z < verify.threshold(verdict.tests), verdict
+    one = lambda noise: hierarchies.flat(task.gradients(model, {"x": task.data[:2]}, noise).params)  # noqa: E731
+    exact = hierarchies.flat(hierarchies.exact_parameter_gradient(task.hierarchy, model.params, x))
+    verdict = checks.compare(one, task.noise_shapes(), exact, 10_000, stream(0, "draws"), 1_000)
+    assert verdict.largest_z < checks.threshold(verdict.tests), verdict
 
 
 def test_without_latents_the_bound_is_the_likelihood():
@@ -138,7 +141,7 @@ def test_replicas_equal_the_runs_made_alone(estimator, relaxed):
 
 
 def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", list(overrides)), list(overrides))
 
 

@@ -8,11 +8,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import config, temperature
-from relax_exp.schema import ConfigError
-from relax_exp.streams import stream
+from relax_exp.config import files
+from relax_exp.config import resolve as config
+from relax_exp.errors import ConfigError
+from relax_exp.numerics.random_streams import stream
+from relax_exp.studies import temperature
 from relax_exp.tasks.categorical_toy import CategoricalToy, losses
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 RELAX = {"name": "relax", "surrogate": "network", "depth": 2, "width": 10, "lr_scale": 1e-3}
 ANNEALED = {"name": "concrete", "schedule": "annealed", "temperature": 1.0, "minimum": 0.5, "rate": 0.1}
@@ -37,7 +39,7 @@ def make(estimator=None, problem="cos", **options) -> CategoricalToy:
 
 
 def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", list(overrides)), list(overrides))
 
 

@@ -11,14 +11,18 @@ from torch.distributions import kl_divergence
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import config, data, run, verify
+from relax_exp import data
+from relax_exp.config import files
+from relax_exp.config import resolve as config
 from relax_exp.distributions import Categorical
-from relax_exp.schema import ConfigError
-from relax_exp.streams import stream
+from relax_exp.enumeration import checks, hierarchies
+from relax_exp.errors import ConfigError
+from relax_exp.numerics.random_streams import stream
+from relax_exp.runs import run
 from relax_exp.tasks.base import Model, draw
 from relax_exp.tasks.categorical_vae import CategoricalVAE
-from relax_exp.tasks.hierarchy import by_layer
-from relax_exp.train import Replicas
+from relax_exp.tasks.layered_gradients import by_layer
+from relax_exp.training.replicas import Replicas
 
 SMALL = {"depth": 1, "width": 5}
 ANNEALED = {"name": "concrete", "schedule": "annealed", "temperature": 1.0, "minimum": 0.5, "rate": 0.1}
@@ -69,22 +73,22 @@ def test_the_whole_step_against_enumeration(estimator, options):
     assert names == {"encoder", "decoder", "prior"} - (set() if options.get("learned_prior") else {"prior"})
 
     def one(noise):
-        return verify.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)
+        return hierarchies.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)
 
     hierarchy = task.hierarchy
-    exact = verify.flat(verify.exact_parameter_gradient(hierarchy, model.params, x))
-    verdict = verify.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
-    assert verdict.largest_z < verify.threshold(verdict.tests), verdict
+    exact = hierarchies.flat(hierarchies.exact_parameter_gradient(hierarchy, model.params, x))
+    verdict = checks.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
+    assert verdict.largest_z < checks.threshold(verdict.tests), verdict
     assert exact.abs().max() > 1e-3
 
 
 def test_biased_gradients_are_told_apart():
     task = make({"name": "straight_through"}, patches(), relaxed="kl")
     model, x = moved(task), task.data[:3].double()
-    exact = verify.flat(verify.exact_parameter_gradient(task.hierarchy, model.params, x))
-    one = lambda noise: verify.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)  # noqa: E731
-    verdict = verify.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
-    assert verdict.largest_z > verify.threshold(verdict.tests)
+    exact = hierarchies.flat(hierarchies.exact_parameter_gradient(task.hierarchy, model.params, x))
+    one = lambda noise: hierarchies.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)  # noqa: E731
+    verdict = checks.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
+    assert verdict.largest_z > checks.threshold(verdict.tests)
 
 
 def test_the_log_density_is_that_of_torch():
@@ -204,7 +208,7 @@ def test_pinned_logits_and_the_architecture():
 
 
 def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", list(overrides)), list(overrides))
 
 
@@ -269,6 +273,6 @@ def test_what_cannot_be_is_refused(given, words):
         resolve("task=categorical_vae", *given.split())
 
 
-@pytest.mark.parametrize("path", sorted((config.CONFIGS / "experiment").glob("*vae*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((files.CONFIGS / "experiment").glob("*vae*.yaml")), ids=lambda path: path.stem)
 def test_presets_resolve(path):
     resolve(f"experiment={path.stem}")

@@ -12,13 +12,14 @@ from processes import Command, kill, save_always
 from running import check_complete, execute, whole
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import config
-from relax_exp.batches import Batches, Steps, advantages, episodes, roll_out
-from relax_exp.envs import Resting
-from relax_exp.folder import RunError
-from relax_exp.schema import ConfigError
-from relax_exp.streams import stream
+from relax_exp.config import files
+from relax_exp.config import resolve as config
+from relax_exp.envs.transitions import Steps, advantages, episodes, roll_out
+from relax_exp.envs.vector import Resting
+from relax_exp.errors import ConfigError, RunError
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.continuous import Continuous
+from relax_exp.training.episode_batches import Batches
 
 SIZE = {"depth": 1, "width": 5, "activation": "tanh"}
 A2C, LAX = {"name": "a2c"} | SIZE, {"name": "lax", "weight_decay": 0.0} | SIZE
@@ -229,7 +230,7 @@ def test_killed_and_continued(tmp_path):
 
 
 def resolve(line: str) -> dict:
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", line.split()), line.split())
 
 

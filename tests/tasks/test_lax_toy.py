@@ -9,11 +9,14 @@ from hydra import compose, initialize_config_dir
 from torch.func import grad
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import config, estimators, verify
-from relax_exp.schema import ConfigError
-from relax_exp.streams import stream
+from relax_exp import estimators
+from relax_exp.config import files
+from relax_exp.config import resolve as config
+from relax_exp.enumeration import checks
+from relax_exp.errors import ConfigError
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.lax_toy import PROBLEMS, LaxToy
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 LAX = {"name": "lax", "depth": 2, "width": 10, "activation": "tanh"}
 ESTIMATORS = [{"name": "reinforce"}, {"name": "a2c", "depth": 1, "width": 4, "activation": "tanh"}, LAX]
@@ -26,7 +29,7 @@ def make(estimator=None, problem="step", **options) -> LaxToy:
 
 
 def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", ["task=lax_toy", *overrides]), list(overrides))
 
 
@@ -61,14 +64,14 @@ def test_mean_gradients_are_those_of_the_closed_form(problem, estimator):
     parameters = torch.tensor([[0.4, -0.3], [1.5, 0.2]], **F64)
     exact = grad(lambda p: task.excess(p))(parameters).flatten()
     model = task.init(stream(0, "init"))._replace(params={"logit": parameters})
-    state = verify.perturbed(task.estimator, stream(1, "state"))
+    state = checks.perturbed(task.estimator, stream(1, "state"))
     tuning = {k: state[k] for k in model.tuning}
 
     def one(noise):
         return task._estimate(model, tuning, noise).grad.mean(0).flatten()
 
-    verdict = verify.compare(one, task.noise_shapes(), exact, 100_000, stream(2, "noise"), 10_000)
-    limit = verify.threshold(4 * len(PROBLEMS) * 4)
+    verdict = checks.compare(one, task.noise_shapes(), exact, 100_000, stream(2, "noise"), 10_000)
+    limit = checks.threshold(4 * len(PROBLEMS) * 4)
     assert (verdict.largest_z > limit) == (problem == "step" and estimator is PATHWISE)
 
 

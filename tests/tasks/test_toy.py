@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.toy import Toy
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 RELAX = {"name": "relax", "surrogate": "network", "depth": 1, "width": 10, "noise": "independent"}
 

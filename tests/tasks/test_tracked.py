@@ -7,12 +7,13 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from relax_exp.data import load
-from relax_exp.report import read, tracked
-from relax_exp.report.cells import Cell
+from relax_exp.report import runs
+from relax_exp.report.figures import tracked
+from relax_exp.report.groups import Cell
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.tracked import Tracked
 from relax_exp.tasks.vae import VAE
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 SMALL = {"depth": 1, "width": 5}
 OTHERS = {
@@ -74,8 +75,8 @@ def test_figure_has_a_line_for_each_tracked_estimator(tmp_path):
         step: {f"track/{n}/log_variance{x}": -step / 10 for n in ("relax", "rebar") for x in ("", "_x_evaluations")}
         for step in (10, 20, 30)
     }
-    run = read.Run(tmp_path, {"task": {"name": "toy"}, "estimator": {"name": "relax"}, "steps": 30}, {}, [])
-    cell = Cell("toy", "toy", "relax", "relax", 0.01, (read.Replica(run, 0, 0.01, read.DONE, None, rows),))
+    run = runs.Run(tmp_path, {"task": {"name": "toy"}, "estimator": {"name": "relax"}, "steps": 30}, {}, [])
+    cell = Cell("toy", "toy", "relax", "relax", 0.01, (runs.Replica(run, 0, 0.01, runs.DONE, None, rows),))
     assert tracked.names(cell) == ["rebar", "relax"]
     figure = tracked.figure(cell)
     assert [len(ax.lines) for ax in figure.axes] == [2, 2]

@@ -9,10 +9,10 @@ import torch
 from torch.utils._pytree import tree_map
 
 from relax_exp import data
-from relax_exp.streams import stream
+from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.vae import VAE
-from relax_exp.train import Replicas
+from relax_exp.training.replicas import Replicas
 
 REBAR = {"name": "rebar", "noise": "tied"}
 

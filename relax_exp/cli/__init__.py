@@ -1,0 +1,1 @@
+"""The commands `relax-exp` and `relax-exp-report`."""

@@ -1,0 +1,127 @@
+"""The command `relax-exp`: compose the configuration, check it, hand it over; say shortly what is wrong.
+
+Everything that knows Hydra is here. torch comes with `relax_exp.runs.run`, which is imported once a configuration
+is valid.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import sys
+import traceback
+
+import hydra
+from hydra._internal.core_plugins import basic_sweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import relax_exp
+from relax_exp.cli import help
+from relax_exp.cli.sweep import Outcome, _codes, _take_plan, sweep
+from relax_exp.config import files, identity, messages, resolve
+from relax_exp.data import DataError
+from relax_exp.errors import ConfigError, RunError
+from relax_exp.estimators import own
+from relax_exp.runs import provenance
+from relax_exp.runs.files import is_disk_full
+from relax_exp.runs.folder import ERROR, write_error
+from relax_exp.tasks.registry import TASKS
+
+OmegaConf.register_new_resolver("relax_exp_help", help.text, replace=True)  # the help template in configs/config.yaml
+
+
+def main() -> int:
+    """Run the command in sys.argv. Returns 0, 1 (a run failed), 2 (a bad configuration) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] = added(sys.argv[1:])
+    if "--version" in arguments:
+        print(f"relax-exp {relax_exp.__version__}")
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions come to us
+    Plugins.instance()  # now, as it executes the modules of plugins anew
+    basic_sweeper.BasicSweeper.sweep = sweep
+    _codes.clear()
+    provenance.command = None
+    try:
+        if not _take_plan(arguments):
+            return 0
+        hydra.main(version_base="1.3", config_path=str(files.CONFIGS), config_name="config")(job)()
+    except KeyboardInterrupt:
+        return 130
+    except ValueError as error:  # Hydra's, about what was typed; those of a run do not leave `job`
+        return _report(HydraException(*error.args))
+    except Exception as error:
+        return _report(error)
+    return max(_codes, default=0)
+
+
+def added(arguments: list[str]) -> list[str]:
+    """With ``estimator.path=FILE`` the estimator's keys are added to the configuration, which has no file of theirs."""
+    own = any(re.match(r"\+*estimator\.path=", argument) for argument in arguments)
+    return [f"++{a}" if own and re.match(r"estimator\.\w+=", a) else a for a in arguments]
+
+
+def job(cfg: DictConfig) -> Outcome:
+    """One run. Reports its errors on the spot so that the other jobs of a sweep go on; there a bug's traceback is kept
+    in the run's folder too, since whatever another process prints may be lost."""
+    this = HydraConfig.get()
+    overrides = OmegaConf.to_container(this.overrides.task)  # as typed: nothing in them is resolved here
+    sweeping, resolved, said = this.mode == RunMode.MULTIRUN, None, ""
+    try:
+        if sweeping:
+            print(f"job {this.job.num}: {shlex.join(overrides)}", flush=True)
+            provenance.command = shlex.join(["relax-exp", *overrides])
+        resolved = resolve.resolve(cfg, overrides)
+        runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
+        code = runner.execute(resolved)
+    except Exception as error:
+        code, said = _report(error), _in_one_line(error)
+        if sweeping and resolved and _message(error) is None:
+            path = identity.run_path(resolved)
+            write_error(path, f"{provenance.command_line()}\n\n{traceback.format_exc()}")
+            said += f" (traceback in {path / ERROR})"
+    else:
+        said = "a replica failed" if code else ""
+    _codes.append(code)
+    return Outcome(code, said)
+
+
+def _message(error: Exception) -> tuple[str, int] | None:
+    """What to print and the exit code, for an error that a user can mend; None for a bug."""
+    composing = (ConfigError, HydraException, OmegaConfBaseException)
+    if isinstance(error, composing) and not isinstance(error, InstantiationException):
+        return messages.explain(error), 2
+    if isinstance(error, (RunError, DataError)):
+        return str(error), 1
+    if said := own.blame(error):
+        return said, 2
+    if is_disk_full(error):
+        return f"the disk is full ({error}): free some space, then type the same command to go on", 1
+    if isinstance(error, BrokenPipeError):
+        return "whoever read the output has left", 1
+    return None
+
+
+def _in_one_line(error: Exception) -> str:
+    message, _ = _message(error) or ("".join(traceback.format_exception_only(error)), 1)
+    return " ".join(message.split())
+
+
+def _report(error: Exception) -> int:
+    """Print one message where the user can mend it, a traceback where we must. Returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left; nothing must be written to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if (mendable := _message(error)) is None:
+        traceback.print_exception(error)
+        return 1
+    message, code = mendable
+    print(f"relax-exp: error: {message}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,209 @@
+"""The command ``relax-exp-report``: tables and figures from run folders."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relax_exp.report.runs import Run
+
+
+def load(paths: Sequence[str | Path]) -> list[Run]:
+    """All runs in the paths and below, folders of results included. ReportError where there are none."""
+    from relax_exp.errors import ReportError
+    from relax_exp.report.archive import find_runs
+
+    runs = find_runs(paths)
+    if not runs:
+        raise ReportError(f"no runs found in {', '.join(map(str, paths))}")
+    return runs
+
+
+def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
+    """The tables of the runs, as Markdown. ReportError where a cell would mix configurations."""
+    from relax_exp.report.results import markdown
+
+    return markdown(load(paths), by)
+
+
+def report(paths: Sequence[str | Path], out: str | Path, by: Sequence[str] = ()) -> list[Path]:
+    """Write all tables (Markdown, CSV, LaTeX, TensorBoard), ``summary.json`` and every figure; the paths written."""
+    return write(load(paths), Path(out), by)
+
+
+def write(runs: list[Run], out: Path, by: Sequence[str] = ()) -> list[Path]:
+    """`report` of runs."""
+    from relax_exp.report import results, tensorboard
+
+    return [*results.write(runs, out, by), tensorboard.write(results.everything(runs, by), out)]
+
+
+def check(paths: Sequence[str | Path]) -> list[str]:
+    """Where folders of results are not what their runs give, see `relax_exp.report.results.check`."""
+    from relax_exp.report import results
+
+    return [difference for folder in committed(paths) for difference in results.check(folder)]
+
+
+def render(paths: Sequence[str | Path]) -> list[Path]:
+    """Make the tables and figures in folders of results anew; the paths written."""
+    from relax_exp.report import results
+
+    return [path for folder in committed(paths) for path in results.render(folder)]
+
+
+def committed(paths: Sequence[str | Path]) -> list[Path]:
+    """The folders of results in the paths and below. ReportError where there are none."""
+    from relax_exp.errors import ReportError
+    from relax_exp.report.runs import find_results
+
+    folders = find_results(paths)
+    if not folders:
+        raise ReportError(f"no results (folders with curves.csv and provenance.json) in {', '.join(map(str, paths))}")
+    return folders
+
+
+def status(paths: Sequence[str | Path], experiment: str | None = None, budget: str = "") -> str:
+    """Every run: folder, estimator, status, step, when it last wrote; why replicas failed, and which runs crashed.
+
+    ``experiment``: its runs at that budget only, and the commands of those that are missing. A run that says "running"
+    and whose process is gone is "killed". ReportError where there are no runs, or no such experiment.
+    """
+    from tabulate import tabulate
+
+    from relax_exp.errors import ReportError
+    from relax_exp.report.runs import FAILED, METRICS, find_folders, read_run
+    from relax_exp.report.statistics import duration
+    from relax_exp.runs.folder import ERROR, is_abandoned
+
+    folders, missing = find_folders(paths if experiment is None else filter(os.path.exists, paths)), []
+    if experiment is not None:
+        folders, missing = _of(experiment, budget, folders)
+    elif not folders:
+        raise ReportError(f"no runs found in {', '.join(map(str, paths))}")
+    lines, reasons = [], []
+    for folder in folders:
+        try:
+            run = read_run(folder)
+        except ReportError as error:
+            lines.append([str(folder), "?", "?", "unreadable"])
+            reasons.append(str(error))
+            continue
+        replicas = run.replicas()
+        failed = [r for r in replicas if r.status == FAILED]
+        what = ("killed" if is_abandoned(folder) else run.status) + (
+            f" ({len(failed)} of {len(replicas)} replicas failed)" if failed else ""
+        )
+        metrics = folder / METRICS
+        age = f"{duration(max(0.0, time.time() - metrics.stat().st_mtime))} ago" if metrics.is_file() else "never"
+        steps = f"{run.step:,} of {run.config.get('steps', 0):,}"
+        lines.append([str(folder), run.task, run.estimator, what, steps, age])
+        reasons += [f"{folder}: seed {r.seed}, lr {r.lr:g} failed: {r.reason or 'no reason given'}" for r in failed]
+    for error in sorted(error for path in paths for error in Path(path).rglob(ERROR)):
+        if experiment is None or error.parent in folders:
+            reasons.append(f"{error.parent} crashed: {error.read_text().rstrip().splitlines()[-1]} ({error})")
+    table = tabulate(lines, ["run", "task", "estimator", "status", "step", "last written"], disable_numparse=True)
+    todo = [f"{len(missing)} runs are missing:", *missing] if missing else []
+    return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part)
+
+
+def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Those of the folders that hold runs of an experiment, and the commands of its other runs."""
+    from relax_exp.config.identity import run_hash
+    from relax_exp.config.plans import planned
+    from relax_exp.errors import ConfigError, ReportError
+    from relax_exp.report.runs import META
+
+    try:
+        wanted = {
+            run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(experiment, budget)
+        }
+    except ConfigError as error:
+        raise ReportError(str(error)) from None
+    found = {}
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            found[folder] = json.loads((folder / META).read_text()).get("hash")
+    return (
+        [folder for folder, name in found.items() if name in wanted],
+        [command for name, command in wanted.items() if name not in found.values()],
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="relax-exp-report", description="Tables and figures from run folders.")
+    out.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="run folders, or folders above them")
+    out.add_argument(
+        "-o",
+        "--out",
+        metavar="DIR",
+        help="where to write (default: report/ inside the first RUNS; with --collect: results/)",
+    )
+    out.add_argument("--status", action="store_true", help="list the runs and how far they are; write nothing")
+    out.add_argument("--experiment", metavar="NAME", help="with --status: its runs at --budget, and which are missing")
+    out.add_argument(
+        "--collect", metavar="NAME", help="put the runs into OUT/NAME, a folder of results to be committed"
+    )
+    out.add_argument(
+        "--budget",
+        metavar="TEXT",
+        default="",
+        help="with --collect: what the runs were allowed; with --experiment: its",
+    )
+    committed = "folders of results, from their curves.csv and provenance.json"
+    out.add_argument("--render", action="store_true", help=f"make tables and figures anew in {committed}")
+    out.add_argument("--check", action="store_true", help=f"say which tables differ, in {committed}")
+    by = "configuration keys (such as steps,batch_size) that tell rows apart where the report refuses to mix runs"
+    out.add_argument("--by", metavar="KEYS", default="", help=by)
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 with one short message."""
+    args = parser().parse_args(argv)
+    from relax_exp.errors import ReportError
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without θ or ±
+    try:
+        if args.status:
+            print(status(args.runs, args.experiment, args.budget), flush=True)
+            return 0
+        if args.collect:
+            from relax_exp.report.results import collect
+
+            written = collect(args.collect, args.runs, args.out or "results", args.budget)
+            print(*(f"wrote {path}" for path in written), sep="\n", flush=True)
+            return 0
+        if args.check:
+            differences = check(args.runs)
+            print(*differences, *([] if differences else ["all as the committed runs give it"]), sep="\n", flush=True)
+            return int(bool(differences))
+        if args.render:
+            print(*(f"wrote {path}" for path in render(args.runs)), sep="\n", flush=True)
+            return 0
+        from relax_exp.report.results import markdown
+
+        by, runs = [key for key in args.by.split(",") if key], load(args.runs)
+        written = write(runs, Path(args.out or Path(args.runs[0]) / "report"), by)
+        print(markdown(runs, by), *(f"wrote {path}" for path in written), sep="\n", flush=True)
+    except BrokenPipeError:  # whoever was reading has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReportError as error:
+        print(f"relax-exp-report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

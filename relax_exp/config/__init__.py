@@ -1,0 +1,1 @@
+"""What a configuration may say, what identifies a run, and experiments of many runs."""

@@ -1,0 +1,54 @@
+"""Keys that configurations got after runs had been made without them.
+
+An old configuration is read with the value under which its run was made, and at that value a key is left out of what
+names a run (`relax_exp.config.identity.numbers`, its hash and its group). So old runs keep their names, and a new run
+with the older value belongs to the same row of a table as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# By section of the configuration, name of the task or estimator, and key: the value of older runs, or a function that
+# gives it from the other keys of the section.
+ADDED: dict[str, dict[str, dict[str, Any]]] = {
+    "task": {
+        "vae": {
+            "decoder_hidden": lambda task: task["hidden"] if task["model"] == "nonlinear" else None,
+            "first_epoch": "shuffled",
+            "score_term": "kept",
+        },
+        "categorical_vae": {"score_term": "kept"},
+        "sequence": {"score_term": "kept"},
+        "cartpole": {"frame_skip": 1},
+    },
+    "estimator": {"a2c": {"advantage": "correct"}, "relax": {"sampler": "correct"}},
+}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the keys that it is too old to have, at the values of runs made without them."""
+    return _mapped(config, lambda section, older: {**section, **{k: v for k, v in older.items() if k not in section}})
+
+
+def without(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the added keys whose value is that of older runs."""
+    return _mapped(config, lambda section, older: {k: v for k, v in section.items() if k not in older or v != older[k]})
+
+
+def _mapped(config: Mapping[str, Any], change) -> dict[str, Any]:
+    """The configuration with ``change(section, older values)`` in place of its sections."""
+
+    def one(kind: str, section: Any) -> Any:
+        added = ADDED[kind].get(section.get("name"), {}) if isinstance(section, dict) else {}
+        older = {key: value(section) if callable(value) else value for key, value in added.items()}
+        return change(section, older) if older else section
+
+    new = dict(config)
+    for kind in ADDED:
+        if kind in new:
+            new[kind] = one(kind, new[kind])
+    if isinstance(new.get("track"), dict):
+        new["track"] = {name: one("estimator", section) for name, section in new["track"].items()}
+    return new

@@ -1,0 +1,154 @@
+"""How many states and categories there are, and estimators that enumerate can take: plain numbers, so without torch."""
+
+from __future__ import annotations
+
+from relax_exp import estimators
+from relax_exp.data import PIXELS
+from relax_exp.errors import ConfigError
+from relax_exp.estimators import own
+from relax_exp.schema import (
+    one_of,
+)
+from relax_exp.tasks.registry import TASKS
+
+MAX_EXACT_LATENTS = 16  # 2^16 states
+MAX_STATES = {"exact": 2**MAX_EXACT_LATENTS, "unordered": 4096}  # of all variables of a layer
+MAX_MEASUREMENTS = 50  # of a variance from further episodes, in one run
+ONE_CATEGORY = ("reinforce", "rloo", "concrete")  # that take one category, where nothing is random
+MAX_CATEGORIES = {"arsm": 362}  # C (C - 1) / 2 + 1 evaluations, at most 2^16
+
+
+def decoder_hidden(task: dict) -> int | None:
+    """Units in each hidden layer of a binary VAE's decoder, the number of pixels where none are given; None where the
+    model has no such layers. Raises ConfigError where it has none and they are given."""
+    given = task["decoder_hidden"]
+    if task["model"] == "nonlinear":
+        return PIXELS[task["dataset"]] if given is None else given
+    if given is not None:
+        raise ConfigError(
+            f"task.decoder_hidden={given}: the decoder of task.model={task['model']} has no hidden layers; leave it "
+            "out, or use task.model=nonlinear"
+        )
+    return None
+
+
+def check_categories(task: dict, name: str) -> None:
+    """Whether an estimator that enumerates can cope with so many. Raises ConfigError."""
+    variables, categories = task.get("variables", 1), task["categories"] or 2
+    if categories == 1 and name not in ONE_CATEGORY:
+        raise ConfigError(f"with one category there is nothing to estimate: use {one_of(ONE_CATEGORY)}")
+    if categories > MAX_CATEGORIES.get(name, categories):
+        raise ConfigError(f"arsm compares all pairs of categories: at most {MAX_CATEGORIES[name]} of them; use ars")
+    limit = MAX_STATES.get(name)
+    if limit and categories**variables > limit:
+        raise ConfigError(
+            f"{name} enumerates {categories}^{variables} states, the limit is {limit}: lower task.variables or "
+            "task.categories, or use rloo"
+        )
+    if name == "unordered" and task.get("layers", 1) > 1:
+        raise ConfigError("unordered works on one layer of latents: set task.layers=1, or use rloo")
+
+
+def check_episodes(task: dict, config: dict) -> None:
+    """Whether a task that learns from episodes can measure variances when asked to. Raises ConfigError."""
+    if config["track"]:
+        raise ConfigError("track=[...] follows an estimator on minibatches, and episodes are none: leave track out")
+    every = task.get("variance_every")
+    if every and every % config["eval_every"]:
+        raise ConfigError(f"task.variance_every={every}: must be a multiple of eval_every={config['eval_every']}")
+    if every and config["steps"] // every > MAX_MEASUREMENTS:
+        least = -(-config["steps"] // (MAX_MEASUREMENTS * config["eval_every"])) * config["eval_every"]
+        raise ConfigError(
+            f"task.variance_every={every}: that is {config['steps'] // every} measurements of {task['variance_draws']} "
+            f"updates' episodes each, and {MAX_MEASUREMENTS} are the limit: use at least {least}"
+        )
+
+
+def check_segments(task: dict, config: dict) -> None:
+    """Whether a task that learns from segments of games has one replica and whole segments. Raises ConfigError."""
+    if len(config["seeds"]) * len(config["lrs"]) > 1:
+        raise ConfigError("task=atari trains one replica a run: for several runs type -m seed=0,1,2")
+    if config["batch_size"] % task["envs"]:
+        raise ConfigError(
+            f"batch_size={config['batch_size']} agent steps in task.envs={task['envs']} games: must be a multiple, as "
+            f"{5 * task['envs']} for five steps of each"
+        )
+
+
+def check_published_errors(task: dict, family: str | None, estimator: dict) -> None:
+    """Whether the published code's errors are asked for where that code had them. Raises ConfigError."""
+    if estimator.get("advantage") == "published_error" and task["name"] not in ("cartpole", "verify"):
+        raise ConfigError(
+            "estimator.advantage=published_error mixes the steps of an episode, as the published code does, and "
+            f"task={task['name']} learns from something else: use advantage=correct, or task=cartpole"
+        )
+    tied = estimator.get("noise") == "tied"
+    if estimator.get("sampler") == "published_error" and (tied or family not in ("categorical", None)):
+        raise ConfigError(
+            "estimator.sampler=published_error is an error in drawing z~ for categorical variables, with "
+            "estimator.noise=independent: use sampler=correct, or task=cartpole"
+        )
+
+
+OPAQUE = {  # keys of a task that make f a black box
+    "an environment": lambda task: "env" in task,
+    "task.black_box=true": lambda task: task.get("black_box"),
+    "task.problem=step": lambda task: task.get("problem") == "step",
+}
+
+
+def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
+    """Whether the estimator can do the task. Raises ConfigError."""
+    name, family = estimator["name"], TASKS[task["name"]].family
+    if estimator.get("path"):
+        _check_own(task, estimator)
+        return
+    least = 1 if name not in estimators.REGISTRY else estimators.lookup(name).least_samples
+    if estimator.get("samples", least) < least:
+        raise ConfigError(f"estimator.samples={estimator['samples']}: {name} compares samples, so at least {least}")
+    check_published_errors(task, family, estimator)
+    if family is None:
+        return
+    able = TASKS[task["name"]].estimators or estimators.names(family)
+    if name not in able:
+        fits = name in estimators.names(family)
+        whose = f"task={task['name']}" if fits else f"{family} variables, which task={task['name']} has"
+        raise ConfigError(f"{name} is not for {whose}: use {one_of(able)}")
+    opaque = [key for key, on in OPAQUE.items() if on(task)]
+    if opaque and estimators.needs(name, estimator) != "value":
+        able = [other for other in able if estimators.needs(other, defaults) == "value"]
+        raise ConfigError(
+            f"{name} differentiates f, which {opaque[0]} forbids: use {one_of(able)} with their defaults here"
+        )
+    if estimator.get("granularity") == "parameter" and "vae" not in task["name"]:
+        raise ConfigError(
+            f"estimator.granularity=parameter gives each tensor of an encoder an eta, and task={task['name']} has "
+            "no encoder: use granularity=layer"
+        )
+    if "categories" in task:
+        check_categories(task, name)
+    if task.get("relaxed") == "density" and name != "concrete":
+        raise ConfigError(f"task.relaxed=density is a density of soft samples, which {name} has not: use concrete")
+    if name == "exact" and task.get("latents", 0) > MAX_EXACT_LATENTS:
+        raise ConfigError(
+            f"exact enumerates 2^{task['latents']} states: task.latents must be at most {MAX_EXACT_LATENTS}"
+        )
+
+
+def _check_own(task: dict, estimator: dict) -> None:
+    """Whether an estimator in a user's file can do the task. Raises ConfigError."""
+    entry, cls = TASKS[task["name"]], own.load(estimator["path"])
+    where = f"estimator.path={estimator['path']}"
+    if entry.estimators:
+        able = [name for name, it in TASKS.items() if it.family and not it.estimators]
+        raise ConfigError(
+            f"{where}: task={task['name']} takes {one_of(entry.estimators)}; yours trains on {one_of(able)}"
+        )
+    if entry.family and entry.family not in own.families(cls):
+        raise ConfigError(
+            f"{where}: {cls.__name__} is for {', '.join(own.families(cls))} variables, and task={task['name']} has "
+            f'{entry.family} ones: set families = ("{entry.family}",) in the class if it can do them'
+        )
+    opaque = [key for key, on in OPAQUE.items() if on(task)]
+    if opaque and cls.needs != "value":
+        raise ConfigError(f"{where}: {cls.__name__} differentiates f, which {opaque[0]} forbids")

@@ -1,0 +1,130 @@
+"""What a configuration may say: types and checks in Python, values and documentation in configs/*.yaml.
+
+`resolve` turns what Hydra composed into a plain nested dictionary or raises ConfigError with a message for the user.
+torch is never imported here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from relax_exp import estimators
+from relax_exp.config import files, fit
+from relax_exp.config.fit import _check_fit
+from relax_exp.errors import ConfigError
+from relax_exp.estimators import options, own
+from relax_exp.schema import (
+    DISTINCT,
+    NOT_EMPTY,
+    Count,
+    Positive,
+    Seed,
+    Text,
+    check,
+    checked,
+    hints,
+    one_of,
+)
+from relax_exp.tasks.registry import TASKS
+
+
+class RunOptions(TypedDict):
+    """Top-level keys."""
+
+    steps: Count
+    lr: Positive
+    lrs: Annotated[list[Positive], NOT_EMPTY, DISTINCT] | None
+    seed: Seed
+    seeds: Annotated[list[Seed], NOT_EMPTY, DISTINCT] | None
+    batch_size: Count
+    eval_every: Count
+    track: Annotated[list[Literal[*estimators.names()]], DISTINCT]
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Count
+    compile: Literal["auto", True, False]
+    tf32: bool
+    dtype: Literal["float32", "float64"]
+    data_root: Text | None
+    out: Text | None
+
+
+def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
+    """The checked configuration: ``{"task": {"name", ...}, "estimator": {"name", ...}, "steps", ...}``.
+
+    ``seeds`` and ``lrs`` are always lists (``seed`` and ``lr`` are gone), ``track`` maps names to options, ``compile``
+    is "auto", True or False. ``overrides``: what was typed. Raises ConfigError.
+    """
+    groups = {"task": TASKS, "estimator": estimators.names()}
+    if missing := [f"{group}=NAME, {one_of(names)}" for group, names in groups.items() if group not in cfg]:
+        raise ConfigError(f"choose {'; and '.join(missing)} (relax-exp --help explains them)")
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {error}".splitlines()[0]) from error
+
+    task, estimator = values.pop("task"), values.pop("estimator")
+    defaults = task.pop("estimator_defaults", {})
+    name = checked("task.name", task.pop("name", None), Literal[*TASKS])
+    task = {"name": name, **check(task, hints(TASKS[name].options), "task.")}
+    estimator = _estimator(estimator, defaults)
+    config = check(values, hints(RunOptions))
+    config["track"] = {name: _estimator(_file(name, defaults), defaults) for name in config["track"]}
+
+    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    for one, many in (("lr", "lrs"), ("seed", "seeds")):
+        if {one, many} <= typed:
+            raise ConfigError(f"{one} and {many} exclude each other: type {one}=VALUE or '{many}=[VALUE,VALUE]'")
+        value = config.pop(one)
+        if config[many] is None or one in typed:
+            config[many] = [value]
+
+    for each in (estimator, *config["track"].values()):
+        _check_fit(task, each, defaults)
+    if "score_term" in task and all(_target(each) != "mean" for each in (estimator, *config["track"].values())):
+        task["score_term"] = "kept"  # it has no effect there
+    if "decoder_hidden" in task:
+        task["decoder_hidden"] = fit.decoder_hidden(task)
+    if "env" in task:
+        fit.check_episodes(task, config)
+    if name == "atari":
+        fit.check_segments(task, config)
+    return {"task": task, "estimator": estimator, **config}
+
+
+def _file(name: str, defaults: dict) -> dict:
+    """The estimator's YAML file with a task's defaults filled in."""
+    if name == "all":
+        return {"name": "all", "path": None}
+    section = OmegaConf.load(files.CONFIGS / "estimator" / f"{name}.yaml")
+    cfg = OmegaConf.create({"task": {"estimator_defaults": defaults}, "estimator": section})
+    return OmegaConf.to_container(cfg, resolve=True)["estimator"]
+
+
+def _estimator(section: dict, defaults: dict) -> dict:
+    """The options of an estimator, checked against the catalogue and against its own file. Raises ConfigError."""
+    path = {"path": checked("estimator.path", section.pop("path"), Text | None)} if "path" in section else {}
+    if path.get("path") is not None:
+        return _own(section, path["path"])
+    if path and section["name"] == "all":
+        return {"name": "all", **path}
+    name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
+    return {**check(section, options.types(_file(name, defaults)), "estimator."), **path}
+
+
+def _own(section: dict, path: str) -> dict:
+    """The same for an estimator in a user's file; ``digest`` tells one text of the file from another."""
+    if (name := section.pop("name", "all")) != "all":
+        raise ConfigError(f"estimator={name} and estimator.path={path} exclude each other: leave one of them out")
+    values = own.defaults(own.load(path))
+    section = check(values | section, options.types(values), "estimator.")
+    return {"name": Path(path).stem, "path": path, "digest": own.digest(path), **section}
+
+
+def _target(estimator: dict) -> str:
+    if estimator.get("path"):
+        return own.load(estimator["path"]).target
+    return estimators.target(estimator["name"], estimator)

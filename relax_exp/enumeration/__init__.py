@@ -1,0 +1,1 @@
+"""Exact enumeration, against which every estimator is verified."""

@@ -1,0 +1,172 @@
+"""Is an estimator right? Exact enumeration against many draws, decided by z-scores.
+
+`check` compares the mean of many independent gradients with the enumerated one, coordinate by coordinate, and looks for
+correlation between rows, which must be zero (a leak across the batch). Draws are made by vmapping over noise, so rows
+are never repeated copies of one problem. The bound on |z| holds for a whole family of tests at once (`threshold`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from relax_exp import estimators
+from relax_exp.distributions import FAMILIES
+from relax_exp.enumeration.problems import CONTEXT, Problem
+from relax_exp.estimators.base import Estimator, as_objective
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import draw
+
+FAMILY_WISE = 1e-6  # probability that any z-score of a whole table exceeds its threshold by chance
+CHUNK_NUMBERS = 2_000_000  # noise of one vmapped call
+ROUNDING = 1e-9  # difference of a noiseless coordinate that counts as none
+
+
+class Verdict(NamedTuple):
+    """What `check` measured.
+
+    ``largest_z`` over coordinates and ``row_z`` over pairs of coordinates in different rows, ``tests`` of them in all;
+    ``variance`` of one draw, mean over coordinates; ``bias`` and ``cosine`` of the mean against the exact gradient.
+    """
+
+    largest_z: float
+    row_z: float
+    tests: int
+    variance: float
+    bias: float
+    cosine: float
+    seconds_per_draw: float
+
+
+def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
+    """The |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
+    return float(stats.norm.isf(probability / (2 * max(tests, 1))))
+
+
+def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> Tensor:
+    """d E[f] / d logits, direct dependence included, by enumeration (Gauss-Hermite quadrature for a Gaussian, D = 1).
+
+    With ``bound`` the expectation is that of -log mean_k exp(-f(b_k)) over ``samples`` independent b_k.
+    """
+    family, f = FAMILIES[problem.family], as_objective(problem.f)
+
+    def expectation(logits: Tensor) -> Tensor:
+        if not family.discrete:
+            nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+            mean, log_std = logits.unbind(-1)
+            points = mean + log_std.exp() * torch.from_numpy(nodes).reshape(-1, 1, 1)
+            weights = torch.from_numpy(weights / weights.sum())
+            return (weights.unsqueeze(-1) * f.hard(points, logits)).sum()
+        states = family.enumerate(problem.event_shape, dtype=logits.dtype).unsqueeze(1).expand(-1, *logits.shape)
+        log_p, values = family.log_prob(logits, states), f.hard(states, logits)
+        if not bound:
+            return (log_p.exp() * values).sum()
+        index = torch.tensor(list(itertools.product(range(len(states)), repeat=samples)))
+        bounds = math.log(samples) - (-values[index]).logsumexp(1)
+        return (log_p[index].sum(1).exp() * bounds).sum()
+
+    return grad(expectation)(problem.logits)
+
+
+def perturbed(estimator: Estimator, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:
+    """Parameters and buffers moved away from where they start: unbiasedness must not depend on them."""
+    values = {}
+    for name, value in estimator.named_parameters():
+        values[name] = value.detach() + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    for name, value in estimator.named_buffers():
+        shift = scale * torch.rand(value.shape, generator=generator) if value.is_floating_point() else 0
+        values[name] = value + shift
+    return values
+
+
+def compare(
+    one: Callable[[dict[str, Tensor]], Tensor],
+    shapes: dict[str, tuple[int, ...]],
+    exact: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    chunk: int,
+    rows: int = 1,
+) -> Verdict:
+    """``draws`` values of ``one(noise)``, flat with the coordinates of a row together, against ``exact``."""
+    count, seconds = 0, 0.0
+    first, second = torch.zeros_like(exact), exact.new_zeros((len(exact), len(exact)))
+    while count < draws:
+        noise = draw(shapes, chunk, generator, exact.dtype)
+        begun = time.perf_counter()
+        deviation = vmap(one)(noise) - exact
+        seconds += time.perf_counter() - begun
+        first += deviation.sum(0)
+        second += deviation.T @ deviation
+        count += chunk
+    mean = first / count
+    covariance = (second - count * torch.outer(mean, mean)) / (count - 1)
+    variance = covariance.diagonal().clamp(min=0)
+    small = variance <= ROUNDING**2 + ROUNDING * mean.square()  # what cancellation leaves of no variance at all
+    z = torch.where(small, torch.where(mean.abs() < ROUNDING, 0.0, math.inf), mean / (variance / count).sqrt())
+    row = torch.arange(rows).repeat_interleave(len(exact) // rows)
+    pairs = (row.unsqueeze(0) < row.unsqueeze(1)) & ~small & ~small.unsqueeze(1)
+    correlation = covariance / torch.outer(variance, variance).sqrt()
+    row_z = correlation[pairs].abs() * math.sqrt(count)
+    return Verdict(
+        float(z.abs().max()),
+        float(row_z.max()) if len(row_z) else 0.0,
+        len(z) + len(row_z),
+        float(variance.mean()),
+        float(mean.norm()),
+        float(torch.nn.functional.cosine_similarity(exact + mean, exact, dim=0)),
+        seconds / count,
+    )
+
+
+def chunk_size(draws: int, shapes: dict[str, tuple[int, ...]], evaluations: int) -> int:
+    """Draws of one vmapped call, so that the noise and what f is evaluated at fit into memory."""
+    width = max(1, evaluations) * sum(math.prod(shape) for shape in shapes.values())
+    return max(1, min(draws, CHUNK_NUMBERS // max(width, 1)))
+
+
+def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> Verdict:
+    """Compare ``draws`` gradients of ``estimator`` (double precision) with the exact one."""
+    generator = stream(seed, f"verify {problem.name}")
+    state = perturbed(estimator, generator)
+    logits, rows = problem.logits, len(problem.logits)
+    context = torch.randn((rows, CONTEXT), generator=generator, dtype=torch.float64)
+    exact = exact_gradient(problem, estimator.samples, estimator.target == "bound").flatten()
+
+    def one(noise: dict[str, Tensor]) -> Tensor:
+        def total(logits: Tensor) -> tuple[Tensor, Tensor]:
+            out = functional_call(estimator, state, (logits, problem.f), {"noise": noise, "context": context})
+            return out.loss.sum(), out.grad
+
+        if not problem.direct:
+            return total(logits)[1].flatten()
+        direct, gradient = grad(total, has_aux=True)(logits)
+        return (gradient + direct).flatten()
+
+    shapes = estimator.noise_shapes(rows)
+    chunk = chunk_size(draws, shapes, estimator.evaluations)
+    return compare(one, shapes, exact, draws, generator, chunk, 1 if problem.rare else rows)
+
+
+def applies(name: str, options: dict, problem: Problem) -> bool:
+    """Whether the estimator is offered for the problem's family and f gives what it needs."""
+    if problem.family not in estimators.lookup(name).families:
+        return False
+    if options.get("sampler") == "published_error" and problem.family != "categorical":
+        return False
+    return problem.smooth or estimators.needs(name, options) == "value"
+
+
+def build(name: str, options: dict, problem: Problem, seed: int = 0) -> Estimator:
+    """The estimator for a problem, with a context."""
+    generator = stream(seed, f"build {name}")
+    return estimators.build(name, problem.family, problem.event_shape, (CONTEXT,), generator, **options).double()

@@ -1,0 +1,139 @@
+"""Estimators in a hierarchy of latents, checked against enumeration of all its states."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from relax_exp import estimators
+from relax_exp.enumeration.checks import CHUNK_NUMBERS, Verdict, chunk_size, compare, perturbed
+from relax_exp.models.vae import DiscreteVAE, Layer
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import Model
+from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
+
+STEP = 1e-3  # of differences of a loss
+HIERARCHIES = {
+    "bernoulli 3+3": [Layer("bernoulli", (3,)), Layer("bernoulli", (3,))],
+    "categorical 2x3 + bernoulli 3": [Layer("categorical", (2, 3)), Layer("bernoulli", (3,))],
+    "categorical 1x3 + 1x3": [Layer("categorical", (1, 3)), Layer("categorical", (1, 3))],
+}
+
+
+def check_hierarchy(
+    name: str,
+    options: dict,
+    layers: list[Layer],
+    draws: int,
+    seed: int = 0,
+    rows: int = 2,
+    pixels: int = 4,
+    score_term: str = "dropped",
+) -> Verdict:
+    """Gradient of *all* parameters of a tiny VAE (encoder, decoder, prior) against enumeration of all its latents."""
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term)
+    built = hierarchy.estimators
+    shapes = hierarchy_noise(hierarchy, rows)
+
+    def one(noise: dict[str, Tensor]) -> Tensor:
+        return flat(hierarchy.gradients(model, x, by_layer(noise, len(layers))).params)
+
+    exact = flat(exact_parameter_gradient(hierarchy, model.params, x, built[0].samples, built[0].target == "bound"))
+    chunk = max(1, min(chunk_size(draws, shapes, built[0].evaluations), CHUNK_NUMBERS // len(exact)))
+    return compare(one, shapes, exact, draws, generator, chunk)
+
+
+def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
+    """Gradient of all parameters of a tiny VAE by a pathwise estimator whose relaxed loss is smooth (Concrete), against
+    differences of that loss: draw by draw, so few draws are enough."""
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed)
+    shapes = hierarchy_noise(hierarchy, len(x))
+    sizes = {k: v.numel() for k, v in model.params.items()}
+
+    def one(noise: dict[str, Tensor]) -> Tensor:
+        noise = by_layer(noise, len(layers))
+        start = flat(model.params)
+
+        def loss(direction: Tensor, step: float) -> Tensor:
+            parts = (start + step * direction).split(list(sizes.values()))
+            params = {k: part.view(model.params[k].shape) for k, part in zip(sizes, parts, strict=True)}
+            return hierarchy.relaxed(params, model.tuning, model.buffers, x, noise, hierarchy.trained)[0].mean()
+
+        def slope(direction: Tensor) -> Tensor:
+            """Of fourth order in the step."""
+            near, far = (loss(direction, k * STEP) - loss(direction, -k * STEP) for k in (1, 2))
+            return (8 * near - far) / (12 * STEP)
+
+        difference = flat(hierarchy.gradients(model, x, noise).params) - vmap(slope)(
+            torch.eye(len(start), dtype=x.dtype)
+        )
+        return difference.abs()
+
+    exact = torch.zeros(sum(sizes.values()), dtype=x.dtype)
+    return compare(one, shapes, exact, draws, generator, min(draws, 100))
+
+
+def hierarchy_noise(hierarchy: Hierarchy, rows: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the noise of one gradient."""
+    return {f"{i}.{k}": v for i, it in enumerate(hierarchy.estimators) for k, v in it.noise_shapes(rows).items()}
+
+
+def tiny_hierarchy(
+    name: str,
+    options: dict,
+    layers: list[Layer],
+    seed: int = 0,
+    rows: int = 2,
+    pixels: int = 4,
+    score_term: str = "dropped",
+) -> tuple[torch.Generator, Hierarchy, Model, Tensor]:
+    """The generator of the draws to come, a VAE small enough to enumerate with an estimator, its state, and images."""
+    generator = stream(seed, f"hierarchy {name} {layers}")
+    uniform = torch.rand((rows + 1, pixels), generator=generator, dtype=torch.float64)
+    x, mean = uniform[:rows].round(), uniform[rows]
+    vae = DiscreteVAE(layers, mean.float()).double()
+    if options.get("granularity") == "parameter":
+        options = options | {"tensors": 2}  # weights and biases of a linear encoder
+    built = torch.nn.ModuleList(
+        estimators.build(name, layer.family, layer.shape, shape, generator, **options).double()
+        for layer, shape in zip(layers, context_shapes(vae), strict=True)
+    )
+    params = {k: torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in vae.named_parameters()}
+    states = [perturbed(estimator, generator) for estimator in built]
+    tuned = [dict(estimator.named_parameters()) for estimator in built]
+    model = Model(
+        params,
+        [{k: v for k, v in state.items() if k in names} for state, names in zip(states, tuned, strict=True)],
+        [{k: v for k, v in state.items() if k not in names} for state, names in zip(states, tuned, strict=True)],
+    )
+    return generator, Hierarchy(vae, built, score_term=score_term), model, x
+
+
+def flat(gradients: dict[str, Tensor]) -> Tensor:
+    """All parameters as one vector."""
+    return torch.cat([g.flatten() for g in gradients.values()])
+
+
+def exact_parameter_gradient(hierarchy: Hierarchy, params, x: Tensor, samples: int = 1, bound: bool = False):
+    """Gradient of the exact minibatch-mean -ELBO (or ``samples``-sample bound) by enumeration of all layers."""
+    vae = hierarchy.vae
+    states = [f.enumerate(layer.shape, dtype=x.dtype) for f, layer in zip(vae.families, vae.layers, strict=True)]
+    joint = list(itertools.product(*(range(len(s)) for s in states)))
+    chosen = [s[[index[i] for index in joint]].unsqueeze(1) for i, s in enumerate(states)]
+
+    def expectation(params):
+        f, (_, _, log_q, _) = hierarchy.bound_terms(
+            params, x, lambda i, logits: chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
+        )
+        log_p = sum(log_q)
+        if not bound:
+            return (log_p.exp() * f).sum(0).mean()
+        index = torch.tensor(list(itertools.product(range(len(joint)), repeat=samples)))
+        bounds = math.log(samples) - (-f[index]).logsumexp(1)
+        return (log_p[index].sum(1).exp() * bounds).sum(0).mean()
+
+    return grad(expectation)(params)

@@ -1,0 +1,116 @@
+"""Problems that are small enough to enumerate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relax_exp.distributions import FAMILIES
+from relax_exp.estimators.base import Objective
+from relax_exp.numerics.random_streams import stream
+
+CONTEXT = 5  # numbers in a row's context
+
+
+class Problem(NamedTuple):
+    """An expectation small enough to enumerate: ``(N, ...)`` logits and a loss, plain or an `Objective`.
+
+    ``smooth``: f accepts soft samples. ``direct``: it also depends on the logits directly. ``rare``: has states so rare
+    that two rows' are never seen together, so that a correlation between rows cannot be judged.
+    """
+
+    name: str
+    family: str
+    event_shape: tuple[int, ...]
+    logits: Tensor
+    f: Callable[[Tensor], Tensor] | Objective
+    smooth: bool = True
+    direct: bool = False
+    rare: bool = False
+
+
+def smooth_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """A non-separable loss, different in every row, that accepts soft samples: ``(..., N, event)`` -> ``(..., N)``."""
+    size, dims = math.prod(event_shape), len(event_shape)
+    w = torch.randn((rows, size, 4), generator=generator, dtype=torch.float64)
+    v = torch.randn((rows, size), generator=generator, dtype=torch.float64)
+
+    def f(b: Tensor) -> Tensor:
+        x = b.flatten(-dims)
+        mixed = (x.unsqueeze(-2) @ w.to(x)).squeeze(-2)
+        return torch.tanh(mixed).sum(-1) + (x * v.to(x)).sum(-1).square()
+
+    return f
+
+
+def table_loss(
+    family: str, event_shape: tuple[int, ...], rows: int, generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """A table of random numbers, one for each state, different in every row: a black box."""
+    states = FAMILIES[family].enumerate(event_shape, dtype=torch.float64)
+    table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
+    base = 2 if family == "bernoulli" else event_shape[1]
+    powers = base ** torch.arange(event_shape[0] - 1, -1, -1)
+
+    def f(b: Tensor) -> Tensor:
+        digits = b.round().long() if family == "bernoulli" else b.argmax(-1)
+        chosen = (digits * powers).sum(-1, keepdim=True) == torch.arange(len(states))
+        return torch.where(chosen, table.to(b.dtype), 0.0).sum(-1)
+
+    return f
+
+
+def direct_loss(f: Callable[[Tensor], Tensor], dims: int) -> Objective:
+    """f plus a term in the sample *and* the logits, such as log q in an ELBO; ``dims`` of one row's sample."""
+
+    def total(b: Tensor, logits: Tensor) -> Tensor:
+        return f(b) + (torch.tanh(logits) * b + 0.3 * logits.square()).sum(tuple(range(-dims, 0)))
+
+    return Objective(total, total, total)
+
+
+def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
+    """Black box and smooth losses, direct dependence on the logits, extreme logits; all three families."""
+    made = []
+    cases = {
+        "bernoulli": {(4,): "table", (3,): "smooth direct extreme", (1,): "smooth"},
+        "categorical": {(2, 3): "table smooth direct extreme", (1, 5): "table smooth"},
+    }
+    for family, shapes in cases.items():
+        for shape, kinds in shapes.items():
+            tag = f"{family} {'x'.join(map(str, shape))}"
+            generator = stream(seed, f"problem {tag}")
+            wide = 6 * torch.rand((rows, *shape), generator=generator, dtype=torch.float64) - 3
+            # Log-odds of 8; rarer states than those would not be seen in 100,000 draws.
+            size = 8.0 if family == "bernoulli" else 4.0
+            extreme = size * (2 * torch.rand(wide.shape, generator=generator).round().double() - 1)
+            extreme[..., 0] = 0.5 if family == "bernoulli" else 3.5  # something must still be random
+            smooth = smooth_loss(shape, rows, generator)
+            of_kind = {
+                "table": (wide, table_loss(family, shape, rows, generator)),
+                "smooth": (wide, smooth),
+                "direct": (wide, direct_loss(smooth, len(shape))),
+                "extreme": (extreme, smooth),
+            }
+            for kind in kinds.split():
+                logits, f = of_kind[kind]
+                flags = {"smooth": kind != "table", "direct": kind == "direct", "rare": kind == "extreme"}
+                made.append(Problem(f"{tag} {kind}", family, shape, logits, f, **flags))
+    return [*made, gaussian_problem(rows, seed)]
+
+
+def gaussian_problem(rows: int = 3, seed: int = 0) -> Problem:
+    """D = 1 Gaussian with a smooth loss, different in every row."""
+    generator = stream(seed, "problem gaussian")
+    parameters = torch.randn((rows, 1, 2), generator=generator, dtype=torch.float64) * 0.5
+    phase = torch.randn((rows,), generator=generator, dtype=torch.float64)
+
+    def f(b: Tensor) -> Tensor:
+        x = b.squeeze(-1)
+        return torch.sin(2 * x + phase.to(x)) + 0.5 * (x - phase.to(x)).square()
+
+    return Problem("gaussian 1 smooth", "gaussian", (1,), parameters, f)

@@ -1,0 +1,1 @@
+"""Environments: vectors of them, Atari's games, and playing a policy in them."""

@@ -1,0 +1,209 @@
+"""Atari games: many copies of one side by side, whose state is what was done in them; and what their scores mean.
+
+ALE's vector environment cannot save its state. But what a game shows is determined by the last seed that it was given
+and by the actions since then: so to go on from a checkpoint, the games are played again from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import gymnasium
+import numpy as np
+
+from relax_exp.envs import vector
+from relax_exp.errors import RunError
+
+ENTRY = "ale_py.vector_env:AtariVectorEnv"
+OPTIONS = {  # of every game, those that have no key: said here, since their defaults are not the same everywhere
+    "full_action_space": False,
+    "grayscale": True,
+    "stack_num": 4,
+    "img_height": 84,
+    "img_width": 84,
+    "maxpool": True,
+    "episodic_life": False,
+    "life_loss_info": False,
+    "reward_clipping": False,  # the trainer clips, so that scores stay what they are
+    "autoreset_mode": "NextStep",
+}
+
+
+def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.VectorEnv:
+    """ALE's vector environment. RunError for a game that there is not, or one that is not Atari."""
+    with vector.explained(env_id):
+        try:
+            import ale_py
+        except ImportError as error:
+            raise RunError(f"{env_id} needs ale-py, which is not there: pip install 'gymnasium[atari]'") from error
+        gymnasium.register_envs(ale_py)
+        if gymnasium.spec(env_id).vector_entry_point != ENTRY:
+            raise RunError(f"{env_id} is not an Atari game in its current version: use ALE/NAME-v5, as ALE/Pong-v5")
+        options = {**OPTIONS, **options, "num_threads": min(threads, slots)}
+        return gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
+
+
+@contextlib.contextmanager
+def behind() -> Iterator[None]:
+    """Threads that begin here do not interrupt others when they wake, where the system is Linux.
+
+    All games wait for the thread that gives them their actions, so it should not wait for them.
+    """
+    changed = False
+    with contextlib.suppress(OSError, AttributeError):  # a container may forbid it, another system not know it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            changed = True
+    try:
+        yield
+    finally:
+        if changed:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+SEED_EVERY = 10_000  # steps: a reset with a seed loads the ROM anew, which takes as long as 300 steps
+
+
+class Games:
+    """``slots`` games of ``env_id``; ``seed(slot, episode)`` is what a slot is seeded with.
+
+    A slot is seeded with its first episode, and with the next one after every ``seed_every`` steps: so often, since all
+    steps after that have to be played again to go on from a checkpoint.
+
+    They are stepped in ``groups`` (slices of the slots): while the games of one group run, in threads of their own, the
+    caller may work on the others. A finished episode is followed by the reset of its slot at once, so that no step is
+    spent on resetting, as the environment itself would. ``observations``: ``(slots, 4, 84, 84)``, uint8, current ones.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        slots: int,
+        seed: Callable[[int, int], int],
+        frame_skip: int = 4,
+        sticky: float = 0.25,
+        noop_max: int = 30,
+        fire_reset: bool = True,
+        max_frames: int = 108_000,
+        threads: int = 1,
+        groups: int = 4,
+        seed_every: int = SEED_EVERY,
+    ):
+        bounds = np.linspace(0, slots, min(groups, slots) + 1).astype(int).tolist()
+        self.groups = [slice(*pair) for pair in pairwise(bounds)]
+        options = {
+            "frameskip": frame_skip,
+            "repeat_action_probability": sticky,
+            "noop_max": noop_max,
+            "use_fire_reset": fire_reset,
+            "max_num_frames_per_episode": max_frames,
+        }
+        with behind():
+            self.envs = [make(env_id, group.stop - group.start, threads, **options) for group in self.groups]
+        self.slots, self.seed, self.seed_every = slots, seed, seed_every
+        self.n_actions = int(self.envs[0].single_action_space.n)
+        self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
+        self.episode, self.seeded, self.steps = (np.zeros(slots, np.int64) for _ in range(3))
+        self.actions = np.zeros((slots, seed_every + math.ceil(max_frames / frame_skip)), np.uint8)
+        self.score = np.zeros(slots)
+
+    def _reset(self, group: int, which: np.ndarray, anew: np.ndarray) -> None:
+        """Begin the next episode of the slots of a group that ``which`` says, with their seeds for those ``anew``.
+
+        Both ``(slots of the group,)``; the seeds are those of the episodes in ``self.seeded``.
+        """
+        first = self.groups[group].start
+        chosen = np.flatnonzero(which)
+        seeds = [self.seed(first + i, int(self.seeded[first + i])) if anew[i] else -1 for i in chosen]
+        options = None if which.all() else {"reset_mask": which}
+        self.observations[self.groups[group]] = self.envs[group].reset(seed=np.array(seeds), options=options)[0]
+
+    def start(self) -> None:
+        """Begin the first episode of every slot."""
+        for group, where in enumerate(self.groups):
+            every = np.ones(where.stop - where.start, bool)
+            self._reset(group, every, every)
+
+    def send(self, group: int, actions: np.ndarray) -> None:
+        """Let the games of a group go on by one step with these actions."""
+        where = self.groups[group]
+        for slot, action in zip(range(where.start, where.stop), actions.tolist(), strict=True):
+            self.actions[slot, self.steps[slot]] = action
+        self.envs[group].send(actions)
+
+    def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, tuple[float, np.ndarray]]]:
+        """Wait for what the actions led to: rewards, whether the episode is over, whether only for its length.
+
+        The last, by slot, are the score and the final observation of the episodes that are over; their slots are in
+        the next episode now.
+        """
+        where = self.groups[group]
+        observations, rewards, terminated, truncated, _ = self.envs[group].recv()
+        self.observations[where] = observations
+        self.score[where] += rewards
+        self.steps[where] += 1
+        over, ended = terminated | truncated, {}
+        if over.any():
+            for i in np.flatnonzero(over):
+                ended[where.start + int(i)] = float(self.score[where][i]), observations[i].copy()
+            anew = over & (self.steps[where] >= self.seed_every)
+            self.episode[where] += over
+            self.score[where][over] = 0
+            self.seeded[where][anew], self.steps[where][anew] = self.episode[where][anew], 0
+            self._reset(group, over, anew)
+        return rewards, over, truncated & ~terminated, ended
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """What determines the games, by slot.
+
+        The numbers of the episodes that it is in and that it was seeded with, the steps and actions since then, the
+        score so far; and a checksum of what it shows.
+        """
+        determining = {k: getattr(self, k) for k in ("episode", "seeded", "steps", "actions", "score")}
+        return {**determining, "shown": self.shown}
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Checksums of the observations, ``(slots,)``."""
+        return np.array([zlib.crc32(picture) for picture in self.observations])
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Play what ``state`` says again, so that all slots arrive at the same time. RunError where that fails."""
+        for key in state.keys() - {"shown"}:
+            getattr(self, key)[:] = state[key]
+        episode, score = self.seeded.copy(), np.zeros(self.slots)
+        for env in self.envs:
+            env.reset(seed=0)
+        for left in range(int(self.steps.max()), -1, -1):
+            begins, plays = self.steps == left, self.steps >= left
+            for group, where in enumerate(self.groups):
+                if begins[where].any():
+                    self._reset(group, begins[where], begins[where])
+            if not left:
+                break
+            actions = np.where(plays, self.actions[np.arange(self.slots), np.maximum(self.steps - left, 0)], 0)
+            for group, where in enumerate(self.groups):
+                self.envs[group].send(actions[where].astype(np.int64))
+            for group, where in enumerate(self.groups):
+                self.observations[where], rewards, terminated, truncated, _ = self.envs[group].recv()
+                score[where] += np.where(plays[where], rewards, 0)
+                over = (terminated | truncated) & plays[where]
+                if over.any():
+                    episode[where] += over
+                    score[where][over] = 0
+                    self._reset(group, over, np.zeros_like(over))
+        played, wanted = (score, episode, self.shown), (self.score, self.episode, state["shown"])
+        if not all(np.array_equal(*pair) for pair in zip(played, wanted, strict=True)):
+            raise RunError("the games do not repeat themselves (another version of ale-py?): delete the folder")
+
+    def close(self) -> None:
+        """Let the games go, and with them their threads."""
+        for env in self.envs:
+            env.close()
+        self.envs.clear()

@@ -1,0 +1,147 @@
+"""ARS and ARSM: categorical samples made from one Dirichlet vector with two of its entries swapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relax_exp.distributions import gumbel
+from relax_exp.estimators.antithetic import Comparison
+from relax_exp.estimators.base import Output
+
+if TYPE_CHECKING:
+    pass
+
+MAX_EVALUATIONS = 2**16
+
+
+def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """One-hot argmax of log p + Gumbel ``noise`` with the noise of classes i and j swapped: ``(S, N, D, C)``.
+
+    log_p, noise: ``(N, D, C)``; i != j: ``(S, N)`` or ``(S, 1)``, the same swap in every variable. O(1) for each swap
+    and variable: the winner is i, j, or the best of the other classes, which is among the three best of all.
+    """
+    n, d, c = log_p.shape
+    i, j = (index.unsqueeze(-1).expand(-1, n, d).unsqueeze(-1) for index in (i, j))
+    scores, classes = F.pad(log_p + noise, (0, 1), value=-torch.inf).topk(3, dim=-1)
+    free = (classes != i) & (classes != j)
+
+    def best_other(ranked: Tensor) -> Tensor:
+        first, second, third = ranked.unbind(-1)
+        return torch.where(free[..., 0], first, torch.where(free[..., 1], second, third))
+
+    def take(values: Tensor, index: Tensor) -> Tensor:
+        return values.expand(index.shape[0], n, d, c).gather(-1, index).squeeze(-1)
+
+    at_i, at_j = take(log_p, i) + take(noise, j), take(log_p, j) + take(noise, i)
+    winner = torch.where(at_i > at_j, i.squeeze(-1), j.squeeze(-1))
+    winner = torch.where(best_other(scores) > torch.maximum(at_i, at_j), best_other(classes), winner)
+    return (winner.unsqueeze(-1) == torch.arange(c, device=winner.device)).to(log_p.dtype)
+
+
+class ARS(Comparison):
+    """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019; slides 003), with one reference class r for each row,
+
+        [f(z^{c<->r}) - mean_m f(z^{m<->r})] (1 - C pi_r),    z^{c<->r} = argmin pi e^{-logits}, pi_c and pi_r swapped,
+
+    pi ~ Dir(1) by normalised exponentials, so that argmin pi e^{-logits} is the Gumbel argmax, the sample. All
+    variables swap the same two classes at once, each with a pi of its own. r is drawn uniformly. C evaluations.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.evaluations = self.event_shape[-1]
+
+    def noise_shapes(self, n):
+        """The uniforms of the Gumbels, and one for each row's reference."""
+        return {"u": (n, *self.event_shape), "reference": (n,)}
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        size = self.event_shape[-1]
+        g, b = gumbel(noise["u"]), self.sample(logits, noise)
+        reference = (noise["reference"] * size).long().clamp(max=size - 1)
+        classes = torch.arange(size, device=logits.device)
+        # Points are ordered by their distance from the reference, which itself stands for the sample.
+        others = swapped(logits.log_softmax(-1), g, (reference + classes[1:, None]) % size, reference.unsqueeze(0))
+        values = self.values(f, torch.cat([b.unsqueeze(0), others]), logits, f_b)
+        centred = (values - values.mean(0)).detach()
+        by_class = centred.movedim(0, -1).gather(-1, (classes - reference.unsqueeze(-1)) % size)
+        pi = (-g).softmax(-1)
+        index = reference[:, None, None].expand(-1, pi.shape[1], 1)
+        return Output(by_class.unsqueeze(1) * (1 - size * pi.gather(-1, index)), values[0], b, {}, {})
+
+
+class ARSM(Comparison):
+    """Augment-REINFORCE-swap-merge (Yin, Yue & Zhou 2019; slides 003): the mean of `ARS` over all references,
+
+        sum_j [f(z^{c<->j}) - mean_m f(z^{m<->j})] (1 / C - pi_j).
+
+    All C (C - 1) / 2 + 1 distinct swaps are evaluated as one batch; for C = 2 it is ARM. ValueError above 2^16 of them.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        size = self.event_shape[-1]
+        self.evaluations = size * (size - 1) // 2 + 1
+        if self.evaluations > MAX_EVALUATIONS:
+            raise ValueError(
+                f"arsm evaluates f at {self.evaluations} points for {size} classes; the limit is {MAX_EVALUATIONS}: "
+                f"use ars, which takes {size}"
+            )
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        size = self.event_shape[-1]
+        g, b = gumbel(noise["u"]), self.sample(logits, noise)
+        i, j = torch.triu_indices(size, size, 1, device=logits.device)
+        others = swapped(logits.log_softmax(-1), g, i.unsqueeze(-1), j.unsqueeze(-1))
+        values = self.values(f, torch.cat([b.unsqueeze(0), others]), logits, f_b)
+        # f of swap (c, j) as a table (C, C, N): pairs in row order from 1, the sample on the diagonal
+        classes = torch.arange(size, device=logits.device)
+        low, high = torch.minimum(classes[:, None], classes), torch.maximum(classes[:, None], classes)
+        position = low * (2 * size - low - 1) // 2 + high - low
+        table = values.detach()[torch.where(low == high, 0, position)]
+        centred = table - table.mean(0)
+        weight = 1 / size - (-g).softmax(-1)
+        return Output(torch.einsum("cjn,ndj->ndc", centred, weight), values[0], b, {}, {})
+
+
+def pseudo_actions(logits: Tensor, noise: Tensor, alive: Tensor) -> Tensor:
+    """Which actions, other than the one taken, ARSM asks about: logits, noise ``(N, A)`` -> ``(N, A)``, bool.
+
+    They are the argmax of log p + Gumbel(noise) with the noise of any two actions swapped.
+    """
+    size = logits.shape[-1]
+    i, j = torch.triu_indices(size, size, 1)
+    log_p, g = logits.log_softmax(-1).unsqueeze(1), gumbel(noise).unsqueeze(1)
+    asked = swapped(log_p, g, i.unsqueeze(-1), j.unsqueeze(-1)).amax((0, 2)) > 0
+    taken = torch.arange(size) == (log_p + g).argmax(-1)
+    return asked & ~taken & alive.unsqueeze(-1)
+
+
+def choose(asked: Tensor, keys: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """At most ``limit`` of the pseudo-actions of an episode, uniformly: asked, uniform keys ``(..., T, A)``.
+
+    Returns indices into T x A and weights, ``(..., limit)``: the number asked about over the number chosen, 0 where
+    nothing is left to choose. So weighted, what is summed over those chosen has the sum over all as its mean. (The code
+    of the paper stops at 16, without weights, which is biased.)
+    """
+    asked, keys = asked.flatten(-2), keys.flatten(-2)
+    index = torch.where(asked, keys, -1.0).topk(min(limit, asked.shape[-1]), -1).indices
+    there = asked.gather(-1, index).to(keys.dtype)
+    return index, there * asked.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)
+
+
+def action_values(losses: Tensor, index: Tensor, weight: Tensor, chosen: Tensor, actions: int) -> Tensor:
+    """Losses of all actions at all steps, ``(..., T, A)``, as ARSM is given them.
+
+    They are those of what was done, ``losses`` ``(..., T)``; where something else was tried the weighted difference of
+    its loss, ``chosen`` ``(..., limit)``, is added.
+    """
+    own = losses.gather(-1, index // actions)
+    table = losses.unsqueeze(-1).expand(*losses.shape, actions).flatten(-2)
+    return table.scatter_add(-1, index, weight * (chosen - own)).unflatten(-1, (-1, actions))

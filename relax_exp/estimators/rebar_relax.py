@@ -1,0 +1,221 @@
+"""REBAR and RELAX: the score function corrected by a control variate that is differentiable in a relaxed sample."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from relax_exp.distributions import expand_event, open_uniform
+from relax_exp.estimators.base import Estimator, Output, as_objective, mean_square
+from relax_exp.models.mlp import Surrogate
+
+
+class Rebar(Estimator):
+    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes 004):
+
+        [f(b) - c(z~)] d log p(b) / d logits + d c(z) / d logits - d c(z~) / d logits,    c(z) = eta f(sigma_lambda(z)),
+
+    with z the relaxed sample that gave b and z~ a draw from p(z | b). (Equations 10 to 12 of the draft print a relaxed
+    sample in the first factor; enumeration agrees with the formula above.) c is differentiated in total: through the
+    sample and through f's own dependence on the logits. Temperature lambda (its log) and eta are tuned.
+
+    ``noise="tied"`` solves v from u, so that z~ has the value of z and the path of p(z | b): one evaluation of c then
+    serves both (as in the original VAE code). ``"independent"`` draws v for itself (as in the paper).
+
+    ``granularity="parameter"`` has one eta for each of the ``tensors`` of parameters that the logits come from, and the
+    variance objective is that of their gradient (Tucker's code). Only who knows these tensors can combine them: the
+    gradient at the logits is `Output.grad` with the mean eta, ``aux["parts"]``, ``(2, *logits)``, has the part without
+    eta and the part that each eta scales, and ``tuning_loss`` is the caller's (`relax_exp.tasks.layered_gradients`).
+    """
+
+    needs = "relaxed"
+
+    def __init__(
+        self,
+        *args,
+        noise: str = "independent",
+        temperature: float = 0.5,
+        eta: float = 1.0,
+        granularity: str = "layer",
+        tensors: int = 1,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.granular = granularity == "parameter"
+        self.tied = noise == "tied"
+        self.evaluations = 2 if self.tied else 3
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.eta = nn.Parameter(torch.full((tensors,) if self.granular else (), float(eta)))
+
+    def noise_shapes(self, n):
+        """One uniform for z, and one for z~ where the noise is independent."""
+        shape = (n, *self.event_shape)
+        return {"u": shape} if self.tied else {"u": shape, "v": shape}
+
+    @property
+    def temperature(self) -> Tensor:
+        """lambda > 0."""
+        return self.log_temperature.exp()
+
+    def features(self, context: Tensor | None):
+        """What the control variate takes from the context, computed once for z and z~."""
+        return None
+
+    def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
+        """c(z), ``(..., N)``."""
+        value = self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
+        return value if self.granular else self.eta * value
+
+    def estimate(self, logits, f, noise, context, f_b):
+        """See `Estimator.estimate`."""
+        z = self.family.path(logits, noise["u"])
+        b = self.family.hard(z)
+        if f_b is None:
+            f_b = self.evaluate(f.hard, b, logits)
+        return self._combine(logits, b, f_b, z, f, noise, context)
+
+    def _combine(self, logits, b, f_b, z, f, noise, context) -> Output:
+        """The formula of the class, with z on the unconditional path and z~ on the path of p(z | b)."""
+        family = self.family
+        features = self.features(context)
+
+        def control(z: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+            values = self.control(z, logits, f, features)
+            return values.sum(), values
+
+        if self.tied:
+            # Equal values, so f's direct dependence on the logits cancels between z and z~.
+            dc_dz, c_tilde = grad(control, has_aux=True)(z, logits)
+            correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
+        else:
+            z_tilde = self.conditional(logits, b, noise["v"])
+            both = torch.stack([z, z_tilde]), torch.stack([logits, logits])
+            (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
+            through = dc_dz[0] - self.along_conditional(dc_dz[1], logits, b, z_tilde)
+            correction = family.to_logits(through, logits) + direct[0] - direct[1]
+        score = family.score(logits, b)
+        if self.granular:
+            hard, soft = (expand_event(value, family) * score for value in (f_b.detach(), c_tilde))
+            parts = torch.stack([hard, correction - soft])
+            return Output(parts[0] + self.eta.mean() * parts[1], f_b, b, self.scalars() | {"parts": parts}, {})
+        gradient = expand_event(f_b.detach() - c_tilde, family) * score + correction
+        return Output(gradient, f_b, b, self.scalars(), {})
+
+    def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        """z~, a draw from p(z | b) for uniform v: ``(N, event)``."""
+        return self.family.conditional_path(logits, b, v)
+
+    def along_conditional(self, grad_z: Tensor, logits: Tensor, b: Tensor, z_tilde: Tensor) -> Tensor:
+        """Gradient with respect to z~ -> with respect to the natural parameter of the path, ``(N, event)``."""
+        return grad_z * self.family.conditional_slope(logits, b, z_tilde)
+
+    @torch.no_grad()
+    def relaxation(self, z: Tensor, logits: Tensor, f, context: Tensor | None = None) -> Tensor:
+        """c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``: to draw it, as in Figure 1 of the draft."""
+        return self.control(z, logits, as_objective(f), self.features(context))
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is worth logging, and the penalty of the tuning loss."""
+        return {"temperature": self.temperature, "eta": self.eta.mean()}
+
+    def tuning_loss(self, out: Output) -> Tensor:
+        """`mean_square` of the gradient; excludes the direct part."""
+        return mean_square(out.grad)
+
+
+class Relax(Rebar):
+    """RELAX (RELAX draft, sections 3 and 6.2): REBAR's formula with a learned control variate r(z, context).
+
+    ``surrogate="relaxed"``: c(z) = r(z) + eta f(sigma_lambda(z)), the draft's relaxed-REBAR. ``surrogate="network"``:
+    c(z) = r(2 sigma(z / lambda) - 1) alone, all that a black box needs; squashed as in the public toy code, since a
+    bounded input is what makes the learned relaxation flat in the tails. r has ``depth`` hidden layers of ``width``
+    units; ``weight_decay`` adds weight_decay / 2 times its squared weights to the tuning loss.
+
+    ``sampler="published_error"`` is not this estimator but what the published code for control computes in its place:
+    z~ comes from `published_conditional`, which is not p(z | b). It is biased (a comment there and the paper say so),
+    offered for categorical variables with independent noise, and there to reproduce that paper's numbers. Raises
+    ValueError for anything else.
+    """
+
+    def __init__(
+        self,
+        *args,
+        surrogate: str = "relaxed",
+        sampler: str = "correct",
+        depth: int = 2,
+        width: int = 200,
+        activation: str = "relu",
+        weight_decay: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.free = surrogate == "network"
+        if self.free:
+            self.needs, self.evaluations = "value", 1
+            del self.eta
+        self.published_error = sampler == "published_error"
+        if self.published_error and (self.tied or self.family.name != "categorical"):
+            raise ValueError("sampler='published_error' is offered for categorical variables with independent noise")
+        self.unbiased = not self.published_error
+        self.weight_decay = weight_decay
+        self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
+
+    def features(self, context):
+        """The context's share of the surrogate's first layer."""
+        return self.network.features(context)
+
+    def control(self, z, logits, f, features):
+        """c(z), ``(..., N)``."""
+        if self.free:
+            return self.network(2 * self.family.relax(z, self.temperature) - 1, features)
+        return super().control(z, logits, f, features) + self.network(z, features)
+
+    def conditional(self, logits, b, v):
+        """See `Rebar.conditional`."""
+        return published_conditional(logits, b, v) if self.published_error else super().conditional(logits, b, v)
+
+    def along_conditional(self, grad_z, logits, b, z_tilde):
+        """See `Rebar.along_conditional`."""
+        along = super().along_conditional(grad_z, logits, b, z_tilde)
+        if not self.published_error:
+            return along
+        winner = (b * z_tilde).sum(-1, keepdim=True)  # here it depends on its log p, and all others on it
+        return along + b * (grad_z * (z_tilde - winner).exp()).sum(-1, keepdim=True)
+
+    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        """See `Estimator.from_sample`; only for ``surrogate="network"``, whose c needs no f. Takes u and v of `noise`.
+
+        u gives the *value* of z, a draw from p(z | b), but z stays on its unconditional path; v gives z~.
+        """
+        if not self.free:
+            return super().from_sample(logits, b, f_b, noise, context)
+        logits = logits.detach()
+        z = self.family.conditional_path(logits, b, noise["u"])
+        return self._combine(logits, b, f_b, z, None, noise, context)
+
+    def scalars(self):
+        """Temperature, eta and the surrogate's squared weights."""
+        penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
+        logged = {"temperature": self.temperature, "penalty": penalty}
+        return logged if self.free else logged | {"eta": self.eta}
+
+    def tuning_loss(self, out):
+        """`mean_square` of the gradient plus the weight decay of the surrogate."""
+        return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
+
+
+def published_conditional(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    """What the published RELAX code for control draws in the place of z~ ~ p(z | b): ``(..., D, C)``, one-hot b.
+
+    The winner is log p_b - log(-log v_b), as if nothing were known of it, where p(z | b) has -log(-log v_b) without
+    log p_b, the maximum's distribution; the losers are cut off below this winner. So argmax z~ = b holds, but all of z~
+    is too low, the lower the rarer b is, and c(z~) has not the mean of c(z), which makes the estimator biased. For
+    p = (.6, .3, .1) the mean over b of E[z~ | b] is (-.57, -1.21, -2.11), where that of z is (.07, -.63, -1.73).
+    """
+    log_p = logits.log_softmax(-1)
+    g = (-open_uniform(v).log()).log()
+    winner = (b * (g - log_p)).sum(-1, keepdim=True)
+    return torch.where(b > 0.5, -winner, -torch.logaddexp(g - log_p, winner))

@@ -1,0 +1,245 @@
+"""Every estimator by name: where it lives, for which families it is offered, and what it asks of f.
+
+This module is plain data and does not import torch: configuration checks read it. To add an estimator, write one file
+beside this one and add one line to `REGISTRY`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from relax_exp.estimators.base import Estimator
+
+
+B, C, G = "bernoulli", "categorical", "gaussian"
+TIED = ({"noise": "independent"}, {"noise": "tied"})
+SMALL = {"width": 8, "depth": 2, "activation": "tanh"}
+
+
+class Entry(NamedTuple):
+    """Where an estimator lives and what it asks for: families offered, and of f ("value", "gradient" or "relaxed").
+
+    ``variants``: sets of options under which it is verified. ``least_samples``: what the option ``samples`` may be.
+    ``target``: what it is a gradient of, the "mean" of f over samples, a "bound" of several, or f along a "path".
+    """
+
+    path: str
+    families: tuple[str, ...]
+    needs: str
+    summary: str
+    variants: tuple[dict, ...] = ({},)
+    least_samples: int = 1
+    target: str = "mean"
+
+
+REGISTRY: dict[str, Entry] = {
+    "exact": Entry("exact:Exact", (B, C), "value", "enumeration of all states (small problems)"),
+    "reinforce": Entry("score:Reinforce", (B, C, G), "value", "score function, samples=M draws", ({}, {"samples": 3})),
+    "baseline": Entry(
+        "score:Baseline", (B, C), "value", "score function minus a learned constant", ({}, {"objective": "variance"})
+    ),
+    "optimal_baseline": Entry(
+        "score:OptimalBaseline", (B, C), "value", "score function minus the constant of least variance"
+    ),
+    "nvil": Entry("score:NVIL", (B, C), "value", "score function minus a learned, input-dependent baseline"),
+    "a2c": Entry("actor_critic:A2C", (B, C, G), "value", "score function minus a learned value of the state", (SMALL,)),
+    "mean_actor": Entry(
+        "actor_critic:MeanActor", (C,), "value", "biased: sum over all actions of a learned Q", (SMALL,)
+    ),
+    "rloo": Entry(
+        "multisample:RLOO",
+        (B, C),
+        "value",
+        "K samples, each with the others' mean as baseline (VarGrad)",
+        least_samples=2,
+    ),
+    "vimco": Entry(
+        "multisample:VIMCO",
+        (B, C),
+        "value",
+        "K-sample bound, leave-one-out baselines",
+        ({"samples": 2}, {"samples": 2, "mean": "arithmetic"}),
+        least_samples=2,
+        target="bound",
+    ),
+    "unordered": Entry(
+        "unordered:Unordered",
+        (C,),
+        "value",
+        "K samples without replacement from the joint of a row",
+        ({}, {"samples": 2}),
+        least_samples=2,
+    ),
+    "muprop": Entry("muprop:MuProp", (B, C), "relaxed", "first-order Taylor control variate at the mean"),
+    "concrete": Entry(
+        "pathwise:Concrete",
+        (B, C),
+        "relaxed",
+        "biased: differentiates the relaxed sample, temperature fixed, annealed or learned",
+        ({}, {"schedule": "learned"}),
+        target="path",
+    ),
+    "straight_through": Entry(
+        "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward", target="path"
+    ),
+    "st_gumbel": Entry(
+        "pathwise:StraightThroughGumbel",
+        (B, C),
+        "gradient",
+        "biased: hard forward, relaxed sample's slope backward",
+        target="path",
+    ),
+    "gumbel_rao": Entry(
+        "pathwise:GumbelRao",
+        (B, C),
+        "gradient",
+        "biased: st_gumbel averaged over draws given the hard sample",
+        target="path",
+    ),
+    "reinmax": Entry(
+        "pathwise:ReinMax", (B, C), "gradient", "biased: second-order straight-through (Heun)", target="path"
+    ),
+    "gst": Entry(
+        "pathwise:GST",
+        (C,),
+        "gradient",
+        "biased: straight-through a softmax moved to agree with the sample",
+        target="path",
+    ),
+    "reparameterization": Entry(
+        "pathwise:Reparameterization", (G,), "gradient", "differentiates f along the sample", target="path"
+    ),
+    "rebar": Entry(
+        "rebar_relax:Rebar",
+        (B, C),
+        "relaxed",
+        "relaxed f as control variate, temperature and scale tuned",
+        (*TIED, {"granularity": "parameter"}),
+    ),
+    "relax": Entry(
+        "rebar_relax:Relax",
+        (B, C),
+        "relaxed",
+        "learned control variate, beside the relaxed f or alone",
+        tuple({**noise, "surrogate": s, **SMALL} for s in ("relaxed", "network") for noise in TIED),
+    ),
+    "lax": Entry(
+        "lax:LAX", (B, C, G), "value", "learned control variate on the continuous path, no conditional draw", (SMALL,)
+    ),
+    "double_cv": Entry(
+        "rodeo:DoubleCV",
+        (B,),
+        "gradient",
+        "rloo plus Taylor control variates",
+        ({}, {"samples": 3}),
+        least_samples=2,
+    ),
+    "rodeo": Entry(
+        "rodeo:Rodeo",
+        (B,),
+        "gradient",
+        "rloo plus learned Stein control variates",
+        ({"width": 8}, {"width": 8, "samples": 3}),
+        least_samples=2,
+    ),
+    "arm": Entry("antithetic:ARM", (B,), "value", "antithetic pair, weighted by the uniform noise"),
+    "disarm": Entry("antithetic:DisARM", (B,), "value", "ARM with the uniform noise integrated out (= U2G)"),
+    "arms": Entry(
+        "antithetic:ARMS",
+        (B,),
+        "value",
+        "leave-one-out over K antithetic draws",
+        ({}, {"samples": 2}, {"samples": 3}),
+        least_samples=2,
+    ),
+    "disarm_tree": Entry("antithetic:DisARMTree", (C,), "value", "DisARM over a balanced tree of binary decisions"),
+    "disarm_sb": Entry("antithetic:DisARMSB", (C,), "value", "DisARM over stick-breaking binary decisions"),
+    "ars": Entry("arsm:ARS", (C,), "value", "swaps with one random reference class, C evaluations"),
+    "arsm": Entry("arsm:ARSM", (C,), "value", "swaps of all pairs of classes, C(C-1)/2 + 1 evaluations"),
+    "bitflip": Entry("bitflip:BitFlip", (B,), "value", "one random latent flipped, scaled by their number"),
+    "ugc": Entry("bitflip:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),
+    "local_expectation": Entry("bitflip:LocalExpectation", (B,), "value", "every latent flipped in turn, D + 1"),
+}
+# Those that can learn from whole episodes, whose actions were drawn before anyone knew what they are worth.
+FROM_EPISODES = (
+    "reinforce",
+    "baseline",
+    "optimal_baseline",
+    "nvil",
+    "a2c",
+    "rloo",
+    "relax",
+    "lax",
+    "arsm",
+    "mean_actor",
+)
+
+
+def names(family: str | None = None) -> list[str]:
+    """Every registered name, or those offered for one family."""
+    return [name for name, entry in REGISTRY.items() if family is None or family in entry.families]
+
+
+def lookup(name: str) -> Entry:
+    """The registry's entry. ValueError with the nearest name where there is none."""
+    if name not in REGISTRY:
+        close = difflib.get_close_matches(name, REGISTRY, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown estimator {name!r}{hint} Registered: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def needs(name: str, options: dict | None = None) -> str:
+    """What the estimator asks of f under these options: "value", "gradient" or "relaxed"."""
+    if name == "relax" and (options or {}).get("surrogate") == "network":
+        return "value"
+    return lookup(name).needs
+
+
+def target(name: str, options: dict | None = None) -> str:
+    """What the estimator is a gradient of under these options: "mean", "bound" or "path"."""
+    return lookup(name).target
+
+
+def build(
+    name: str,
+    family: str = B,
+    event_shape: tuple[int, ...] = (1,),
+    context_shape: tuple[int, ...] | None = None,
+    generator: torch.Generator | None = None,
+    path: str | None = None,
+    digest: str | None = None,
+    **options,
+) -> Estimator:
+    """The estimator of that name, an ``nn.Module``.
+
+    event_shape: (D,) or (D, C) of one row's sample; context_shape: of one row's context, if there is one; generator:
+    for the initial weights (seed 0 without one; the global random state is neither used nor moved); path: a Python file
+    with the estimator, in the place of a registered one (``digest`` of its text is not used here). Raises ValueError
+    for an unknown name, a family that is not offered or a value that an option may not have, TypeError for an unknown
+    option; both name what is allowed and what is nearest to it.
+    """
+    import torch
+
+    seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if path is not None:
+            from relax_exp.estimators import own
+
+            return own.build(path, family, event_shape, context_shape, **options)
+        return _registered(name, family)(family, event_shape, context_shape, **options)
+
+
+def _registered(name: str, family: str) -> type[Estimator]:
+    """The class of a registered estimator. ValueError for an unknown name or a family that is not offered."""
+    entry = lookup(name)
+    if family not in entry.families:
+        raise ValueError(f"{name} is not offered for {family} variables, only for {', '.join(entry.families)}")
+    module, cls = entry.path.split(":")
+    return getattr(importlib.import_module(f"relax_exp.estimators.{module}"), cls)

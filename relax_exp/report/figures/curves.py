@@ -1,0 +1,150 @@
+"""Figures from cells: training curves of every task, and the draft's Figure 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relax_exp.report.figures.axes import LOG_VARIANCE, figure, legend, look, mark, panel, slug, styled
+from relax_exp.report.groups import FIXED_THETA, NAMED, Cell, best
+
+PANELS = {  # a task's curves; the first metric of a panel that has values is drawn
+    "vae": [
+        [("train/elbo", "train ELBO (nats)")],
+        [("valid/bound100", "validation 100-sample bound (nats)"), ("valid/elbo", "validation ELBO (nats)")],
+        [LOG_VARIANCE],
+    ],
+    FIXED_THETA: [[LOG_VARIANCE]],
+    "lax_toy": [[("loss", "exact loss")], [("std", "standard deviation of b")], [LOG_VARIANCE]],
+    "categorical_toy": [[("loss", "exact loss")], [("p_best", "probability of the best category")], [LOG_VARIANCE]],
+}
+PANELS["categorical_vae"] = PANELS["vae"]
+PANELS["sequence"] = [
+    [("train/bpc", "training bits per character")],
+    [("valid/bpc100", "held-out bits per character")],
+    [LOG_VARIANCE],
+]
+PANELS["cartpole"] = [[("return100", "mean return of the last 100 episodes")], [LOG_VARIANCE]]
+PANELS["continuous"] = PANELS["cartpole"]
+PANELS["atari"] = [
+    [("eval/return", "score"), ("return100", "score of the last 100 episodes")],
+    [("explained_variance", "variance explained by the value")],
+    [LOG_VARIANCE],
+]
+OTHER = [[("loss", "loss")], [LOG_VARIANCE]]
+
+
+def curves(cells: list[Cell]) -> Figure:
+    """Training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
+    with look():
+        cells, rule = best(cells)
+        panels = []
+        for options in PANELS.get(cells[0].kind, OTHER):
+            having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
+            panels += having[:1]
+        panels = panels or [PANELS.get(cells[0].kind, OTHER)[0][0]]
+        fig = figure(max(5.0, 3.8 * len(panels)), 3.7)
+        for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            panel(ax, cells, metric, ylabel)
+            if metric == "loss":
+                mark(ax, best_loss(cells), "minimum")
+            if metric == "valid/bpc100":
+                mark(ax, float(np.median(cells[0].last("valid/bpc_counts"))), "order-2 counts")
+        fig.suptitle(cells[0].task + (", only the estimator is tuned" if cells[0].kind == FIXED_THETA else ""))
+        legend(fig, cells, rule=rule)
+        return fig
+
+
+def figure1(cells: list[Cell]) -> Figure:
+    """The draft's Figure 1 for one toy problem: exact loss, log-variance, learned relaxations beside f."""
+    with look():
+        cells, rule = best(cells)
+        fig = figure(11.5, 3.9)
+        grid = fig.add_gridspec(2, 3)
+        left, centre = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 1])
+        panel(left, cells, "loss", "exact expected loss")
+        mark(left, best_loss(cells), "minimum")
+        panel(centre, cells, *LOG_VARIANCE)
+        extra = relaxations(fig, grid, cells)
+        fig.suptitle(cells[0].task)
+        legend(fig, cells, extra, rule)
+        return fig
+
+
+def best_loss(cells: list[Cell]) -> float | None:
+    """The minimum of the exact loss: what is left of it without the excess."""
+    gaps = np.concatenate([c.last("loss") - c.last("excess") for c in cells])
+    gaps = gaps[np.isfinite(gaps)]
+    return float(np.median(gaps)) if len(gaps) else None
+
+
+def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
+    """The right panel: c(z(u)) of every cell that has one, seed by seed and their median, and f(b(u)).
+
+    Where f's step is too small to be seen on the scale of c, an upper half shows its surroundings enlarged. Axes hold
+    the middle nine tenths, so that an outlying seed does not flatten the rest.
+    """
+    source = next((r.run.curves for cell in cells for r in cell.counted if r.run.curves.get("f")), None)
+    drawn = [(*entry, c) for entry in styled(cells) if (c := relaxation(entry[0])) is not None]
+    if source is None:
+        ax = fig.add_subplot(grid[:, 2])
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no relaxation: curves.json is\nwritten at the end of a run", ha="center", color="0.35")
+        return []
+    low, high = sorted(source["f"])
+    span = [np.percentile(c, [5, 95]) for *_, (_, c) in drawn]
+    bottom, top = min([low, *(s[0] for s in span)]), max([high, *(s[1] for s in span)])
+    near = min((np.abs(np.median(c, axis=1) - (low + high) / 2).max() for *_, (_, c) in drawn), default=0.0)
+    zoom = np.clip(1.1 * near, 3 * (high - low), 12 * (high - low)) + 1e-9
+    if top - bottom > 4 * zoom:
+        axes = [fig.add_subplot(grid[0, 2]), fig.add_subplot(grid[1, 2])]
+        axes[0].set_ylim((low + high) / 2 - zoom, (low + high) / 2 + zoom)
+        axes[0].tick_params(labelbottom=False)
+        axes[0].set_title("enlarged around f; below: the whole range", fontsize=8)
+    else:
+        axes = [fig.add_subplot(grid[:, 2])]
+    axes[-1].set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))
+    step = {"color": "black", "lw": 2.2, "alpha": 0.75}
+    for ax in axes:
+        for _, its, label, (curves, c) in drawn:
+            ax.plot(curves["u"], c, color=its.color, lw=0.5, alpha=0.35)
+            ax.plot(curves["u"], np.median(c, axis=1), **its.keywords, markevery=25, label=label)
+        edge = 1 - source["theta"]
+        ax.plot([0, edge, edge, 1], np.repeat(source["f"], 2), label="f(b)", zorder=1.9, **step)
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.set_xlim(0, 1)
+        ax.set_ylabel("c(z(u))")
+    axes[-1].set_xlabel(f"u, at θ = {source['theta']:g} (thin lines: single seeds)")
+    return [Line2D([], [], label="f(b)", **step)]
+
+
+def relaxation(cell: Cell) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Learned relaxation of a cell: the contents of `curves.json`, and c ``(u, seeds)`` of the counted replicas."""
+    found, values = None, []
+    for r in cell.counted:
+        c = (r.run.curves.get("relaxation") or {}).get(f"seed-{r.seed}_lr-{r.lr:g}")
+        if c is not None:
+            found = r.run.curves
+            values.append(c)
+    return (found, np.array(values, dtype=float).T) if values else None
+
+
+def figures(cells: list[Cell]) -> dict[str, Figure]:
+    """Every figure that the cells allow, by file name; tasks without an evaluation have none."""
+    tasks: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.steps:
+            tasks.setdefault((cell.kind, cell.task), []).append(cell)
+    kinds = [kind for kind, _ in tasks]
+    out = {}
+    for (kind, task), those in tasks.items():
+        if kind in NAMED and kind != "toy":
+            name = f"{kind}_{slug(task)}"
+        else:
+            name = {"toy": "figure1"}.get(kind, kind)
+            name += f"_{slug(task.removeprefix('toy '))}" if kinds.count(kind) > 1 else ""
+        out[name] = figure1(those) if kind == "toy" else curves(those)
+    return out

@@ -1,0 +1,1 @@
+"""Kinds of cell: what the tables and figures show of each."""

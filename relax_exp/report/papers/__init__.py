@@ -1,0 +1,1 @@
+"""Pages that compare with what the papers print."""

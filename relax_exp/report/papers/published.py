@@ -1,0 +1,96 @@
+"""What the papers print, and which of our cells stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from relax_exp.report.groups import OF_ESTIMATORS, RATES, Cell, choose, flatten, text
+from relax_exp.report.style import natural, order
+
+TUCKER = "rebar (granularity=parameter)"
+COLUMNS = {"concrete": "Concrete", "nvil": "NVIL", "muprop": "MuProp", TUCKER: "REBAR (Tucker)", "rebar": "REBAR",
+           "relax": "RELAX"}  # fmt: skip
+NOT_RUN = "not run"
+
+
+@cache
+def published() -> dict[str, Any]:
+    """What the papers print."""
+    return yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
+
+
+def settings(cells: Iterable[Cell]) -> dict[str, str]:
+    """A label for each cell's estimator and those of its settings, rates aside, in which others of its name differ.
+
+    REBAR's granularity counts where it is not the default. By the estimator's label within its own task, which may
+    differ from task to task.
+    """
+    flat = {}
+    for c in cells:
+        own = OF_ESTIMATORS.get(c.kind, ())
+        config = flatten(c.runs[0].config)
+        flat[id(c)] = {k: v for k, v in config.items() if k.startswith("estimator.") or k in own}
+    labels = {}
+    for cell in cells:
+        same = [flat[id(other)] for other in cells if other.name == cell.name]
+        keys = dict.fromkeys(key for options in same for key in options)
+        ignored = ("estimator.granularity", *RATES)
+        differing = [key for key in keys if len({str(options.get(key)) for options in same}) > 1]
+        parts = {key.split(".", 1)[1]: flat[id(cell)].get(key) for key in differing if key not in ignored}
+        if flat[id(cell)].get("estimator.granularity") == "parameter":
+            parts["granularity"] = "parameter"
+        shown = ", ".join(f"{key}={text(value)}" for key, value in parts.items() if value is not None)
+        labels[id(cell)] = f"{cell.name} ({shown})" if shown else cell.name
+    return labels
+
+
+class Chosen(NamedTuple):
+    """The cell that speaks for an estimator on a task, among those that were tried at other rates."""
+
+    cell: Cell
+    tried: list[float]
+    rule: str | None
+
+    @property
+    def how(self) -> str:
+        """How its learning rate was chosen."""
+        if len(self.tried) == 1:
+            return "the only rate run"
+        rates = ", ".join(f"{lr:g}" for lr in self.tried)
+        return f"best {self.rule} of {rates}" if self.rule else f"the only rate that finished of {rates}"
+
+
+def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
+    """Of cells of one kind: by task and by estimator (as `settings` labels it) the cell at the best rate."""
+    cells = [cell for cell in cells if cell.kind == kind]
+    labels = settings(cells)
+    groups: dict[str, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        groups.setdefault(cell.task, {}).setdefault(labels[id(cell)], []).append(cell)
+    out: dict[str, dict[str, Chosen]] = {}
+    for task, estimators in groups.items():
+        out[task] = {}
+        for label in sorted(estimators, key=column_order):
+            tried = estimators[label]
+            cell, rule = choose([c for c in tried if c.steps] or tried)
+            out[task][label] = Chosen(cell, sorted({c.lr for c in tried}), rule)
+    return out
+
+
+def column_order(label: str) -> tuple:
+    """The papers' columns first, in their order; then the order of figures."""
+    known = list(COLUMNS)
+    return (known.index(label), "") if label in known else (len(known), order(label.split(" (")[0]), natural(label))
+
+
+def short(steps: int) -> str:
+    """20k, 2M."""
+    for size, unit in ((10**6, "M"), (10**3, "k")):
+        if steps >= size and steps % (size // 10) == 0:
+            return f"{steps / size:g}{unit}"
+    return f"{steps:,}"

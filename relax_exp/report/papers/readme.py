@@ -1,0 +1,60 @@
+"""Table 1 in a few lines, for a page that shows it: the README above the folders of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from relax_exp.report.formats import EMPTY, Table, markdown
+from relax_exp.report.groups import Cell
+from relax_exp.report.papers.published import COLUMNS, NOT_RUN, published, short
+from relax_exp.report.papers.table1 import MODELS, table1
+
+PAGE = "../../README.md"  # from a folder of results
+SHOWN = ("rebar", "relax")
+
+
+def inserted(text: str, name: str, cells: Iterable[Cell]) -> str:
+    """The page with what is between ``<!-- name -->`` and ``<!-- /name -->`` made anew; as it was without the marks."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, mark, rest = text.partition(begin)
+    _, closing, after = rest.partition(end)
+    table = headline(list(cells)) if mark and closing else None
+    if table is None:
+        return text
+    _, _, body = markdown(table).partition("\n\n")  # without its title
+    return f"{before}{begin}\n{body}\n{end}{after}"
+
+
+def headline(cells: list[Cell]) -> Table | None:
+    """REBAR and RELAX in the draft, as published and here, a line a model; None where none of them was trained."""
+    full = table1(cells)
+    if full is None:
+        return None
+    rows: list[list[str]] = []
+    for data in published()["vae"]["images"]:
+        for model in MODELS:
+            of = {(r["source"], r["estimator"]): r for r in full.records if (r["dataset"], r["model"]) == (data, model)}
+            printed = [_bound(of.get((source, name))) for source in ("draft", "published") for name in SHOWN]
+            ours = [of.get(("ours", name), {}) for name in SHOWN]
+            ran = {f"{short(r['steps'])}, {len(r['seeds'].split())}": None for r in ours if "steps" in r}
+            rows.append([data, model, *printed, *map(_bound, ours), "; ".join(ran) or EMPTY])
+    headers = ["data", "model", *(f"{source} {COLUMNS[name]}" for source in ("draft", "published", "our")
+                                  for name in SHOWN), "our steps, seeds"]  # fmt: skip
+    return Table("headline", "Table 1, REBAR and RELAX", headers, rows, NOTE.format(short(published()["vae"]["steps"])))
+
+
+def _bound(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return EMPTY
+    if record.get("bound") is None:
+        return record.get("status", NOT_RUN)
+    half = record.get("bound ±")
+    mark = " ‡" if record.get("status", "done") != "done" else ""
+    return f"{record['bound']:.2f}" + (f" ± {half:.2f}" if half is not None else "") + mark
+
+
+NOTE = (
+    "Training bounds in nats per image, higher is better. Draft and published: single runs of {} steps, their highest "
+    "bound. Ours: the last bound, mean over seeds ± 95% t interval (one seed: no interval). ‡: not all of it finished."
+)

@@ -1,0 +1,184 @@
+"""Run folders, read: what the runner wrote, as plain data. Nothing here writes, and nothing imports torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relax_exp.config.added_keys import completed
+from relax_exp.errors import ReportError
+
+CONFIG, META, METRICS = "config.yaml", "meta.json", "metrics.jsonl"  # of a run folder
+MEASURED = ("table.json", "m_sample_law.json")  # rows of a run that measures, and trains at most on the side
+CURVES, PROVENANCE, RELAXATIONS = "curves.csv", "provenance.json", "relaxations.json"  # of a folder of results
+DONE, FAILED = "done", "failed"
+NO_VARIANCE = -80.0  # a log-variance below stands for none at all: the logarithm of the smallest float32 is -87.3
+
+
+@dataclass(frozen=True, eq=False)
+class Replica:
+    """One seed at one learning rate of a run: its status, and its rows of `metrics.jsonl` by step."""
+
+    run: Run
+    seed: int
+    lr: float
+    status: str
+    reason: str | None
+    rows: dict[int, dict[str, Any]]
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last evaluation; 0 before the first."""
+        return max(self.rows, default=0)
+
+    def value(self, metric: str, step: int) -> float:
+        """The metric at that step, the mean where it is a list, NaN where it is null or missing."""
+        value = self.rows.get(step, {}).get(metric)
+        if isinstance(value, list):
+            value = sum(value) / len(value) if value and None not in value else None
+        return float("nan") if value is None else float(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run: its folder, resolved configuration, `meta.json` and evaluations.
+
+    ``curves``: `curves.json` of a toy run, u, theta, f and the learned relaxation of each replica; empty where absent.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    rows: list[dict[str, Any]]
+    curves: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """A short name for tables: the last two parts of the path."""
+        return "/".join(self.path.resolve().parts[-2:])
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.config["task"]["name"]
+
+    @property
+    def estimator(self) -> str:
+        """The estimator's name."""
+        return self.config["estimator"]["name"]
+
+    @property
+    def status(self) -> str:
+        """running, interrupted, done or failed."""
+        return self.meta.get("status", "unknown")
+
+    @property
+    def step(self) -> int:
+        """The last step that has an evaluation."""
+        return max((row["step"] for row in self.rows if "step" in row), default=0)
+
+    def replicas(self) -> list[Replica]:
+        """Every replica: as `meta.json` lists them, else the grid of seeds and learning rates of the configuration."""
+        grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]
+        rows: dict[tuple[int, float], dict[int, dict]] = {}
+        for row in filter(lambda row: {"seed", "lr"} <= row.keys(), self.rows):  # those of a study belong to no replica
+            rows.setdefault((row["seed"], float(row["lr"])), {})[row["step"]] = row
+        out = []
+        for entry in self.meta.get("replicas") or grid:
+            seed, lr, status = entry["seed"], float(entry["lr"]), entry.get("status") or self.status
+            if status not in (DONE, FAILED):
+                status = self.status if self.status != DONE else status  # a replica runs no longer than its run
+            reason = entry.get("reason") or (self.meta.get("reason") if status == FAILED else None)
+            out.append(Replica(self, seed, lr, status, reason, rows.get((seed, lr), {})))
+        return out
+
+
+def find_folders(paths: Iterable[str | Path]) -> list[Path]:
+    """Run folders among the paths and anywhere below them, each once, sorted. ReportError for a path that is none."""
+    return _find(paths, CONFIG, META)
+
+
+def _find(paths: Iterable[str | Path], *marks: str) -> list[Path]:
+    """The folders that hold these files."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ReportError(f"no such folder: {path}")
+        for folder, below, files in os.walk(path):
+            if set(marks) <= set(files):
+                found.setdefault(Path(folder).resolve(), Path(folder))
+                below.clear()
+    return sorted(found.values())
+
+
+def find_results(paths: Iterable[str | Path]) -> list[Path]:
+    """Folders of results (`relax_exp.report.archive`) among the paths and below. ReportError as `find_folders`."""
+    return _find(paths, PROVENANCE, CURVES)
+
+
+def read_run(path: str | Path) -> Run:
+    """One run folder. ReportError, naming the file, where one cannot be read; a torn last line is left out."""
+    from omegaconf import OmegaConf
+
+    path = Path(path)
+    try:
+        config = completed(OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True))
+        config["task"]["name"], config["estimator"]["name"]
+    except Exception as error:
+        problem = " ".join(str(error).split())
+        raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
+    curves = path / "curves.json"
+    rows = _rows(path / METRICS) or [row for name in MEASURED for row in _measured(path / name)]
+    return Run(path, config, read_json(path / META), rows, read_json(curves) if curves.is_file() else {})
+
+
+def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
+    """The object (or what ``kind`` says) in a JSON file. ReportError, naming the file, where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, kind):
+        raise ReportError(f"cannot read {path}: expected an object")
+    return value
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):  # the last is empty, or being written
+        try:
+            row = json.loads(line)
+            row["step"], row["seed"], row["lr"]
+        except (ValueError, KeyError, TypeError):
+            raise ReportError(f"cannot read {path}: line {number} is damaged") from None
+        rows.append(row)
+    return rows
+
+
+def _measured(path: Path) -> list[dict[str, Any]]:
+    """The rows of a study's file, with the name of their table as ``part``; none where there is no file."""
+    if not path.is_file():
+        return []
+    tables = read_json(path, (dict, list))
+    if isinstance(tables, list):
+        tables = {"table": tables}
+    if path.name == "m_sample_law.json":
+        tables = {"law": [{"samples": int(m), "variance": variance} for m, variance in tables.items()]}
+    return [{"part": part, **row} for part, rows in tables.items() for row in rows]
+
+
+def series(replicas: list[Replica], metric: str, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Steps ``(S,)`` and values ``(S, replicas)`` of a metric up to a step; NaN where a replica has no value."""
+    steps = sorted({step for replica in replicas for step in replica.rows if until is None or step <= until})
+    values = [[replica.value(metric, step) for replica in replicas] for step in steps]
+    return np.array(steps, dtype=int), np.array(values, dtype=float).reshape(len(steps), len(replicas))

@@ -1,0 +1,160 @@
+"""Tables and figures of ``task=temperature`` from its rows: part ``gradient``, and part ``training``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from relax_exp.report.figures.axes import draw, figure, look
+from relax_exp.report.formats import Table
+from relax_exp.report.runs import Run
+from relax_exp.report.style import style
+from relax_exp.tasks.registry import CATEGORIES
+
+UNBIASED = ("reinforce", "rloo")  # to compare with
+EXACT = ("exact", *UNBIASED)  # in training
+FIXED = (0.1, 0.5, 1.0, 5.0)  # temperatures of the training runs; annealed from the last to the first
+NOTHING = 1e-6  # a spread below is that of rounding
+RESOLVED = 3.0  # a bias counts where it exceeds so many standard errors
+
+
+def problem(run: Run) -> tuple[int, str]:
+    """Categories and name of the run's problem."""
+    task = run.config["task"]
+    return task["categories"] or CATEGORIES[task["problem"]], task["problem"]
+
+
+def label(run: Run) -> str:
+    """What tells the run from others of its kind."""
+    size, name = problem(run)
+    return f"{name}{size}"
+
+
+def part(run: Run, name: str) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    return [row for row in run.rows if row["part"] == name]
+
+
+def tables(run: Run) -> list[Table]:
+    """One gradient at each temperature, and the end of training."""
+    (size, name), options = problem(run), run.config["task"]
+    where = f"{size}-way {name}"
+    measured, trained = part(run, "gradient"), part(run, "training")
+    body = [
+        [
+            row["estimator"],
+            f"{row['temperature']:.3g}" if "temperature" in row else "",
+            f"{row['bias']:.3g}" if row["bias"] > RESOLVED * row["error"] else f"< {RESOLVED * row['error']:.1g}",
+            *(f"{row[key]:.3g}" for key in ("sd", "rmse")),
+            f"{row['cosine']:.4f}",
+        ]
+        for row in measured
+    ]
+    note = (
+        f"In units of the exact gradient's length, over {options['draws']:,} draws at logits drawn from "
+        f"N(0, {options['scale']:g}²). Bias: with the square of its own error taken off; sd: square root of the "
+        f"summed variances; rmse: of one draw. No interior mode below temperature 1/(C-1) = {1 / (size - 1):.3g}."
+    )
+    headers = ["estimator", "temperature", "bias", "sd", "rmse", "cosine"]
+    records = [{"problem": where, **row} for row in measured]
+    first = Table("gradient", f"One gradient of the {where} problem", headers, body, note, records)
+
+    last = max((row["step"] for row in trained), default=0)
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in trained:
+        if row["step"] == last:
+            groups.setdefault((row["estimator"], row.get("schedule", "")), []).append(row)
+    keys = ("excess", "p_best")
+    medians = {group: [float(np.median([row[k] for row in rows])) for k in keys] for group, rows in groups.items()}
+    body = [[*group, *(f"{value:.4g}" for value in values)] for group, values in medians.items()]
+    note = (
+        f"Median over {len(run.config['seeds'])} seeds at the last step, {options['optimizer']} with rate "
+        f"{run.config['lrs'][0]:g}."
+    )
+    records = [
+        {"problem": where, "part": "training", "estimator": name, "schedule": schedule, "step": last,
+         "seeds": len(groups[name, schedule]), **dict(zip(keys, values, strict=True))}
+        for (name, schedule), values in medians.items()
+    ]  # fmt: skip
+    headers = ["estimator", "temperature", "excess loss", "p(best)"]
+    return [first, Table("training", f"Training for {last:,} steps: {where} problem", headers, body, note, records)]
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """Both figures by file name."""
+    return {"tradeoff": draw_tradeoff(run), "schedules": draw_schedules(run)}
+
+
+class Plain(LogFormatter):
+    """Ticks between powers of ten as plain numbers, where there is room for them."""
+
+    def __call__(self, x, pos=None):
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def draw_tradeoff(run: Run) -> Figure:
+    """Bias, spread and error of one gradient over the temperature."""
+    (size, problem_name), measured = problem(run), part(run, "gradient")
+    bound = 1 / (size - 1)
+    titles = {"bias": "bias", "sd": "standard deviation", "rmse": "root mean square error"}
+    with look():
+        fig = figure(10.5, 3.8)
+        for ax, (key, title) in zip(fig.subplots(1, 3), titles.items(), strict=True):
+            for name in dict.fromkeys(row["estimator"] for row in measured):
+                rows, it = [row for row in measured if row["estimator"] == name], style(name)
+                if name in UNBIASED:
+                    if key != "bias":
+                        ax.axhline(rows[0][key], color=it.color, ls=it.line, lw=1, label=f"{name} (unbiased)")
+                    continue
+                least = {"bias": lambda row: RESOLVED * row["error"]}.get(key, lambda row: NOTHING)
+                hidden = [row[key] <= least(row) for row in rows]
+                values = [math.nan if gone else row[key] for row, gone in zip(rows, hidden, strict=True)]
+                at = [row["temperature"] for row in rows]
+                ax.plot(at, values, color=it.color, ls=it.line, marker=it.marker, markevery=3, label=name)
+            ax.axvline(bound, color="0.4", lw=0.9, ls=(0, (1, 2)))
+            ax.annotate("1/(C-1)", (bound, 0.02), (3, 0), xycoords=("data", "axes fraction"), color="0.35",
+                        textcoords="offset points", fontsize=7)  # fmt: skip
+            ax.set(xscale="log", yscale="log", xlabel="temperature", title=title)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))
+        fig.axes[0].set_ylabel("relative to the exact gradient")
+        fig.suptitle(f"{size}-way {problem_name} problem, one gradient")
+        handles, labels = fig.axes[1].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
+        return fig
+
+
+def draw_schedules(run: Run) -> Figure:
+    """Excess loss over steps, a panel for each estimator, temperatures in colours, beside unbiased gradients."""
+    (size, problem_name), trained = problem(run), part(run, "training")
+    names = [name for name in dict.fromkeys(row["estimator"] for row in trained) if name not in EXACT]
+    with look():
+        fig = figure(3.8 * len(names), 3.9)
+        axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            labels = dict.fromkeys((row["estimator"], row.get("schedule", "")) for row in trained)
+            for i, (other, label) in enumerate(labels):
+                if other not in (name, *EXACT):
+                    continue
+                rows = [row for row in trained if (row["estimator"], row.get("schedule", "")) == (other, label)]
+                steps = sorted({row["step"] for row in rows})
+                values = np.array([[row["excess"] for row in rows if row["step"] == step] for step in steps])
+                it = style(other)
+                if other == name:
+                    at = math.inf if "annealed" in label else FIXED.index(float(label.split()[1])) / len(FIXED)
+                    color = "#000000" if at == math.inf else matplotlib.colors.to_hex(matplotlib.cm.viridis(at))
+                    it = it._replace(color=color, line="-" if at < math.inf else (0, (5, 2)), marker="None")
+                draw(ax, np.array(steps), np.maximum(values, 1e-12), it, label or other, i / len(labels))
+            ax.set(yscale="log", xlabel="step", title=name)
+        handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda both: len(both[1]))
+        fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
+        axes[0].set_ylabel("excess of the exact loss")
+        seeds, optimizer = len({row["seed"] for row in trained}), run.config["task"]["optimizer"]
+        fig.suptitle(f"{size}-way {problem_name} problem, {optimizer}: median of {seeds} seeds, band 10 to 90%")
+        return fig

@@ -1,0 +1,104 @@
+"""Table and figures of ``task=verify`` from its rows: parts ``table``, and ``law`` for the law of M samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from relax_exp.report.figures.axes import figure, look
+from relax_exp.report.formats import Table
+from relax_exp.report.runs import Run
+from relax_exp.report.style import style
+
+HEADERS = {
+    "estimator": "estimator",
+    "problem": "problem",
+    "verdict": "verdict",
+    "z": "largest |z|",
+    "rows": "rows |z|",
+    "variance": "variance",
+    "relative": "relative to REINFORCE",
+    "per_evaluation": "x evaluations of f",
+    "bias": "bias",
+    "cosine": "cosine",
+    "microseconds": "us per draw",
+}
+DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
+SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances
+ROUNDING = 1e-9  # a relative variance below is none
+
+
+def tables(run: Run) -> list[Table]:
+    """All estimators on all problems."""
+    rows = [row for row in run.rows if "estimator" in row]
+    first = rows[0]
+    note = (
+        f"Over {first['draws']:,.0f} draws in double precision, tuning parameters away from their initial values. |z|: "
+        f"largest deviation of the mean gradient from the enumerated one over coordinates, in standard errors; rows: "
+        f"the same for the correlation between rows. Limit for both: {first['bound']:.2f} (family-wise probability "
+        f"{first['family_wise']:g} over the table). Variance: mean over coordinates of one draw. Bias: length of the "
+        f"mean's deviation, which for an unbiased estimator is noise."
+    )
+    body = [[_text(key, row[key]) for key in HEADERS] for row in rows]
+    records = [{key: value for key, value in row.items() if key != "part"} for row in rows]
+    return [Table("verify", "Estimators against enumeration", list(HEADERS.values()), body, note, records, words=3)]
+
+
+def label(run: Run) -> str:
+    """What tells the run from others of its kind."""
+    return run.estimator
+
+
+def _text(key: str, value: Any) -> str:
+    return value if isinstance(value, str) else format(value, DIGITS.get(key, ".3g"))
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """Variances, and the law of M samples where it was measured, by file name."""
+    law = {int(row["samples"]): row["variance"] for row in run.rows if row["part"] == "law"}
+    rows = [row for row in run.rows if "estimator" in row]
+    return {"variance": draw_variances(rows)} | ({"m_sample_law": draw_law(law)} if law else {})
+
+
+def draw_law(law: dict[int, float]) -> Figure:
+    """The measured variances over M, beside variance(1) / M."""
+    with look():
+        fig = figure(4.2, 3.2)
+        axes = fig.subplots()
+        axes.loglog(list(law), [law[1] / m for m in law], color="0.6", label="variance at M = 1, divided by M")
+        it = style("reinforce")
+        axes.loglog(list(law), list(law.values()), ls="", marker=it.marker, color=it.color, label="reinforce samples=M")
+        axes.set(xlabel="samples M", ylabel="variance of the gradient", title=SHOWN[0])
+        axes.set_xticks(list(law), [str(m) for m in law])
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+        return fig
+
+
+def draw_variances(rows: list[dict[str, Any]]) -> Figure:
+    """Bars of the variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
+    present = {row["problem"] for row in rows}
+    problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
+    most = max(sum(row["problem"] == p for row in rows) for p in problems)
+    with look():
+        fig = figure(6.2 * len(problems), 1.4 + 0.2 * most)
+        for axes, problem in zip(fig.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
+            chosen = [row for row in rows if row["problem"] == problem and row["relative"] > ROUNDING]
+            chosen.sort(key=lambda row: row["relative"])
+            at = range(len(chosen))
+            axes.barh(at, [row["per_evaluation"] for row in chosen], color="0.8", label="times evaluations of f")
+            axes.barh(at, [row["relative"] for row in chosen], color="#2166ac", height=0.45, label="of one draw")
+            marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
+            axes.set_yticks(at, [row["estimator"] + mark for row, mark in zip(chosen, marks, strict=True)], fontsize=8)
+            axes.grid(axis="y", visible=False)
+            axes.set_xscale("log")
+            axes.axvline(1, color="black", linewidth=0.8)
+            axes.margins(y=0.01)
+            axes.set_title(problem, fontsize=10)
+            axes.set_xlabel("variance relative to REINFORCE", fontsize=9)
+        fig.axes[0].legend(fontsize=8, loc="lower right")
+        note = "*: biased. Tuned estimators stand at random tuning parameters, not at tuned ones."
+        note += " Estimators without variance are left out."
+        fig.supxlabel(note, fontsize=8)
+        return fig

@@ -1,0 +1,76 @@
+"""The table of each kind of cells: a line for each, mean and 95% t interval over seeds, and what did not finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from relax_exp.report import formats
+from relax_exp.report.formats import Table
+from relax_exp.report.groups import Cell, make_cells
+from relax_exp.report.kinds.registry import COLUMNS, COMMON, NOTES, OTHER, SHARED, TITLES
+from relax_exp.report.runs import FAILED, Run, read_run
+
+
+def row(cell: Cell) -> tuple[list[str], dict[str, Any]]:
+    """One cell: texts in the order of the headers, and the record for `table.csv`."""
+    columns = [column.of(cell) for column in COLUMNS.get(cell.kind, OTHER)]
+    texts = [cell.task, cell.estimator, f"{cell.lr:g}", f"{cell.steps:,}", str(len(cell.counted))]
+    texts += [text for text, _ in columns] + [cell.status]
+    record = {"kind": cell.kind, "task": cell.task, "estimator": cell.estimator, "lr": cell.lr, "steps": cell.steps}
+    record |= {"seeds": " ".join(str(r.seed) for r in cell.counted), "status": cell.status}
+    for _, values in columns:
+        record |= values
+    return texts, record | {"runs": " ".join(run.label for run in cell.runs)}
+
+
+def of_kind(kind: str, cells: list[Cell]) -> Table:
+    """The table of cells of one kind."""
+    headers = ["task", "estimator", "lr", "steps", "seeds"]
+    headers += [column.header for column in COLUMNS.get(kind, OTHER)] + ["status"]
+    rows, records = zip(*map(row, cells), strict=True)
+    return Table(kind, TITLES.get(kind, kind), headers, rows, f"{NOTES.get(kind, COMMON)} {SHARED}", records)
+
+
+def of_kinds(cells: list[Cell]) -> list[Table]:
+    """A table for each kind of cells."""
+    kinds = sorted({cell.kind for cell in cells}, key=lambda kind: ([*TITLES, kind].index(kind), kind))
+    return [of_kind(kind, [cell for cell in cells if cell.kind == kind]) for kind in kinds]
+
+
+def markdown(cells: list[Cell]) -> str:
+    """All tables, and below them why replicas failed."""
+    return "\n".join([*map(formats.markdown, of_kinds(cells)), *failures(cells)])
+
+
+def failures(cells: list[Cell]) -> list[str]:
+    """A section with one line for each replica that failed, with the reason; empty where none has."""
+    lines = [
+        f"- {cell.task}, {cell.estimator}, lr {cell.lr:g}, seed {r.seed}: {r.reason or 'unknown'} ({r.run.label})"
+        for cell in cells
+        for r in cell.replicas
+        if r.status == FAILED
+    ]
+    return ["## Failed\n\n" + "\n".join(lines) + "\n"] if lines else []
+
+
+def run_table(path: str | Path) -> str:
+    """The tables of one run folder."""
+    return markdown(make_cells([read_run(path)])).rstrip()
+
+
+def commands(runs: Iterable[Run]) -> str:
+    """The command and the commit behind every number, as Markdown."""
+    lines = []
+    for run in sorted(runs, key=lambda run: run.label):
+        command, git = run.meta.get("command"), run.meta.get("git") or {}
+        command = " ".join(command) if isinstance(command, list) else command
+        commit = str(git.get("commit") or "")[:10] + (" + changes" if git.get("dirty") else "")
+        lines.append(f"- {run.label}: `{command or 'unknown'}`" + (f" (commit {commit})" if commit else ""))
+    return "## Commands\n\n" + "\n".join(lines) + "\n"
+
+
+def to_csv(cells: list[Cell]) -> str:
+    """One line a cell; columns that a kind of task does not have stay empty, and so do missing numbers."""
+    return formats.to_csv(row(cell)[1] for cell in cells)

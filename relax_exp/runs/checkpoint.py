@@ -1,0 +1,48 @@
+"""The whole state of a run in one file, written atomically, restored bit for bit."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from relax_exp.errors import RunError
+from relax_exp.runs.files import write_atomically
+
+FORMAT = 1
+
+
+def save(path: Path, state: Any, **extra: Any) -> None:
+    """Write ``state`` (a pytree of tensors) and plain values to ``path``, whole or not at all.
+
+    OSError where the disk is full; the old checkpoint is then still whole.
+    """
+    leaves, _ = tree_flatten(state)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "leaves": leaves, "extra": extra}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load(path: Path, like: Any) -> tuple[Any, dict]:
+    """The state saved at ``path``, in the structure and on the devices of ``like``, and the plain values.
+
+    RunError, naming the file and how to start over, where it is damaged or belongs to something else.
+    """
+    start_over = f"to start over, remove the run's folder: rm -r {shlex.quote(str(path.parent))}"
+    leaves, spec = tree_flatten(like)
+    try:
+        if damaged := zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
+            raise ValueError(damaged)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version, saved, extra = content["format"], content["leaves"], dict(content["extra"])
+        found = [(leaf.shape, leaf.dtype) for leaf in saved]
+    except Exception as error:
+        raise RunError(f"the checkpoint {path} is damaged ({type(error).__name__}); {start_over}") from error
+    if version != FORMAT or found != [(leaf.shape, leaf.dtype) for leaf in leaves]:
+        raise RunError(f"the checkpoint {path} was written by another version of relax-exp; {start_over}")
+    return tree_unflatten([leaf.to(old.device) for leaf, old in zip(saved, leaves, strict=True)], spec), extra

@@ -1,0 +1,221 @@
+"""The folder of a run: made whole or not at all, written by one process at a time, continued by the next.
+
+The lock is the kernel's (flock): it ends with the process that holds it, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import yaml
+
+from relax_exp.config import identity
+from relax_exp.errors import RunError
+from relax_exp.runs import provenance
+from relax_exp.runs.files import is_disk_full, write_atomically
+from relax_exp.schema import show
+
+ERROR = "error.txt"  # the traceback of a job of a sweep; the next attempt removes it
+OWN_FILES = {"config.yaml", "meta.json", "lock", ERROR, ".config.yaml.tmp", ".meta.json.tmp"}  # before any result
+
+
+class RunFolder:
+    """The folder at ``path``, locked for this process while the ``with`` block lasts.
+
+    On entering: the folder is created or taken over, config.yaml and meta.json are written. RunError if another process
+    is writing it, if it holds something else, or if it cannot be written. On leaving: ``status`` becomes "interrupted"
+    unless it was set to "done" or "failed"; a folder made here in which the run left nothing is removed again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: dict):
+        self.path = Path(path)
+        self.config = config
+        self.meta: dict = {}
+        self._created: list[Path] = []
+        self._lock: TextIO | None = None
+
+    @staticmethod
+    def finished(path: str | os.PathLike[str], config: dict) -> bool:
+        """Whether all replicas have ended, by a look that locks and changes nothing.
+
+        RunError if the folder holds another configuration or other things, or if a run cannot be written there.
+        """
+        path = Path(path)
+        if not os.path.exists(path):  # unlike Path.exists, also where looking is forbidden
+            parent = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+            _check_writable(parent, path)
+            return False
+        _check_writable(path, path)
+        stored = _read(path / "config.yaml", yaml.safe_load)
+        if stored is None:
+            if others := sorted(entry.name for entry in path.iterdir() if entry.name not in OWN_FILES):
+                raise RunError(f"{path} holds other things ({', '.join(others[:3])}): choose another out=")
+            return False
+        if differing := _differences(identity.numbers(stored), identity.numbers(config)):
+            some = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
+            raise RunError(f"{path} holds another configuration ({some}): choose another out=, or delete the folder")
+        meta = _read(path / "meta.json", json.loads) or {}
+        return meta.get("status") in ("done", "failed")
+
+    def __enter__(self) -> RunFolder:
+        self._created = [folder for folder in (self.path, *self.path.parents) if not os.path.exists(folder)]
+        try:
+            self._lock = _lock(self.path)
+            RunFolder.finished(self.path, self.config)  # what was seen before the lock may have changed
+            (self.path / ERROR).unlink(missing_ok=True)
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+            meta = provenance.collect(self.config)
+            if earlier := _read(self.path / "meta.json", json.loads):
+                meta["resumed"] = [*earlier.get("resumed", []), meta["start"]]
+                meta |= {"start": earlier["start"], "replicas": earlier["replicas"]}
+            self.update_meta(**meta)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, OSError) and not is_disk_full(error):
+                raise RunError(f"cannot write {self.path} ({error.strerror}): choose another out=") from error
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            ended = "interrupted" if self.meta["status"] == "running" else self.meta["status"]
+            # A full disk must not hide the error that brought us here.
+            with contextlib.suppress(*([OSError] if error else [])):
+                self.update_meta(status=ended, end=provenance.now())
+        finally:
+            self._leave()
+
+    def update_meta(self, **changes) -> None:
+        """Change `meta` and write it as meta.json."""
+        self.meta |= changes
+        write_atomically(self.path / "meta.json", json.dumps(self.meta, indent=2) + "\n")
+
+    def _leave(self) -> None:
+        """Remove what is worth nothing, and give the lock back."""
+        if self._lock is None:  # another process has it, or the folder could not be made
+            self._remove_created()
+            return
+        names = {entry.name for entry in self.path.iterdir()}
+        if self.path in self._created and names <= OWN_FILES:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._remove_created()
+        else:
+            (self.path / "lock").unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+
+    def _remove_created(self) -> None:
+        """Remove the folders made here, as far as they are empty."""
+        for folder in self._created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def write_error(path: Path, text: str) -> None:
+    """Leave ``error.txt`` in a run's folder, which need not exist. Says nothing where that fails."""
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / ERROR, text)
+
+
+def status(path: Path) -> str:
+    """What meta.json says: running, interrupted, done or failed; "missing" where there is no run.
+
+    "running" is what a run says that was killed, too: `is_locked` tells the two apart.
+    """
+    try:
+        return json.loads((path / "meta.json").read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "missing"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is writing the run at ``path``."""
+    try:
+        with (path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a run says that it is running, but was killed; unknown, so False, where another machine wrote it."""
+    with contextlib.suppress(OSError):
+        if not (path / "lock").read_text().endswith(f" on {socket.gethostname()}"):
+            return False
+    return status(path) == "running" and not is_locked(path)
+
+
+def _lock(folder: Path) -> TextIO:
+    """Make the folder and lock its ``lock`` file, which then names this process. RunError if another has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed the file after we opened it: then we hold a lock that nobody sees.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / "lock")):
+                file.truncate(0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return file
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise RunError(f"{folder} is being written by {owner}: wait for it, or choose another out=") from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            (folder / "lock").unlink(missing_ok=True)
+            file.close()
+            raise
+        file.close()
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    """RunError unless ``folder``, which exists, is a folder in which ``path`` can be written."""
+    if not folder.is_dir():
+        raise RunError(f"cannot write {path}: {folder} is a file; choose another out=")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise RunError(f"cannot write {path}: no permission to write in {folder.absolute()}; choose another out=")
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict | None:
+    """The mapping in a file, None if there is no file. RunError if it is damaged."""
+    try:
+        content = parse(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("not a mapping")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path} cannot be read ({reason}): delete {path.parent} to start over") from error
+    return content
+
+
+def _differences(stored: dict, wanted: dict) -> list[str]:
+    """``key: value there, value here`` for every key that differs."""
+    said = [{key: show(value) for key, value in _flat(tree).items()} for tree in (stored, wanted)]
+    pairs = {key: [side.get(key, "absent") for side in said] for key in said[1] | said[0]}
+    return [f"{key}: {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    """Nested keys with dots."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,180 @@
+"""Where the numbers of a run go: ``metrics.jsonl`` (the truth), TensorBoard (a view of it) and the console."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from relax_exp.errors import RunError
+
+Row = dict[str, float | int | str | None]
+FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
+
+
+def label(seed: int, lr: float) -> str:
+    """Name of a replica in folders and figures: the rate in short, unless that is another rate."""
+    short = f"{lr:g}"
+    return f"seed-{seed}_lr-{short if float(short) == lr else lr}"
+
+
+def clean(row: Row) -> Row:
+    """NaN and infinity become None: JSON has neither."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def gif(frames, per_second: int = 15) -> bytes:
+    """The first `FILM` frames, uint8 ``(T, H, W)`` or ``(T, H, W, 3)``, as an animated GIF that repeats."""
+    from PIL import Image
+
+    first, *rest = (Image.fromarray(frame.numpy()) for frame in frames[:FILM])
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=1000 // per_second, loop=0)
+    return buffer.getvalue()
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line for each replica and evaluation, appended whole and synced.
+
+    ``size`` bytes are known to belong to the checkpoint; whatever a killed process wrote after that is cut off.
+    RunError if there are less.
+    """
+
+    def __init__(self, path: Path, size: int = 0):
+        self.path, self.size = path, size
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise RunError(f"{path} has lost lines that the checkpoint beside it knows of: delete {path.parent}")
+        if found > size:
+            os.truncate(path, size)
+
+    def append(self, rows: list[Row]) -> None:
+        """Write rows in one go."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        with open(self.path, "ab") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        self.size += len(text)
+
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.size else []
+
+
+class TensorBoard:
+    """One TensorBoard run for each replica, below ``folder``, which starts with the ``rows`` of earlier processes.
+
+    It is made anew when there is something to add: so it holds every number once, however those processes ended.
+    """
+
+    def __init__(self, folder: Path, labels: list[tuple[int, float]], rows: list[Row]):
+        self.folder, self.labels, self.earlier = folder, labels, rows
+        self.writers: dict[tuple[int, float], Any] = {}
+
+    def _open(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        threading.excepthook = _unless_raised_again
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.writers = {it: SummaryWriter(self.folder / label(*it)) for it in self.labels}
+        self.begun = time.time() - max((row["time/elapsed"] for row in self.earlier), default=0.0)
+        self.add(self.earlier)
+
+    def add(self, rows: list[Row]) -> None:
+        """Scalars of rows, at the times at which they would have come had the run not been interrupted."""
+        if not self.writers:
+            self._open()
+        for row in rows:
+            writer, seconds = self.writers[row["seed"], row["lr"]], self.begun + row["time/elapsed"]
+            for key, value in row.items():
+                if key not in ("step", "seed", "lr") and isinstance(value, int | float):
+                    writer.add_scalar(key, value, row["step"], walltime=seconds)
+        for writer in self.writers.values():
+            writer.flush()
+
+    def charts(self, page: str, charts: dict[str, str]) -> None:
+        """A page of custom scalars: each chart draws all metrics that match its regular expression."""
+        for writer in self.writers.values():
+            writer.add_custom_scalars({page: {name: ["Multiline", [metrics]] for name, metrics in charts.items()}})
+
+    def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
+        """Grids of pictures ``(N, C, H, W)``, eight in a row."""
+        for name, batch in images.items():
+            n, channels, height, width = batch.shape
+            columns = min(8, n)
+            grid = batch.reshape(n // columns, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+            self.writers[replica].add_image(name, grid.reshape(channels, n // columns * height, -1), step)
+
+    def film(self, replica: tuple[int, float], name: str, frames, step: int) -> None:
+        """Frames ``(T, H, W)`` or ``(T, H, W, 3)``, uint8, as a film and as a strip of eight of them.
+
+        TensorBoard shows an animated GIF that is stored as an image; its own ``add_video`` needs another package.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = frames.shape[1:3]
+        moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames))
+        self.writers[replica].file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
+        chosen = frames[[round(i * (len(frames) - 1) / (STRIP - 1)) for i in range(STRIP)]]
+        chosen = chosen.unsqueeze(1) if chosen.dim() == 3 else chosen.permute(0, 3, 1, 2)
+        self.images(replica, {f"{name} strip": chosen / 255}, step)
+
+    def finish(self, replica: tuple[int, float], hparams: dict, final: Row, table: str, step: int) -> None:
+        """The hparams page and the final table, once at the end."""
+        writer = self.writers[replica]
+        writer.add_text("table", table, step)
+        numbers = {f"final/{k}": v for k, v in final.items() if isinstance(v, float)}
+        writer.add_hparams(hparams, numbers, run_name=".")
+
+    def close(self) -> None:
+        """Close all files."""
+        for writer in self.writers.values():
+            writer.close()
+        threading.excepthook = threading.__excepthook__
+
+
+def _unless_raised_again(args) -> None:
+    """Print what ended a thread, except that TensorBoard's threads hand errors of writing to whoever writes next."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+class Console:
+    """A progress bar on a terminal, otherwise one line for each evaluation."""
+
+    def __init__(self, total: int, first: int, headline: tuple[str, ...]):
+        self.headline = headline
+        self.bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1)
+
+    def update(self, step: int) -> None:
+        """Steps taken so far."""
+        if not self.bar.disable:
+            self.bar.update(step - self.bar.n)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.bar.write(text, file=sys.stderr)
+
+    def rows(self, rows: list[Row]) -> None:
+        """The means over replicas of the headline metrics."""
+        parts = []
+        for key in self.headline:
+            values = [row[key] for row in rows if row.get(key) is not None]
+            if values:
+                parts.append(f"{key} {sum(values) / len(values):.6g}")
+        many = f" (mean of {len(rows)} replicas)" if len(rows) > 1 else ""
+        self.say(f"step {rows[0]['step']}: {', '.join(parts)}{many}")
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()

@@ -1,0 +1,76 @@
+"""Where numbers come from: the content of a run's meta.json."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from relax_exp.config import identity
+from relax_exp.numerics.machine import hardware
+
+PACKAGES = ("relax-exp", "torch", "numpy", "hydra-core", "scipy", "scikit-learn", "torchvision", "gymnasium")
+SOURCE = Path(__file__).parents[2]
+
+command: str | None = None  # set by the command line, which knows what one job of a sweep was
+
+
+def collect(config: dict) -> dict:
+    """meta.json at the start of a run: command, source, versions, hardware, times, and every replica as running."""
+    return {
+        "status": "running",
+        "start": now(),
+        "command": command_line(),
+        "hash": identity.run_hash(config),
+        "group": identity.group_key(config),
+        "git": git_state(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "hardware": hardware(),
+        "threads": config["threads"],
+        "replicas": [
+            {"seed": seed, "lr": lr, "status": "running", "reason": None} for seed, lr in identity.replicas(config)
+        ],
+    }
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """The command that makes (and continues) this run, quoted for a shell."""
+    if command is not None:
+        return command
+    program = "python -m relax_exp" if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name
+    return f"{program} {shlex.join(sys.argv[1:])}"
+
+
+def git_state() -> dict | None:
+    """Commit and whether the source tree differs from it; None where there is no repository, or no commit."""
+    if not (SOURCE / ".git").exists():
+        return None
+    git = ["git", "-C", str(SOURCE)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout)}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions; torch names its own build (2.13.0+cpu) once it is imported."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if "torch" in sys.modules:
+        found["torch"] = str(sys.modules["torch"].__version__)
+    return found

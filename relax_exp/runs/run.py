@@ -1,0 +1,267 @@
+"""One run from a valid configuration to its folder: claim it, build the task, train, evaluate, save, finish."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+
+import torch
+
+from relax_exp.config.identity import run_path
+from relax_exp.errors import RunError
+from relax_exp.report.tables import run_table
+from relax_exp.runs import checkpoint
+from relax_exp.runs.build import build_task
+from relax_exp.runs.files import write_atomically
+from relax_exp.runs.folder import RunFolder
+from relax_exp.runs.loggers import Console, MetricsFile, Row, TensorBoard, clean, gif, label
+from relax_exp.tasks.registry import HEADLINES
+
+CHECKPOINT_SECONDS = 60.0
+
+
+def execute(config: dict) -> int:
+    """Run ``config`` (from `relax_exp.config.resolve`) to its end; returns 1 if a replica failed, else 0.
+
+    Continues what was interrupted and does nothing where the run is finished. RunError and DataError for what a user
+    can mend; KeyboardInterrupt or SystemExit(143) after SIGINT or SIGTERM, with everything saved.
+    """
+    path = run_path(config)
+    if RunFolder.finished(path, config):
+        say(f"{path} is finished already; nothing to do (another seed, lr or out= makes another run)")
+        print(run_table(path))
+        meta = json.loads((path / "meta.json").read_text())
+        return int(meta["status"] == "failed")
+    device = choose_device(config["device"])
+    torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("high" if config["tf32"] and device.type == "cuda" else "highest")
+    task = build_task(config, device)
+    if task.data is not None and config["batch_size"] > len(task.data):
+        raise RunError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
+    with RunFolder(path, config) as folder, torch.no_grad():
+        return Run(config, task, folder, device).finish()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu`` or ``cuda``. RunError for cuda where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise RunError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def should_compile(config: dict, task) -> bool:
+    """``compile=auto`` goes by the configured number of steps alone, so that resuming cannot change it."""
+    choice = config["compile"]
+    return config["steps"] >= task.compile_after if choice == "auto" else choice
+
+
+def find_compiler(device: torch.device) -> str | None:
+    """The compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
+    cpp = "clang++" if sys.platform == "darwin" else "g++"
+    names = [os.environ.get("CXX", cpp)] if device.type == "cpu" else [os.environ.get("CC", "cc"), "gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def say(text: str) -> None:
+    """A line to the user that is not a result."""
+    print(text, file=sys.stderr)
+
+
+class Run:
+    """A claimed run folder with everything that writes to it. ``finish`` trains to the end from wherever it stands.
+
+    ``evaluated``: the step of the last evaluation; ``failed``: reasons by replica, as reported up to then.
+    """
+
+    def __init__(self, config: dict, task, folder: RunFolder, device: torch.device):
+        self.config, self.task, self.folder = config, task, folder
+        self.steps, self.eval_every = config["steps"], config["eval_every"]
+        self.compiled = should_compile(config, task)
+        if self.compiled and not find_compiler(device):
+            say("no compiler found that torch.compile could use: running without it (slower)")
+            self.compiled = False
+        self.replicas = task.replicas(config["seeds"], config["lrs"], device, self.compiled)
+        self.labels = self.replicas.labels
+        self.checkpoint_path = folder.path / "checkpoint.pt"
+        self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
+        if self.checkpoint_path.exists():
+            saved, extra = checkpoint.load(self.checkpoint_path, self.replicas.saved)
+            if "environment_state" in task.meta:  # it takes a while
+                say(task.meta["environment_state"])
+            self.replicas.saved = saved
+            self.evaluated, self.failed = extra["evaluated"], extra["failed"]
+            self.elapsed, size = extra["elapsed"], extra["metrics_size"]
+        self.file = MetricsFile(folder.path / "metrics.jsonl", size)
+        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows())
+        self._ticked, self._stop_signal = False, 0
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+        return int(self.replicas.state.t[0])
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to train and evaluate."""
+        done = self.evaluated == self.steps or (self.replicas.finished and self.evaluated == self.step)
+        return done or len(self.failed) == len(self.labels)
+
+    def finish(self) -> int:
+        """Train, evaluate, checkpoint; then tables and TensorBoard's closing pages. 1 if a replica failed."""
+        path = self.folder.path
+        if self.checkpoint_path.exists():
+            say(f"continuing {path} at step {self.step}")
+        else:
+            many = f"{len(self.labels)} replica{'s' * (len(self.labels) > 1)}"
+            say(f"{many} on {self.replicas.device}{', compiled' * self.compiled} -> {path}")
+        now = time.monotonic()
+        self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
+        self.console = Console(self.steps, self.step, HEADLINES[self.task.name])
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._warm_up()
+            while not self.over:
+                self._advance()
+                self._evaluate()
+            self.console.close()
+            self._close()
+        finally:
+            gc.unfreeze()
+            self.console.close()
+            self.tensorboard.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return int(bool(self.failed))
+
+    def _on_signal(self, number: int, frame) -> None:
+        """Stop after the step (or evaluation) that is being done; at once where that is asked for again."""
+        if self._stop_signal:
+            os.write(2, b"\nstopped at once; the same command goes on from the last checkpoint\n")
+            self._stop()
+        self._stop_signal = number
+        os.write(2, b"\nstopping as soon as everything can be saved (again: at once)\n")
+
+    def _stop(self) -> None:
+        raise KeyboardInterrupt if self._stop_signal == signal.SIGINT else SystemExit(128 + self._stop_signal)
+
+    def _tick(self) -> None:
+        """After each step: stop where asked to, save once a minute."""
+        if not self._ticked and self.compiled:
+            self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
+            self._last = (self.step, time.monotonic())
+        if not self._ticked:
+            gc.collect()
+            gc.freeze()  # what is there by now stays; looking for garbage in it is 2% of Atari's steps
+        self._ticked = True
+        if self._stop_signal:
+            self._save()
+            self.console.close()
+            say(f"stopped at step {self.step}; the same command goes on from there")
+            self._stop()
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.checkpoint_path,
+            self.replicas.saved,
+            evaluated=self.evaluated,
+            failed=self.failed,
+            metrics_size=self.file.size,
+            elapsed=time.monotonic() - self._started,
+        )
+        self._saved = time.monotonic()
+
+    def _warm_up(self) -> None:
+        """Updates of the estimators alone, before the first step."""
+        if self.step == 0 and self.task.warmup:
+            for _ in self.replicas.warm_up(self.task.warmup):
+                self._tick()
+            self._last = (0, time.monotonic())
+
+    def _advance(self) -> None:
+        """To the next evaluation, which may be due already where a run was stopped right before it."""
+        target = min(self.steps, (self.evaluated // self.eval_every + 1) * self.eval_every)
+        for step in self.replicas.advance(target - self.step):
+            self.console.update(step)
+            self._tick()
+
+    def _evaluate(self) -> None:
+        """Metrics of all living replicas at this step: written, then the checkpoint that includes them.
+
+        Nothing changes before the numbers are there, so that stopping at any moment neither loses nor repeats one.
+        """
+        step, now = self.step, time.monotonic()
+        speed = (step - self._last[0]) / max(now - self._last[1], 1e-9)
+        timing = {"time/elapsed": now - self._started, "time/steps_per_second": speed}
+        means, failures = self.replicas.means(), self.replicas.failures()
+        alive = [i for i in range(len(self.labels)) if i not in failures]
+        final = step == self.steps or self.replicas.finished
+        values = dict(zip(alive, self.replicas.evaluate(alive, step, final), strict=True)) if alive else {}
+        rows: list[Row] = []
+        for i, (seed, lr) in enumerate(self.labels):
+            if i in self.failed:
+                continue
+            row = {"step": step, "seed": seed, "lr": lr, **means[i], **values.get(i, {})}
+            if i in failures:
+                row["failed"] = failures[i]
+                self.console.say(f"{label(seed, lr)} failed: {failures[i]}")
+            rows.append(clean({**row, **timing}))
+        self.file.append(rows)
+        self.replicas.clear_means()
+        self.evaluated, self.failed = step, failures
+        self._save()
+        self.tensorboard.add(rows)
+        self.console.rows(rows)
+        self._write_status()
+        self._last = (step, time.monotonic())
+
+    def _write_status(self) -> None:
+        """Every replica in meta.json. The run itself counts as running until all is written."""
+        replicas = []
+        for i, (seed, lr) in enumerate(self.labels):
+            status = "failed" if i in self.failed else "done" if self.over else "running"
+            replicas.append({"seed": seed, "lr": lr, "status": status, "reason": self.failed.get(i)})
+        known = {"evaluations": self.task.evaluations, **self.task.meta}
+        self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled, **known)
+
+    def _close(self) -> None:
+        """Files and pages of the end; the run counts as finished once they are all there."""
+        path, rows = self.folder.path, self.file.rows()
+        alive = [i for i in range(len(self.labels)) if i not in self.failed]
+        self.tensorboard.add([])
+        if self.config["track"]:
+            kinds = ("log_variance", "log_variance_x_evaluations")
+            self.tensorboard.charts("track", {kind: f"track/.*/{kind}$" for kind in kinds})
+        if alive:
+            models, names = self.replicas.models(alive), [label(*self.labels[i]) for i in alive]
+            for name, content in self.task.finish(models, names).items():
+                write_atomically(path / name, json.dumps(content))
+            for k, i in enumerate(alive):
+                self.tensorboard.images(self.labels[i], self.task.images(models, k, self.labels[i][0]), self.step)
+                for name, film in self.task.videos(models, k, self.labels[i][0]).items():
+                    self.tensorboard.film(self.labels[i], name, film, self.step)
+                    write_atomically(path / f"{name}_{label(*self.labels[i])}.gif", gif(film))
+        self._write_status()
+        table = run_table(path)
+        write_atomically(path / "table.md", table + "\n")
+        for replica in self.labels:
+            last = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
+            final = {key: last.get(key) for key in HEADLINES[self.task.name]}
+            self.tensorboard.finish(replica, self._hparams(*replica), final, table, self.step)
+        self.tensorboard.close()
+        self.folder.update_meta(status="failed" if self.failed else "done")
+        print(table)
+        say(f"metrics, table and TensorBoard files are in {path}")
+
+    def _hparams(self, seed: int, lr: float) -> dict:
+        sections = {f"{s}.{k}": v for s in ("task", "estimator") for k, v in self.config[s].items()}
+        flat = {"seed": seed, "lr": lr, "steps": self.steps, "batch_size": self.config["batch_size"], **sections}
+        return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in flat.items()}

@@ -1,0 +1,1 @@
+"""Runs that measure and train at most on the side."""

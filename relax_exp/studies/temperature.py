@@ -1,0 +1,125 @@
+"""``task=temperature``: bias and variance of the relaxations against their temperature, and schedules over training.
+
+The study that the review of the Concrete and Gumbel-Softmax papers (001) finds missing in both. On a problem of
+`relax_exp.tasks.categorical_toy`, where the gradient is known exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relax_exp import estimators
+from relax_exp.config.identity import run_path
+from relax_exp.errors import RunError
+from relax_exp.numerics.random_streams import stream
+from relax_exp.report.studies.temperature import EXACT, FIXED, UNBIASED
+from relax_exp.runs.files import write_atomically
+from relax_exp.runs.folder import RunFolder
+from relax_exp.studies import leave
+from relax_exp.tasks.categorical_toy import CategoricalToy
+from relax_exp.training.replicas import Replicas
+
+STUDIED = ("concrete", "st_gumbel", "straight_through")
+LOWEST, HIGHEST = 0.05, 5.0
+ANNEALED_BY = 0.8  # of the run: when the annealed temperature arrives
+ROWS = 20_000  # gradients at a time
+
+
+def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> dict[str, float]:
+    """Bias and spread of one gradient at ``logits`` (1, C), relative to the exact gradient's length.
+
+    ``bias``: length of E[gradient] - exact, with the square of the mean's own error taken off; ``error``: that error;
+    ``sd``: square root of the summed variances; ``rmse`` of one draw; ``cosine`` of E[gradient] with the exact one.
+    """
+    p = logits.softmax(-1)
+    exact = (p * (task.values - p @ task.values))[0]
+    estimator = estimators.build(name, "categorical", task.event_shape, **options).double()
+    generator = stream(seed, "temperature")  # the same noise at all temperatures: smooth curves
+    first, second, count = torch.zeros_like(exact), torch.zeros_like(exact), 0
+    while count < draws:
+        rows = min(ROWS, draws - count)
+        noise = estimator.noise(rows, generator, dtype=torch.float64)
+        deviation = estimator(logits.expand(rows, *logits.shape), task.loss, noise=noise).grad[:, 0] - exact
+        first, second, count = first + deviation.sum(0), second + deviation.square().sum(0), count + rows
+    mean, size = first / count, exact.norm()
+    variance = ((second - count * mean.square()) / (count - 1)).sum().clamp(min=0)
+    error = (variance / count).sqrt()
+    bias = (mean.square().sum() - error.square()).clamp(min=0).sqrt()
+    cosine = torch.nn.functional.cosine_similarity(exact + mean, exact, dim=0)
+    lengths = {"bias": bias, "error": error, "sd": variance.sqrt(), "rmse": (bias.square() + variance).sqrt()}
+    return {k: float(v / size) for k, v in lengths.items()} | {"cosine": float(cosine)}
+
+
+def against_temperature(task: CategoricalToy, names: list[str], options: dict, seed: int) -> list[dict]:
+    """`measure` of every estimator at every temperature, and of the unbiased ones, at one point of the simplex."""
+    generator = stream(seed, "logits")
+    logits = options["scale"] * torch.randn(task.event_shape, generator=generator, dtype=torch.float64)
+    grid = np.geomspace(LOWEST, HIGHEST, options["points"]).tolist()
+    cells = [(name, {"temperature": at}) for name in names for at in grid] + [(name, {}) for name in UNBIASED]
+    rows = []
+    for name, given in cells:
+        rows.append({"estimator": name, **given, **measure(name, given, task, logits, options["draws"], seed)})
+        if given.get("temperature") in (None, grid[-1]):
+            print(f"measured {name}", file=sys.stderr, flush=True)
+    return rows
+
+
+def schedules(config: dict, names: list[str]) -> list[dict]:
+    """Training at fixed temperatures, with an annealed one, and with unbiased gradients: excess loss over steps."""
+    steps = config["steps"]
+    start, end = FIXED[-1], FIXED[0]
+    annealed = {"schedule": "annealed", "temperature": start, "minimum": end, "anneal_every": max(1, steps // 100)}
+    annealed["rate"] = math.log(start / end) / (ANNEALED_BY * steps)
+    settings = [(name, f"fixed {at:g}", {"temperature": at}) for name in names for at in FIXED]
+    tempered = [name for name in names if name in ("concrete", "st_gumbel")]
+    settings += [(name, f"annealed {start:g} to {end:g}", annealed) for name in tempered]
+    settings += [(name, "", {}) for name in EXACT]
+    rows = []
+    for name, label, given in settings:
+        task = toy(config, {"name": name, **given}, torch.float32)
+        replicas = Replicas(task, config["seeds"], config["lrs"][:1])
+        for step in replicas.advance(steps):
+            if step % config["eval_every"] == 0 or step == steps:
+                for seed, exact in zip(config["seeds"], task.exact(replicas.state.model), strict=True):
+                    rows.append({"estimator": name, "schedule": label, "step": step, "seed": seed, **exact})
+        print(f"trained {name} {label}", file=sys.stderr, flush=True)
+    return rows
+
+
+def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
+    """The problem of the configuration."""
+    options = {key: config["task"][key] for key in ("problem", "categories", "optimizer")}
+    return CategoricalToy(estimator, batch_size=config["batch_size"], dtype=dtype, **options)
+
+
+def execute(config: dict) -> int:
+    """Measure, train, write tables and figures, print the tables. Returns 0."""
+    path = run_path(config)
+    if RunFolder.finished(path, config):
+        print((path / "table.md").read_text())
+        print(f"{path} is finished already", file=sys.stderr)
+        return 0
+    if config["estimator"].get("path"):
+        raise RunError("task=temperature studies registered estimators only: leave estimator.path out")
+    torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)
+    name = config["estimator"]["name"]
+    if name != "all" and "temperature" not in config["estimator"]:
+        raise RunError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
+    names = list(STUDIED) if name == "all" else [name]
+    with RunFolder(path, config) as folder, torch.no_grad():
+        task = toy(config, {"name": "exact"}, torch.float64)
+        measured = against_temperature(task, names, config["task"], config["seeds"][0])
+        trained = schedules(config, names)
+        write_atomically(path / "table.json", json.dumps({"gradient": measured, "training": trained}, indent=1))
+        text = leave.leave(path)
+        folder.update_meta(status="done")
+    print(text)
+    print(f"tables and figures are in {path}", file=sys.stderr)
+    return 0

@@ -1,0 +1,180 @@
+"""Policy gradients from whole episodes, with any estimator that takes samples from outside: what cartpole trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp, vmap
+from torch.utils._pytree import tree_leaves
+
+from relax_exp import estimators
+from relax_exp.estimators.actor_critic import published_advantage
+from relax_exp.models.policy import init_policy, policy_logits
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import Gradients, Model, Task
+
+BY_VARIANCE = ("relax", "lax")  # tuned by the squared gradient of the policy's parameters, as in the published code
+REPLAYED = ("arsm",)  # ask what other actions would have led to
+
+
+class Row(nn.Module):
+    """An estimator at one row, callable through ``functional_call``: gradient, tuning loss, scalars, new buffers.
+
+    One row at a time, so that rows which belong to no episode can be left out of every mean.
+    """
+
+    def __init__(self, estimator: estimators.base.Estimator):
+        super().__init__()
+        self.of = estimator
+
+    def forward(self, row: dict[str, Tensor], noise: dict[str, Tensor]):
+        """row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; of `REPLAYED`: values ``(A,)``."""
+        logits = row["logits"].unsqueeze(-2).unsqueeze(-2)
+        if "values" in row:
+            out = self.of(logits, lambda b: (b * row["values"]).sum((-2, -1)), noise=noise)
+        else:
+            b, loss = row["action"].unsqueeze(-2).unsqueeze(-2), row["loss"].unsqueeze(-1)
+            out = self.of.from_sample(logits, b, loss, noise, row["state"].unsqueeze(-2))
+        scalars = {k: v for k, v in out.aux.items() if v.dim() == 0}
+        return out.grad.squeeze(-2).squeeze(-2), self.of.tuning_loss(out), scalars, out.buffers
+
+
+class PolicyTask(Task):
+    """Maximise the return of episodes of at most ``horizon`` steps: f = minus the discounted return-to-go.
+
+    The gradient of an update is the sum over the steps of an episode, mean over its episodes, with ``entropy`` times
+    the gradient of the policy's entropy on top; no bootstrapping, no normalisation. ``discount_weight`` has the factor
+    gamma^t that the gradient of the discounted return has, and that nobody uses. ``batch_size`` episodes make an
+    update, or that many groups of K with an estimator that compares K samples: rloo's baseline at step t of an episode
+    is the mean of the other episodes' returns-to-go at their step t, 0 where they are over. Whatever it is, it is
+    independent of the action, so that the gradient stays unbiased.
+
+    A batch has ``state`` (E, T, S), one-hot ``action`` (E, T, A), ``loss`` (E, T), ``alive`` (E, T): 1 within the
+    episode; for `REPLAYED` estimators also ``values`` (E, T, A), the losses of all actions.
+    """
+
+    compile_after = 50_000  # the networks are small, and compiling takes a minute
+
+    def __init__(
+        self,
+        estimator: dict,
+        states: int,
+        actions: int,
+        horizon: int,
+        hidden: tuple[int, ...] = (10, 10),
+        gamma: float = 0.99,
+        entropy: float = 0.01,
+        discount_weight: bool = False,
+        optimizer: str = "adam",
+        beta2: float = 0.999,
+        pseudo_rollouts: int = 16,
+        batch_size: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        self.take(estimator)
+        self.optimizer, self.betas = optimizer, (0.9, beta2)
+        self.sizes, self.states, self.actions, self.horizon = [states, *hidden, actions], states, actions, horizon
+        self.gamma, self.entropy, self.discount_weight = gamma, entropy, discount_weight
+        self.pseudo_rollouts, self.batch_size = pseudo_rollouts, batch_size
+        self.dtype, self.device = dtype, torch.device(device)
+        self.row = self._build(stream(0, "template"))
+        self.samples = self.row.of.samples
+        self.episodes = batch_size * self.samples
+        self.by_variance, self.replayed = self.estimator_name in BY_VARIANCE, self.estimator_name in REPLAYED
+        self.published_error = self.options.get("advantage") == "published_error"  # it needs whole episodes
+        self.evaluations = self.episodes * (1 + self.replayed * pseudo_rollouts)  # episodes, whole or in part
+
+    def _build(self, generator) -> Row:
+        family, event = "categorical", (1, self.actions)
+        built = estimators.build(self.estimator_name, family, event, (self.states,), generator, **self.options)
+        return Row(built).to(self.device, self.dtype)
+
+    def init(self, generator):
+        """See `Task.init`."""
+        row = self._build(generator)
+        params = {k: v.to(self.device, self.dtype) for k, v in init_policy(self.sizes, generator).items()}
+        tuning = {k: v.detach().clone() for k, v in row.named_parameters()}
+        return Model(params, tuning, {k: v.clone() for k, v in row.named_buffers()})
+
+    def noise_shapes(self):
+        """See `Task.noise_shapes`; ``act`` makes the actions of an episode."""
+        steps = (self.episodes, self.horizon, self.actions)
+        shapes = {"act": steps}
+        if self.by_variance:
+            shapes |= self.row.of.noise_shapes(self.episodes * self.horizon)
+        if self.replayed:
+            shapes |= {"choose": steps, "replay": (self.episodes * self.pseudo_rollouts, *steps[1:])}
+        return shapes
+
+    def example(self):
+        """See `Task.example`."""
+        shape = (self.episodes, self.horizon)
+        sizes = {"state": (self.states,), "action": (self.actions,), "loss": (), "alive": ()}
+        sizes |= {"values": (self.actions,)} if self.replayed else {}
+        return {k: torch.zeros(shape + size, dtype=self.dtype, device=self.device) for k, size in sizes.items()}
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """``(E, T, ...)`` -> ``(rows, ...)``, or ``(K, rows, ...)``."""
+        rows = values.flatten(0, 1)
+        return rows.unflatten(0, (self.samples, -1)) if self.samples > 1 else rows
+
+    def gradients(self, model, batch, noise):
+        """See `Task.gradients`."""
+        over = {k: self._rows(v) for k, v in batch.items()}
+        alive = over.pop("alive")
+        weight = alive / self.batch_size
+        if self.discount_weight:
+            weight = weight * self._rows(self._discounts(alive).expand(self.episodes, -1))
+        axis = int(self.samples > 1)
+        if self.replayed:
+            noise = {"u": self._rows(noise["act"]).unsqueeze(-2)}
+        noise = {k: v.unsqueeze(axis + 1) for k, v in noise.items() if k in ("u", "v")}
+        logits, pull = vjp(lambda params: policy_logits(params, over["state"]), model.params)
+        over["logits"] = logits.detach()
+        present = alive.amax(0) if axis else alive  # chains of different length make one row
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * expand(present, values)).sum(0) / present.sum().clamp(min=1)
+
+        def tuned(tuning):
+            def one(row, noise):
+                return functional_call(self.row, (tuning, model.buffers), (row, noise))
+
+            gradient, tuning_loss, scalars, buffers = vmap(one, in_dims=axis, out_dims=(axis, 0, 0, 0))(over, noise)
+            if self.published_error:
+                of = (x.unflatten(0, batch["loss"].shape) for x in (over["loss"], scalars["baseline"], alive))
+                gradient = expand(published_advantage(*of).flatten(), gradient)
+                gradient = gradient * (over["action"] - over["logits"].softmax(-1))
+            (grads,) = pull(gradient * expand(weight, gradient))
+            loss = mean(tuning_loss)
+            if self.by_variance:
+                decay = self.row.of.weight_decay * mean(scalars["penalty"])
+                loss = sum(leaf.square().sum() for leaf in tree_leaves(grads)) + decay
+            scalars, buffers = ({k: mean(v) for k, v in part.items()} for part in (scalars, buffers))
+            return loss, (loss, grads, scalars, {f"of.{k}": v for k, v in buffers.items()})
+
+        tuning, (tuning_loss, grads, scalars, buffers) = grad(tuned, has_aux=True)(model.tuning)
+        p, log_p = logits.softmax(-1), logits.log_softmax(-1)
+        entropy = -(p * log_p).sum(-1)
+        chaos = self.entropy * p * (log_p + entropy.unsqueeze(-1))  # d (-entropy) / d logits
+        (push,) = pull(chaos * expand(alive / self.episodes, chaos))
+        metrics = {"entropy": (entropy * alive).sum() / alive.sum().clamp(min=1)}
+        metrics |= {f"estimator/{k}": v for k, v in scalars.items()}
+        return Gradients(
+            {k: g + push[k] for k, g in grads.items()},
+            tuning,
+            {**model.buffers, **buffers},
+            batch["loss"][:, 0].mean(),
+            tuning_loss,
+            metrics,
+        )
+
+    def _discounts(self, like: Tensor) -> Tensor:
+        """gamma^t, ``(T,)``."""
+        return self.gamma ** torch.arange(self.horizon, dtype=like.dtype, device=like.device)
+
+
+def expand(weight: Tensor, values: Tensor) -> Tensor:
+    """Weights of rows made to broadcast against their values, which have more dimensions."""
+    return weight.reshape(weight.shape + (1,) * (values.dim() - weight.dim()))

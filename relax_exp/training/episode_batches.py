@@ -1,0 +1,43 @@
+"""The trainer of task=continuous: batches of whole episodes, as many as it takes, with generalised advantages."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from relax_exp.distributions import normal
+from relax_exp.envs.transitions import advantages, episodes, roll_out
+from relax_exp.training.episodes import Episodes
+
+
+class Batches(Episodes):
+    """`Episodes` of which an update takes several from each slot; the slots' seeds are those of their first ones."""
+
+    def play(self, params, seeds, noise, active):
+        """See `Episodes.play`; returns and frames are ``(R, K)``, 0 frames where a replica had fewer episodes."""
+        task, shape = self.task, seeds.shape
+        mean = {k: v.to("cpu", torch.float32) for k, v in params["mean"].items()}
+        std = params["log_std"].to("cpu", torch.float32).exp().repeat_interleave(shape[1], 0)
+
+        def policy(states: Tensor) -> tuple[Tensor, Tensor]:
+            rows = states.unflatten(0, (shape[0], -1))
+            return task.mean({"mean": mean}, rows).flatten(0, 1), std
+
+        chosen = active.repeat_interleave(shape[1]).tolist()
+        slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
+        steps = roll_out(self.env, slots, policy, normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
+
+        def stacked(x: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(x)).unflatten(0, shape).to(self.device, task.dtype)
+
+        value = vmap(task.value)
+        tuning, state = self.state.model.tuning, stacked(steps.state)
+        values, following = (
+            value(tuning, x).flatten(0, 1).double().cpu().numpy() for x in (state, stacked(steps.following))
+        )
+        advantage = advantages(steps, task.reward_scale * steps.reward, values, following, task.gamma, task.trace)
+        batch = {"action": steps.action, "advantage": advantage, "target": (advantage + values) * steps.alive}
+        batch = {k: stacked(v) for k, v in (batch | {"alive": steps.alive}).items()} | {"state": state}
+        return batch, *episodes(steps, shape[0])

@@ -1,0 +1,219 @@
+"""The trainer of tasks whose minibatches are whole episodes: every update follows an episode of every replica."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from relax_exp.envs.rollout import replay, roll_out
+from relax_exp.estimators.arsm import action_values, choose, pseudo_actions
+from relax_exp.models.policy import policy_logits
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import draw, log_variances
+from relax_exp.training.replicas import CHUNK, Replicas
+
+FROZEN = ("model", "moments", "tuning_moments", "sums", "count")  # what does not change in a replica that is done
+LAST = 100  # episodes that the mean return, and whether the environment is solved, are about
+
+
+class Records(NamedTuple):
+    """What became of the episodes of each replica, ``(R,)`` each.
+
+    ``last``: the last returns, ``(R, LAST)``, NaN before there are so many; ``total`` and ``count`` of the returns
+    since the last evaluation; ``solved_episodes`` and ``solved_frames``: when the mean of a full ``last`` first reached
+    the threshold, 0 before.
+    """
+
+    last: Tensor
+    total: Tensor
+    count: Tensor
+    episodes: Tensor
+    frames: Tensor
+    solved_episodes: Tensor
+    solved_frames: Tensor
+
+    @classmethod
+    def empty(cls, replicas: int) -> Records:
+        """Of replicas that have not done anything."""
+        zeros = [torch.zeros(replicas, dtype=torch.int64) for _ in range(5)]
+        last = torch.full((replicas, LAST), torch.nan, dtype=torch.float64)
+        return cls(last, torch.zeros(replicas, dtype=torch.float64), *zeros)
+
+    def add(self, returns: Tensor, frames: Tensor, active: Tensor, threshold: float) -> Records:
+        """With episodes ``(R, E)`` of the active replicas, one after the other; those without a frame are none."""
+        last, total, count, episodes, used, solved_episodes, solved_frames = self
+        going = active
+        for value, length in zip(returns.T, frames.T, strict=True):
+            active = going & (length > 0)
+            here = active.unsqueeze(1) & (episodes.unsqueeze(1) % LAST == torch.arange(LAST))
+            last = torch.where(here, value.unsqueeze(1), last)
+            total, count = total + torch.where(active, value, 0.0), count + active
+            episodes, used = episodes + active, used + torch.where(active, length, 0)
+            now = active & (solved_episodes == 0) & (last.mean(1) >= threshold)  # a mean with a NaN reaches nothing
+            solved_episodes = torch.where(now, episodes, solved_episodes)
+            solved_frames = torch.where(now, used, solved_frames)
+        return Records(last, total, count, episodes, used, solved_episodes, solved_frames)
+
+    def row(self, i: int) -> dict[str, float | int | None]:
+        """The metrics of a replica."""
+        count, solved = int(self.count[i]), int(self.solved_episodes[i])
+        return {
+            "return": float(self.total[i]) / count if count else None,
+            "return100": float(self.last[i].nanmean()) if self.episodes[i] else None,
+            "episodes": int(self.episodes[i]),
+            "frames": int(self.frames[i]),
+            "solved_episodes": solved or None,
+            "solved_frames": int(self.solved_frames[i]) if solved else None,
+        }
+
+
+class Episodes(Replicas):
+    """`Replicas` whose step begins with episodes of all of them, in slots of one vector environment.
+
+    Every episode starts from a seed of its own, which the seed of the replica and the number of the step determine: so
+    no state of an environment outlives a step. ``task.frames``: a replica that has used so many stays as it is.
+    """
+
+    def __init__(self, task, *args, **options):
+        super().__init__(task, *args, **options)
+        self.records = Records.empty(len(self.labels))
+        slots = len(self.labels) * task.episodes
+        self.env = task.make(slots)
+        self.replays = task.make(slots * task.pseudo_rollouts) if task.replayed else None
+
+    @property
+    def saved(self):
+        """See `Replicas.saved`."""
+        return self.state, self.records
+
+    @saved.setter
+    def saved(self, value) -> None:
+        self.state, self.records = value
+
+    @property
+    def active(self) -> Tensor:
+        """Which replicas go on: those that have not failed and have frames left, ``(R,)``."""
+        fine = (self.state.failed_at == 0).cpu()
+        return fine if self.task.frames is None else fine & (self.records.frames < self.task.frames)
+
+    @property
+    def finished(self) -> bool:
+        """See `Replicas.finished`."""
+        return not self.active.any()
+
+    def _load_chunk(self, purpose: str, index: int) -> None:
+        """See `Replicas._load_chunk`; also the environments' seeds, ``(steps, replicas, E)``."""
+        super()._load_chunk(purpose, index)
+        size = (CHUNK, self.task.episodes)
+        drawn = {s: torch.randint(2**31, size, generator=stream(s, f"{purpose}/env", index)) for s in self.seeds}
+        self.env_seeds = torch.stack([drawn[seed] for seed, _ in self.labels], 1)
+
+    def _inputs(self, purpose, step):
+        """A batch of episodes, and the noise that made them; see `Replicas._inputs`."""
+        return self._episodes(purpose, step, torch.ones(len(self.labels), dtype=torch.bool))[:2]
+
+    def _episodes(self, purpose: str, step: int, active: Tensor):
+        """Batch, noise, returns and frames of a step."""
+        _, noise = super()._inputs(purpose, step)
+        batch, *records = self.play(self.state.model.params, self.env_seeds[step % CHUNK], noise, active)
+        return batch, noise, *records
+
+    def play(self, params, seeds: Tensor, noise: dict[str, Tensor], active: Tensor):
+        """Episodes from ``seeds`` ``(R, E)`` in the active replicas.
+
+        Returns the batch of `PolicyTask` stacked over replicas, and the returns and the frames used, ``(R, E)`` each.
+        """
+        task, shape = self.task, seeds.shape
+        noise = {k: v.to("cpu", torch.float32) for k, v in noise.items()}
+        params = {k: v.to("cpu", torch.float32) for k, v in params.items()}
+
+        def policy(states: Tensor) -> Tensor:
+            return policy_logits(params, states.unflatten(0, (shape[0], -1))).flatten(0, 1)
+
+        chosen = active.repeat_interleave(shape[1]).tolist()
+        slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
+        rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
+        states, actions, rewards, alive = map(torch.from_numpy, rollout)
+        losses = -torch.from_numpy(rollout.returns(task.gamma))
+        frames = alive.sum(1).numpy()
+        batch = {"state": states, "action": torch.nn.functional.one_hot(actions, task.actions)}
+        batch |= {"loss": losses, "alive": alive}
+        if task.replayed:
+            u = noise["act"].flatten(0, 2)
+            logits = policy_logits(params, states.unflatten(0, shape).flatten(1, 2)).flatten(0, 1)
+            asked = pseudo_actions(logits, u, alive.flatten()).unflatten(0, alive.shape)
+            index, weight = choose(asked, noise["choose"].flatten(0, 1), task.pseudo_rollouts)
+            returns, after = replay(
+                self.replays, slots, policy, noise["replay"].flatten(0, 1), rollout, index, weight, task.gamma
+            )
+            batch["values"] = action_values(losses, index, weight.double(), -returns, task.actions)
+            frames = frames + after
+        frames = frames * task.frame_skip
+        batch = {k: v.unflatten(0, shape).to(self.device, task.dtype).contiguous() for k, v in batch.items()}
+        return batch, rewards.sum(1).unflatten(0, shape), torch.from_numpy(frames).unflatten(0, shape)
+
+    def advance(self, steps: int) -> Iterator[int]:
+        """See `Replicas.advance`; ends early where all replicas are `finished`."""
+        first = int(self.state.t[0])
+        for step in range(first, first + steps):
+            active = self.active
+            if not active.any():
+                return
+            batch, noise, returns, frames = self._episodes("train", step, active)
+            before = {k: getattr(self.state, k) for k in FROZEN}
+            before = None if active.all() else tree_map(torch.clone, before)
+            state = self.step(self.state, batch, noise)
+            if before is not None:
+                after = {k: getattr(state, k) for k in FROZEN}
+                state = state._replace(**tree_map(functools.partial(merge, active.to(self.device)), after, before))
+            self.state, self.records = state, self.records.add(returns, frames, active, self.task.threshold)
+            yield step + 1
+
+    def means(self):
+        """See `Replicas.means`; none for replicas that have not moved."""
+        return [row if n else {} for row, n in zip(super().means(), self.state.count.tolist(), strict=True)]
+
+    def clear_means(self):
+        """See `Replicas.clear_means`; the returns too."""
+        super().clear_means()
+        zeros = torch.zeros_like(self.records.total), torch.zeros_like(self.records.count)
+        self.records = self.records._replace(total=zeros[0], count=zeros[1])
+
+    def evaluate(self, indices, step, final):
+        """See `Replicas.evaluate`: the records, and the log-variances where they are due."""
+        rows = super().evaluate(indices, step, final)
+        every = self.task.variance_every
+        variances = self.variance(step) if every and step % every == 0 else [{}] * len(self.labels)
+        return [row | self.records.row(i) | variances[i] for row, i in zip(rows, indices, strict=True)]
+
+    def variance(self, step: int) -> list[dict[str, float]]:
+        """Log-variances of an update's gradient with respect to the policy's parameters, which stay as they are.
+
+        From the episodes of ``task.variance_draws`` further updates (RELAX, appendix), which count as no frames.
+        """
+        task, draws, everyone = self.task, [], torch.ones(len(self.labels), dtype=torch.bool)
+        gradients = vmap(lambda model, batch, noise: task.gradients(model, batch, noise).params)
+        for index in range(task.variance_draws):
+            noise, seeds = {}, {}
+            for seed in self.seeds:
+                generator = stream(seed, f"variance/{step}", index)
+                seeds[seed] = torch.randint(2**31, (task.episodes,), generator=generator)
+                noise[seed] = {k: v[0] for k, v in draw(task.noise_shapes(), 1, generator, task.dtype).items()}
+            stacked = tree_map(lambda *x: torch.stack(x).to(self.device), *(noise[seed] for seed, _ in self.labels))
+            env_seeds = torch.stack([seeds[seed] for seed, _ in self.labels])
+            batch, _, _ = self.play(self.state.model.params, env_seeds, stacked, everyone)
+            grads = gradients(self.state.model, batch, stacked)
+            draws.append(torch.cat([leaf.flatten(1) for leaf in tree_leaves(grads)], 1))
+        values = vmap(log_variances, in_dims=1)(torch.stack(draws))
+        return [{k: float(v[i]) for k, v in values.items()} for i in range(len(self.labels))]
+
+
+def merge(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """``new`` in the active replicas, ``old`` in the others."""
+    return torch.where(active.view(-1, *[1] * (old.dim() - 1)), new, old)

@@ -1,0 +1,216 @@
+"""The training step and the loop around it: a pure function of (state, batch, noise), over all replicas at once."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from relax_exp.numerics.cuda_graph import Graphed
+from relax_exp.numerics.optimizers import adam_init
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import Model, Task, draw
+from relax_exp.training.step import WATCHED, State, alone, compile_step, make_step, metric_names
+
+CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
+
+
+class Replicas:
+    """The grid of seeds x learning rates, trained side by side by one vmapped step.
+
+    ``advance`` runs steps; ``state`` is stacked over replicas; replica i uses the noise and the data order of the same
+    run made alone. compiled: wrap the step with ``torch.compile`` (``backend`` for tests).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seeds: list[int],
+        lrs: list[float],
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
+        backend: str = "inductor",
+    ):
+        self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
+        self.labels = [(seed, lr) for seed in seeds for lr in lrs]
+        here = self.device.type == "cpu"
+        step = make_step(task)
+        step = alone(step) if len(self.labels) == 1 else vmap(step)
+        if compiled:
+            step = compile_step(step, backend, in_place=here)
+            if here and backend == "inductor":
+                task.compile()
+        self.step = Graphed(step) if self.device.type == "cuda" else step
+        self.state = self._initial_state()
+        self.best = self._no_best() if task.selection else {}
+        self._chunk: tuple[str, int] | None = None
+        self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
+
+    @property
+    def saved(self) -> Any:
+        """What a checkpoint holds: a pytree of tensors whose shapes do not change."""
+        return self.state, self.best
+
+    @saved.setter
+    def saved(self, value: Any) -> None:
+        self.state, self.best = value
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing would change any more, though there are steps left."""
+        return False
+
+    def models(self, indices: list[int]) -> Model:
+        """The models of some replicas, stacked."""
+        return tree_map(lambda leaf: leaf[indices], self.state.model)
+
+    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float]]:
+        """Metrics of some replicas, one dictionary each; at the end on the test set too, where the task has one."""
+        task, models, seeds = self.task, self.models(indices), [self.labels[i][0] for i in indices]
+        rows = task.evaluate(models, seeds, step, final)
+        if task.selection:
+            self._keep_best(indices, [row.get(task.selection, math.nan) for row in rows], step)
+            if final:
+                best = tree_map(lambda leaf: leaf[indices], self.best)
+                tested = task.test(models.params, best["params"], seeds)
+                steps = best["step"].tolist()
+                rows = [row | test | {"best_step": at} for row, test, at in zip(rows, tested, steps, strict=True)]
+        return rows
+
+    def _no_best(self) -> dict[str, Any]:
+        """Kept parameters, their value of the task's ``selection`` and their step, of every replica: none so far."""
+        count = len(self.labels)
+        return {
+            "params": tree_map(torch.clone, self.state.model.params),
+            "value": torch.full((count,), -torch.inf, dtype=torch.float64),
+            "step": torch.zeros(count, dtype=torch.int64),
+        }
+
+    def _keep_best(self, indices: list[int], values: list[float], step: int) -> None:
+        """Keep the parameters of the replicas whose value is the highest so far."""
+        for i, value in zip(indices, values, strict=True):
+            if value > self.best["value"][i]:
+                self.best["value"][i], self.best["step"][i] = value, step
+                for kept, now in zip(*map(tree_leaves, (self.best["params"], self.state.model.params)), strict=True):
+                    kept[i].copy_(now[i])
+
+    def _initial_state(self) -> State:
+        task, dtype = self.task, self.task.dtype
+        names = metric_names(task)
+        inits = {seed: task.init(stream(seed, "init")) for seed in self.seeds}
+
+        def one(seed: int, lr: float) -> State:
+            model = inits[seed]
+            whole = torch.zeros((), dtype=torch.int64, device=self.device)
+            return State(
+                model,
+                adam_init(model.params),
+                adam_init(model.tuning),
+                whole,
+                whole,
+                torch.tensor(lr, dtype=dtype, device=self.device),
+                {k: whole.double() for k in names},
+                whole,
+                whole,
+                whole,
+                torch.full((len(WATCHED),), torch.nan, dtype=dtype, device=self.device),
+            )
+
+        return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
+
+    def _load_chunk(self, purpose: str, index: int) -> None:
+        """Noise and data indices of one chunk, ``(steps, replicas, ...)``; every seed and name has its own stream."""
+        task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
+
+        def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            noise = {}
+            for name, shape in task.noise_shapes().items():
+                noise |= draw({name: shape}, CHUNK, stream(seed, f"{purpose}/noise/{name}", index), task.dtype)
+            indices = {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
+            return tree_map(lambda x: x.to(self.device), (noise, indices))
+
+        drawn = {seed: one(seed) for seed in self.seeds}
+        self.noise, self.indices = tree_map(lambda *x: torch.stack(x, 1), *(drawn[seed] for seed, _ in self.labels))
+        self._chunk = (purpose, index)
+
+    def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
+        """Rows of steps start..start+count, ``(count, batch)``: a new permutation each epoch, the rest dropped."""
+        size, batch = len(self.task.data), self.task.batch_size
+        per_epoch = size // batch
+        rows = torch.empty((count, batch), dtype=torch.int64)
+        done = 0
+        while done < count:
+            epoch, within = divmod(start + done, per_epoch)
+            take = min(count - done, per_epoch - within)
+            rows[done : done + take] = self._order(seed, epoch)[within * batch :][: take * batch].view(take, batch)
+            done += take
+        return rows
+
+    def _draw_order(self, seed: int, epoch: int) -> Tensor:
+        if epoch == 0 and self.task.first_epoch == "file":
+            return torch.arange(len(self.task.data))
+        return torch.randperm(len(self.task.data), generator=stream(seed, "data", epoch))
+
+    def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:
+        """Randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
+        size, batch = len(self.task.data), self.task.batch_size
+        first = torch.randint(size - batch + 1, (count, 1), generator=stream(seed, "warmup/data", start))
+        return first + torch.arange(batch)
+
+    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        index, within = divmod(step, CHUNK)
+        if self._chunk != (purpose, index):
+            self._load_chunk(purpose, index)
+        batch = {k: self.task.data[v[within]] for k, v in self.indices.items()}
+        return batch, {k: v[within] for k, v in self.noise.items()}
+
+    def warm_up(self, updates: int) -> Iterator[int]:
+        """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
+        for step in range(int(self.state.tuning_t[0]), updates):
+            old = self.state
+            new = self.step(tree_map(torch.clone, old), *self._inputs("warmup", step))
+            self.state = old._replace(
+                model=old.model._replace(tuning=new.model.tuning),
+                tuning_moments=new.tuning_moments,
+                tuning_t=new.tuning_t,
+                failed_at=torch.where(new.failed_at == old.failed_at, old.failed_at, -new.tuning_t),
+                failed_what=new.failed_what,
+                last_finite=new.last_finite,
+            )
+            yield step + 1
+
+    def advance(self, steps: int) -> Iterator[int]:
+        """Take ``steps`` training steps, yielding the number of steps taken so far after each."""
+        first = int(self.state.t[0])
+        for step in range(first, first + steps):
+            self.state = self.step(self.state, *self._inputs("train", step))
+            yield step + 1
+
+    def means(self) -> list[dict[str, float]]:
+        """Means of the metrics since `clear_means`, one dictionary a replica."""
+        count = self.state.count.clamp(min=1)
+        means = {k: (v / count).tolist() for k, v in self.state.sums.items()}
+        return [{k: v[i] for k, v in means.items()} for i in range(len(self.labels))]
+
+    def clear_means(self) -> None:
+        """Start new sums."""
+        sums, count = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
+        self.state = self.state._replace(sums=sums, count=count)
+
+    def failures(self) -> dict[int, str]:
+        """Why replicas failed, by their index."""
+        reasons = {}
+        for i, at in enumerate(self.state.failed_at.tolist()):
+            if at:
+                what = int(self.state.failed_what[i])
+                last = float(self.state.last_finite[i, what])
+                when = f"step {at}" if at > 0 else f"warm-up update {-at}"
+                before = "it never was" if math.isnan(last) else f"last finite value {last:.6g}"
+                reasons[i] = f"{WATCHED[what]} not finite at {when}; {before}"
+        return reasons

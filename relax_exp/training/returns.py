@@ -1,0 +1,40 @@
+"""Returns of the last episodes, and when they reached the threshold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LAST = 100  # episodes that ``return100`` is about
+
+
+class Records(NamedTuple):
+    """The last returns, ``(LAST,)``, NaN before there are so many; episodes; those since the evaluation, their sum."""
+
+    last: Tensor
+    episodes: Tensor
+    recent: Tensor
+    total: Tensor
+
+    @classmethod
+    def empty(cls) -> Records:
+        """Before any episode."""
+        whole = torch.zeros((), dtype=torch.int64)
+        return cls(torch.full((LAST,), torch.nan, dtype=torch.float64), whole, whole, whole.double())
+
+    def add(self, score: float) -> Records:
+        """With one more episode."""
+        last = self.last.clone()
+        last[int(self.episodes) % LAST] = score
+        return Records(last, self.episodes + 1, self.recent + 1, self.total + score)
+
+    def row(self) -> dict[str, float | int | None]:
+        """The metrics."""
+        recent, episodes = int(self.recent), int(self.episodes)
+        return {
+            "return": float(self.total) / recent if recent else None,
+            "return100": float(self.last.nanmean()) if episodes else None,
+            "episodes": episodes,
+        }

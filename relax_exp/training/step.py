@@ -1,0 +1,121 @@
+"""One step of training: a pure function, vectorized over replicas, compiled where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from relax_exp.numerics import onednn
+from relax_exp.numerics.optimizers import OPTIMIZERS
+from relax_exp.numerics.random_streams import stream
+from relax_exp.tasks.base import Model, Task, draw
+
+WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
+
+
+class State(NamedTuple):
+    """Everything that moves, for one replica or stacked over replicas.
+
+    model; moments of both Adams; ``t``: steps taken; ``sums``: running sums of the metrics since the last evaluation
+    and their ``count``; ``lr``; ``failed_at``: the step at which a watched quantity was first not finite (0: none;
+    negative: a warm-up update), ``failed_what``: its index in `WATCHED`, ``last_finite``: the last value of each.
+    """
+
+    model: Model
+    moments: dict[str, Any]
+    tuning_moments: dict[str, Any]
+    t: Tensor
+    tuning_t: Tensor
+    lr: Tensor
+    sums: dict[str, Tensor]
+    count: Tensor
+    failed_at: Tensor
+    failed_what: Tensor
+    last_finite: Tensor
+
+
+def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tensor]], State]:
+    """The training step of one replica: ``step(state, batch, noise) -> state``. Draws, mutates and prints nothing."""
+
+    def step(state: State, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
+        model = state.model
+        grads = task.gradients(model, batch, noise)
+        t, tuning_t = state.t + 1, state.tuning_t + 1
+        descend = OPTIMIZERS[task.optimizer]
+        params, moments = descend(model.params, grads.params, state.moments, t, state.lr, task.betas)
+        tuning_lr = state.lr * task.lr_scale
+        tuning, tuning_moments = task.tune(model, grads, state.tuning_moments, tuning_t, tuning_lr, batch, noise)
+        zero = torch.zeros_like(grads.loss)
+        norms = norm(grads.params, zero), norm(grads.tuning, zero)
+        watched = torch.stack([grads.loss, norms[0], grads.tuning_loss, norms[1]])
+        finite = watched.isfinite()
+        alive = state.failed_at == 0
+        fails = alive & ~finite.all()
+        metrics = {"train/loss": grads.loss, **grads.metrics}
+        return State(
+            Model(params, tuning, grads.buffers),
+            moments,
+            tuning_moments,
+            t,
+            tuning_t,
+            state.lr,
+            {k: state.sums[k] + v for k, v in metrics.items()},
+            state.count + 1,
+            torch.where(fails, t, state.failed_at),
+            torch.where(fails, (~finite).to(torch.int64).argmax(), state.failed_what),
+            torch.where(alive & finite, watched, state.last_finite),
+        )
+
+    return step
+
+
+def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
+    """``step`` compiled for the shapes of its first call; ``in_place``: the new state overwrites the old one.
+
+    In place, the parameters and moments stay in the processor's cache.
+    """
+    # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would make
+    # the sizes that differ dynamic, which changes last bits.
+    torch.compiler.reset()
+    # Checking a few hundred tensors for the shapes that they always have takes a tenth of a step.
+    options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    if not in_place:
+        return onednn.compile(step, backend, **options)
+
+    def overwrite(state, batch, noise):
+        tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))
+
+    program = onednn.compile(overwrite, backend, **options)
+
+    def call(state, batch, noise):
+        program(state, batch, noise)
+        return state
+
+    return call
+
+
+def alone(step: Callable) -> Callable:
+    """``step`` on trees with a batch dimension of one, which vmap would turn into batched matrix products."""
+
+    def squeezed(*trees):
+        return tree_map(lambda x: x.unsqueeze(0), step(*tree_map(lambda x: x[0], trees)))
+
+    return squeezed
+
+
+def norm(tree, zero: Tensor) -> Tensor:
+    """Euclidean norm of all leaves together."""
+    return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
+
+
+def metric_names(task: Task) -> list[str]:
+    """Names of the metrics that a step averages, found by computing gradients once."""
+    model = task.init(stream(0, "names"))
+    noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
+    device = tree_leaves(model.params)[0].device
+    noise = tree_map(lambda x: x.to(device), noise)
+    return ["train/loss", *task.gradients(model, task.example(), noise).metrics]

@@ -1,0 +1,138 @@
+"""Figures from synthetic run folders: which lines are drawn, and how."""
+
+import numpy as np
+import pytest
+from folders import BEST_LOSS, cells_of, configuration, records, text_row, toy_run, vae_run, write_run
+
+from relax_exp import estimators
+from relax_exp.cli.report import tables
+from relax_exp.report.figures.curves import curves, figure1, figures
+from relax_exp.report.groups import best
+from relax_exp.report.studies.verification import draw_variances
+from relax_exp.report.style import STYLES, natural, style
+
+
+def test_figure1_has_three_panels_with_every_estimator(tmp_path):
+    for name in ("reinforce", "rebar", "relax"):
+        toy_run(tmp_path / name, name)
+    fig = figure1(cells_of(tmp_path))
+    left, centre, *right = fig.axes
+    assert (left.get_ylabel(), centre.get_ylabel()) == ("exact expected loss", "log-variance of the gradient")
+    for ax in (left, centre):
+        assert [line.get_label() for line in ax.lines[:3]] == ["reinforce", "rebar", "relax"]
+        assert [line.get_color() for line in ax.lines[:3]] == [style(n).color for n in ("reinforce", "rebar", "relax")]
+        assert len(ax.collections) == 3  # bands
+    np.testing.assert_allclose(left.lines[0].get_ydata()[-1], BEST_LOSS + 2e-4)  # median over seeds
+    np.testing.assert_allclose(left.lines[3].get_ydata(), BEST_LOSS)  # the minimum
+    assert len(right) == 2  # f's step of .002 would be invisible beside (u - t)^2
+    for ax in right:
+        drawn = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
+        assert drawn == ["rebar", "relax", "f(b)"]
+        np.testing.assert_allclose(ax.lines[-1].get_ydata(), np.repeat([0.499**2, 0.501**2], 2))
+        np.testing.assert_allclose(ax.lines[-1].get_xdata(), [0, 0.5, 0.5, 1])
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["reinforce", "rebar", "relax", "f(b)"]
+
+
+def test_figure1_where_f_can_be_seen_beside_c_has_one_right_axis(tmp_path):
+    toy_run(tmp_path / "a", t=0.3)
+    assert len(figure1(cells_of(tmp_path)).axes) == 3
+
+
+def test_figure1_without_curves(tmp_path):
+    (toy_run(tmp_path / "a") / "curves.json").unlink()
+    assert len(figure1(cells_of(tmp_path)).axes) == 3
+
+
+def test_fixed_theta_is_a_table_and_a_figure_of_its_own(tmp_path):
+    toy_run(tmp_path / "free")
+    toy_run(tmp_path / "fixed", freeze=True)
+    cells = cells_of(tmp_path)
+    assert [c.kind for c in cells] == ["fixed_theta", "toy"]
+    drawn = figures(cells)
+    assert set(drawn) == {"figure1", "fixed_theta"}
+    assert len(drawn["figure1"].axes[0].lines) == 2 and len(drawn["fixed_theta"].axes) == 1
+    fixed = next(record for record in records(cells) if record["kind"] == "fixed_theta")
+    assert float(fixed["first log-variance"]) == pytest.approx(-5.1)
+    assert float(fixed["last log-variance"]) == pytest.approx(-6.0)
+    markdown = tables([tmp_path])
+    assert markdown.index("## Toy problem\n") < markdown.index("## Toy problem at fixed θ\n")
+
+
+def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
+    vae_run(tmp_path / "a", lrs=(1e-3, 3e-3))
+    vae_run(tmp_path / "b", "rebar", lrs=(1e-3,), full=False)
+    cells = cells_of(tmp_path)
+    chosen, rule = best(cells)
+    assert [(c.estimator, c.lr) for c in chosen] == [("rebar", 1e-3), ("relax", 1e-3)]
+    assert rule == "final validation bound"
+    fig = curves(cells)
+    assert [ax.get_ylabel() for ax in fig.axes] == [
+        "train ELBO (nats)",
+        "validation 100-sample bound (nats)",
+        "log-variance of the gradient",
+    ]
+    assert all(len(ax.lines) == 2 for ax in fig.axes)
+    assert len(fig.axes[2].lines[0].get_xdata()) == 28  # the two nulls are left out
+    assert "best final validation bound" in fig.legends[0].get_title().get_text()
+
+
+def test_finished_rates_go_before_better_unfinished_ones(tmp_path):
+    toy_run(tmp_path / "a", lrs=(0.1,), excess=lambda s: 1e-3)
+    toy_run(tmp_path / "b", lrs=(0.2,), state="running", upto=50, excess=lambda s: 1e-5)
+    (chosen,), rule = best(cells_of(tmp_path))
+    assert chosen.lr == 0.1 and rule is None
+
+
+def test_relaxed_objectives_are_rows_of_one_table(tmp_path):
+    task = {"name": "categorical_vae", "dataset": "digits", "layers": 1, "variables": 2, "categories": 3}
+    for relaxed, level in {"kl": -90.0, "density": -100.0}.items():
+        values = {"train/elbo": -101.0, f"train/relaxed_{relaxed}": level, "valid/relaxed_kl": -95.0}
+        rows = [{"step": 100, "seed": 0, "lr": 0.1, **values}]
+        config = configuration(task | {"relaxed": relaxed}, "concrete", [0], [0.1])
+        write_run(tmp_path / relaxed, config, rows)
+    row = text_row(tables([tmp_path]), "digits 1x2x3", "concrete (relaxed=kl)")
+    assert (row["train ELBO"], row["train relaxed"], row["valid KL form †"]) == ("-101.00", "-90.00 (kl)", "-95.00")
+    assert len(figures(cells_of(tmp_path))["categorical_vae_digits_1x2x3"].axes[0].lines) == 2
+
+
+def test_a_text_model_without_latents_has_a_name(tmp_path):
+    task = {"name": "sequence", "order": 1}
+    for name, categories in {"rloo": 16, "reinforce": 1}.items():
+        rows = [
+            {"step": step, "seed": 0, "lr": 0.1, "train/bpc": 3.0, "valid/bpc100": 3.1, "valid/bpc_counts": 2.5}
+            for step in (50, 100)
+        ]
+        write_run(tmp_path / name, configuration(task | {"categories": categories}, name, [0], [0.1]), rows)
+    markdown = tables([tmp_path])
+    assert text_row(markdown, "text, order 1", "no latents")["order-2 counts"] == "2.500"
+    assert text_row(markdown, "text, order 1", "rloo")["held-out bpc, 100 samples"] == "3.100"
+    _, held_out = figures(cells_of(tmp_path))["sequence_text_order_1"].axes
+    assert held_out.lines[-1].get_ydata()[0] == 2.5
+
+
+def test_every_estimator_has_its_own_style():
+    names = {*STYLES, *estimators.names(), "mine"}
+    assert len({style(name) for name in names}) == len(names)
+    assert set(estimators.names()) <= set(STYLES)
+    assert len({s.color for s in STYLES.values()}) == len(STYLES)
+    without_colour = [(str(s.line), s.marker) for s in STYLES.values()]
+    assert len(set(without_colour)) == len(STYLES), "told apart in greyscale"
+    assert style("mine") == style("mine")
+    variants = [style("relax", n) for n in range(3)]
+    assert len(set(variants)) == 3 and variants[0] == STYLES["relax"]
+
+
+def test_labels_are_sorted_by_the_size_of_their_numbers():
+    labels = ["lax", "lax (n=0.3)", "lax (n=1)", "lax (n=5)", "lax (n=25)", "relax"]
+    assert sorted(reversed(labels), key=natural) == labels
+
+
+def test_a_variance_of_rounding_errors_does_not_stretch_the_axis():
+    rows = [
+        {"problem": "bernoulli 3 smooth", "estimator": name, "relative": relative, "per_evaluation": relative}
+        | {"verdict": "unbiased"}
+        for name, relative in {"reinforce": 1.0, "rloo": 0.1, "mean_actor": 1e-14, "exact": 0.0}.items()
+    ]
+    (ax,) = draw_variances(rows).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["rloo", "reinforce"]
+    assert ax.get_xlim()[0] > 1e-3
