@@ -15,7 +15,7 @@ from typing import Any
 ADDED: dict[str, dict[str, dict[str, Any]]] = {
     "task": {
         "vae": {
-            "decoder_hidden": lambda task: task["hidden"] if task["model"] == "nonlinear" else None,
+            "decoder_hidden": lambda task: task.get("hidden") if task.get("model") == "nonlinear" else None,
             "first_epoch": "shuffled",
             "score_term": "kept",
         },

@@ -15,8 +15,10 @@ from relax_exp.errors import ReportError
 from relax_exp.report import archive, formats
 from relax_exp.report.formats import Table
 from relax_exp.report.groups import Cell, make_cells
-from relax_exp.report.papers.bounds import reach
+from relax_exp.report.papers.bounds import bounds, reach
 from relax_exp.report.papers.control import rl
+from relax_exp.report.papers.learning_rates import learning_rates
+from relax_exp.report.papers.paired import paired
 from relax_exp.report.papers.readme import PAGE, inserted
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run, find_folders, read_run
@@ -135,7 +137,8 @@ def markdown(runs: list[Run], by: Sequence[str] = ()) -> str:
 
 def tables_of(runs: list[Run], cells: list[Cell]) -> tuple[list[Table], list[Table]]:
     """Tables that set several cells beside each other or beside published numbers; and those with a line a cell."""
-    pivots = [table for table in (table1(cells), reach(cells), rl(cells)) if table is not None]
+    made = (of(cells) for of in (table1, paired, bounds, reach, learning_rates, rl))
+    pivots = [table for table in made if table is not None]
     studies = [table for run in studies_of(runs) for table in STUDIES[run.task].tables(run)]
     return pivots, [*of_kinds(cells), *studies]
 

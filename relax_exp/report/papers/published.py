@@ -66,7 +66,11 @@ class Chosen(NamedTuple):
 
 
 def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
-    """Of cells of one kind: by task and by estimator (as `settings` labels it) the cell at the best rate."""
+    """Of cells of one kind: by task and by estimator (as `settings` labels it) the cell at the best rate.
+
+    Where runs of different lengths are there, those count that were planned to be as long as the one that came
+    furthest.
+    """
     cells = [cell for cell in cells if cell.kind == kind]
     labels = settings(cells)
     groups: dict[str, dict[str, list[Cell]]] = {}
@@ -77,7 +81,8 @@ def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
         out[task] = {}
         for label in sorted(estimators, key=column_order):
             tried = estimators[label]
-            cell, rule = choose([c for c in tried if c.steps] or tried)
+            furthest = max(tried, key=lambda c: c.steps)
+            cell, rule = choose([c for c in tried if c.steps and c.planned == furthest.planned] or tried)
             out[task][label] = Chosen(cell, sorted({c.lr for c in tried}), rule)
     return out
 

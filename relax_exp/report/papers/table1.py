@@ -106,8 +106,12 @@ def _show(values: np.ndarray) -> str:
 
 
 NOTE = (
-    "Nats per image, higher is better. Draft and published: highest training bound of single runs of 2,000,000 steps, "
-    "as printed; the published version moved some columns of the draft. Ours: mean one-sample training bound since the "
+    "Nats per image, higher is better. Draft: the submission of 2017; published: the final version (ICLR 2018), which "
+    "moved some columns of the draft; both print the highest training bound of single runs of 2,000,000 steps. A third "
+    "version, a revision between the two, prints the draft's Omniglot nonlinear row beside the final MNIST one. In the "
+    "nonlinear rows the published code's decoder has hidden layers of 784 units, where the paper's text and Tucker et "
+    "al. (NVIL, MuProp, Concrete and REBAR (Tucker)) have 200: decoder_hidden says which ours had. "
+    "Ours: mean one-sample training bound since the "
     "evaluation before, at the last step, mean over seeds ± 95% t interval (one seed: no interval); highest: over all "
     "evaluations. At step: where estimators ran for different numbers of steps, the last one that all of them reached. "
     "The learning rate is the one with the best final validation bound among those tried. REBAR (Tucker): ours has one "

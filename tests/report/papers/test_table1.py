@@ -4,6 +4,7 @@ import csv
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from folders import cells_of, configuration, write_run
@@ -13,7 +14,9 @@ from relax_exp.data import ImageData
 from relax_exp.errors import ReportError
 from relax_exp.report import formats
 from relax_exp.report.formats import Table, escape, latex
-from relax_exp.report.papers.bounds import OF_A_LAYER, evaluations, reach
+from relax_exp.report.papers.bounds import OF_A_LAYER, bounds, evaluations, reach
+from relax_exp.report.papers.learning_rates import learning_rates
+from relax_exp.report.papers.paired import paired, verdict
 from relax_exp.report.papers.published import published
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import Run, read_run
@@ -21,7 +24,7 @@ from relax_exp.tasks.vae import VAE
 
 
 def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1), lrs=(1e-3,), levels=(-120.0, -110.0),
-        steps=1000, state="done", evaluations=None):  # fmt: skip
+        steps=1000, state="done", evaluations=None, whole=False):  # fmt: skip
     """A VAE run whose bounds rise through ``levels`` at equal distances; seed s adds s, rates above 1e-3 take 5 off."""
     task = {"name": "vae", "dataset": dataset, "model": model}
     estimator = estimator if isinstance(estimator, dict) else {"name": estimator, "noise": "tied"}
@@ -31,9 +34,11 @@ def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1),
         for seed in seeds:
             for lr in lrs:
                 bound = level + seed - 5 * (lr > 1e-3)
-                values = {"train/elbo": bound, "valid/bound100": bound + 5, "time/elapsed": 10.0 * i}
-                if i == len(levels):
+                values = {"train/elbo": bound, "valid/elbo": bound - 2, "time/elapsed": 10.0 * i}
+                if whole or i == len(levels):
                     values |= {"valid/elbo_full": bound - 1, "valid/bound100_full": bound + 4}
+                if i == len(levels):
+                    values |= {"test/elbo_best": bound - 3, "test/bound100_best": bound + 3}
                 rows.append({"step": steps * i // len(levels), "seed": seed, "lr": lr, **values})
     meta = {} if evaluations is None else {"evaluations": evaluations}
     return write_run(path, config, rows, state=state, **meta)
@@ -140,14 +145,59 @@ def test_what_it_takes_to_reach_a_bound(tmp_path):
     run(tmp_path / "c", "nvil", steps=20_830, levels=(-130, -125, -120, -115), evaluations=1)
     table = reach(cells_of(tmp_path))
     rebar, relax, nvil = (lines(table, "mnist linear1", name)[0] for name in ("rebar", "relax", "nvil"))
-    key = "epochs to REBAR's best (published)"
-    assert (rebar[key], relax[key], nvil[key]) == ("7.5 (857)", "5.0 (531)", "not in 10.0")  # 2,083 steps an epoch
-    assert relax["best bound (published)"] == "-101.50 (-113.62)"
-    assert rebar["valid 100-sample bound"].startswith("-107.50 ±")
-    assert {line["common bound"] for line in (rebar, relax, nvil)} == {"-109.50"}
+    key = "epochs to REBAR's best"
+    assert (rebar[key], relax[key], nvil[key]) == ("7.5", "5.0", "not in 10.0")  # 2,083 steps an epoch
+    assert (rebar["published"], relax["published"], nvil["published"]) == ("857", "531", "–")
+    assert relax["best valid ELBO"] == "-108.50"
+    assert {line["common bound"] for line in (rebar, relax, nvil)} == {"-116.50"}
     assert [line["step"] for line in (rebar, relax, nvil)] == ["10,415", "10,415", "20,830"]
     assert [line["evaluations"] for line in (rebar, relax, nvil)] == ["20,830", "20,830", "20,830"]
     assert relax["wall time"] == "10 s"  # 20 seconds of a run with two replicas
+
+
+def test_a_run_whose_bound_still_rises_has_no_best(tmp_path):
+    run(tmp_path / "a", "rebar", levels=(-120, -115, -110))
+    run(tmp_path / "b", levels=(-119, -114, -109))
+    assert [row[5] for row in reach(cells_of(tmp_path)).rows] == ["–", "–"]
+
+
+def test_validation_bounds_are_compared_with_one_sample_and_tested(tmp_path):
+    run(tmp_path / "a", levels=(-120, -110, -112), whole=True)
+    run(tmp_path / "b", "rebar", levels=(-120, -110, -112), seeds=(0,))
+    table = bounds(cells_of(tmp_path))
+    (relax,), (rebar,) = (lines(table, "mnist linear1", name) for name in ("relax", "rebar"))
+    half = f"{12.706204736 * math.sqrt(0.5) / math.sqrt(2):.2f}"
+    assert (relax["best valid ELBO"], relax["at step"], relax["published"]) == (f"-110.50 ± {half}", "666", "-113.62")
+    assert relax["100-sample bound there"] == f"-105.50 ± {half}"
+    assert (rebar["best valid ELBO"], rebar["at step"]) == ("-113.00", "1,000")  # it measured all images once
+    assert (rebar["test ELBO"], rebar["test 100-sample bound"]) == ("-115.00", "-109.00")
+    assert rebar["last test ELBO"] == "–"
+
+
+def test_relax_against_rebar_goes_by_pairs_of_seeds(tmp_path):
+    run(tmp_path / "a", seeds=(0, 1, 2), levels=(-110, -105), steps=10_000)
+    run(tmp_path / "b", "rebar", seeds=(1, 2), levels=(-112, -108), steps=10_000)
+    run(tmp_path / "c", seeds=(0,), model="linear2")
+    run(tmp_path / "d", "rebar", seeds=(0,), model="linear2", levels=(-115, -112))
+    run(tmp_path / "e", seeds=(0,), model="nonlinear")
+    table = paired(cells_of(tmp_path))
+    assert [row and (row[0], row[1], row[2], row[4], row[5]) for row in table.rows] == [
+        ("mnist linear1", "5k", "2", "+2.00 ± 0.00", "ahead"),
+        ("mnist linear1", "10k", "2", "+3.00 ± 0.00", "ahead"),
+        None,
+        ("mnist linear2", "1k", "1", "+2.00", "undecided (one seed)"),
+    ]
+    assert verdict(np.array([1.0, -3.0, 2.5])) == verdict(np.array([4.0])) == "undecided"
+    assert verdict(np.array([-1.0, -1.1])) == "behind"
+
+
+def test_the_grid_of_rates_has_a_column_each(tmp_path):
+    run(tmp_path / "a", "rebar", lrs=(1e-3, 5e-3), seeds=(0,))
+    run(tmp_path / "b", "rebar", lrs=(1e-4,), seeds=(0,), state="running", levels=(-120, -118))
+    run(tmp_path / "c", seeds=(0,))
+    table = learning_rates(cells_of(tmp_path))
+    assert table.headers[3:] == ["0.005", "0.001", "0.0001", "best"]
+    assert table.rows == [["mnist linear1", "rebar", "1k", "-115.00", "-110.00", "-118.00 ‡", "0.001"]]
 
 
 @pytest.mark.parametrize("name", [*OF_A_LAYER, "rloo", "vimco", "rebar", "relax"])
