@@ -140,7 +140,7 @@ def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> 
     state = perturbed(estimator, generator)
     logits, rows = problem.logits, len(problem.logits)
     context = torch.randn((rows, CONTEXT), generator=generator, dtype=torch.float64)
-    exact = exact_gradient(problem, estimator.samples, estimator.target == "bound").flatten()
+    exact = exact_gradient(problem, estimator.bound_samples, estimator.target == "bound").flatten()
 
     def one(noise: dict[str, Tensor]) -> Tensor:
         def total(logits: Tensor) -> tuple[Tensor, Tensor]:

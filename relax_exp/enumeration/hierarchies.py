@@ -42,7 +42,9 @@ def check_hierarchy(
     def one(noise: dict[str, Tensor]) -> Tensor:
         return flat(hierarchy.gradients(model, x, by_layer(noise, len(layers))).params)
 
-    exact = flat(exact_parameter_gradient(hierarchy, model.params, x, built[0].samples, built[0].target == "bound"))
+    exact = flat(
+        exact_parameter_gradient(hierarchy, model.params, x, built[0].bound_samples, built[0].target == "bound")
+    )
     chunk = max(1, min(chunk_size(draws, shapes, built[0].evaluations), CHUNK_NUMBERS // len(exact)))
     return compare(one, shapes, exact, draws, generator, chunk)
 

@@ -20,7 +20,8 @@ class Problem(NamedTuple):
     """An expectation small enough to enumerate: ``(N, ...)`` logits and a loss, plain or an `Objective`.
 
     ``smooth``: f accepts soft samples. ``direct``: it also depends on the logits directly. ``rare``: has states so rare
-    that two rows' are never seen together, so that a correlation between rows cannot be judged.
+    that two rows' are never seen together, so that a correlation between rows cannot be judged. ``quadratic``: f is,
+    and estimators of second order are exact.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Problem(NamedTuple):
     smooth: bool = True
     direct: bool = False
     rare: bool = False
+    quadratic: bool = False
 
 
 def smooth_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -43,6 +45,19 @@ def smooth_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Genera
         x = b.flatten(-dims)
         mixed = (x.unsqueeze(-2) @ w.to(x)).squeeze(-2)
         return torch.tanh(mixed).sum(-1) + (x * v.to(x)).sum(-1).square()
+
+    return f
+
+
+def quadratic_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """x'Ax + a'x of the flattened sample, different in every row: what estimators of second order are exact for."""
+    size, dims = math.prod(event_shape), len(event_shape)
+    matrix = torch.randn((rows, size, size), generator=generator, dtype=torch.float64)
+    vector = torch.randn((rows, size), generator=generator, dtype=torch.float64)
+
+    def f(b: Tensor) -> Tensor:
+        x = b.flatten(-dims)
+        return ((x.unsqueeze(-2) @ matrix.to(x)).squeeze(-2) * x + x * vector.to(x)).sum(-1)
 
     return f
 
@@ -77,8 +92,8 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
     """Black box and smooth losses, direct dependence on the logits, extreme logits; all three families."""
     made = []
     cases = {
-        "bernoulli": {(4,): "table", (3,): "smooth direct extreme", (1,): "smooth"},
-        "categorical": {(2, 3): "table smooth direct extreme", (1, 5): "table smooth"},
+        "bernoulli": {(4,): "table", (3,): "smooth direct extreme quadratic", (1,): "smooth"},
+        "categorical": {(2, 3): "table smooth direct extreme quadratic", (1, 5): "table smooth"},
     }
     for family, shapes in cases.items():
         for shape, kinds in shapes.items():
@@ -95,10 +110,12 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
                 "smooth": (wide, smooth),
                 "direct": (wide, direct_loss(smooth, len(shape))),
                 "extreme": (extreme, smooth),
+                "quadratic": (wide, quadratic_loss(shape, rows, generator)),
             }
             for kind in kinds.split():
                 logits, f = of_kind[kind]
-                flags = {"smooth": kind != "table", "direct": kind == "direct", "rare": kind == "extreme"}
+                flags = {"smooth": kind != "table", "rare": kind == "extreme"}
+                flags |= {"direct": kind == "direct", "quadratic": kind == "quadratic"}
                 made.append(Problem(f"{tag} {kind}", family, shape, logits, f, **flags))
     return [*made, gaussian_problem(rows, seed)]
 

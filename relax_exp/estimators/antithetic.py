@@ -82,14 +82,23 @@ class ARMS(RLOO):
         u = noise["u"]
         if logits.dim() == u.dim():
             return super().sample(logits, noise)
+        return self.coupled(logits, u)
+
+    @staticmethod
+    def coupled(logits: Tensor, u: Tensor) -> Tensor:
+        """As many coupled samples as ``u`` has in front, ``(K, N, D)``."""
         exponential = -open_uniform(u).log()
         log_a = torch.log1p(-exponential / exponential.sum(0))
-        rare = ((self.samples - 1) * log_a < F.logsigmoid(-logits.abs())).to(logits.dtype)
+        rare = ((len(u) - 1) * log_a < F.logsigmoid(-logits.abs())).to(logits.dtype)
         return torch.where(logits < 0, rare, 1 - rare)
 
     def correction(self, logits: Tensor) -> Tensor:
         """theta (1 - theta) / (theta - joint) = (1 - s) / (1 - joint / s), s the probability of the rarer value."""
-        order = self.samples - 1
+        return self.debiased(logits, self.samples - 1)
+
+    @staticmethod
+    def debiased(logits: Tensor, order: int) -> Tensor:
+        """`correction` of ``order`` + 1 coupled samples."""
         log_s = F.logsigmoid(-logits.abs())
         log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
         return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)

@@ -87,6 +87,7 @@ class Estimator(nn.Module, metaclass=Checked):
     target: str = "mean"
     samples: int = 1
     granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
+    second_order: bool = False  # of a biased one: unbiased where f is quadratic
 
     def __init__(
         self,
@@ -106,6 +107,11 @@ class Estimator(nn.Module, metaclass=Checked):
                 f"{wanted}, positive numbers"
             )
         self.context_shape = None if context_shape is None else tuple(context_shape)
+
+    @property
+    def bound_samples(self) -> int:
+        """How many samples the bound is made of that is estimated, where ``target`` is "bound"."""
+        return self.samples
 
     @property
     def tuned(self) -> bool:

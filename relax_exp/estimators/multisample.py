@@ -59,8 +59,8 @@ class VIMCO(ScoreFunction):
         return math.log(self.samples) - (-f_b).logsumexp(0)
 
 
-def at_least_two(samples: int, estimator: ScoreFunction) -> int:
+def at_least_two(samples: int, estimator: ScoreFunction, option: str = "samples") -> int:
     """``samples``, or ValueError where there is no other sample to take a baseline from."""
     if samples < 2:
-        raise ValueError(f"{type(estimator).__name__}: samples={samples} must be at least 2, to leave one out")
+        raise ValueError(f"{type(estimator).__name__}: {option}={samples} must be at least 2, to leave one out")
     return samples

@@ -9,7 +9,7 @@ import inspect
 from typing import Annotated, Any, Literal, TypedDict
 
 from relax_exp.errors import ConfigError
-from relax_exp.schema import BelowOne, Check, Count, NotNegative, Positive, checked, convert, hints, one_of
+from relax_exp.schema import BelowOne, Check, Count, Draws, NotNegative, Positive, checked, convert, hints, one_of
 
 POSITION = ("self", "family", "event_shape", "context_shape")  # what a constructor takes beside options
 OF_TRAINING = ("lr_scale", "warmup")  # keys of an estimator in a configuration that its constructor does not take
@@ -41,6 +41,8 @@ class EstimatorOptions(TypedDict, total=False):
     rate: NotNegative
     anneal_every: Count
     draws: Count
+    copies: Draws
+    forward: Positive
     gap: NotNegative
     lr_scale: NotNegative
     weight_decay: NotNegative

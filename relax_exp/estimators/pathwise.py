@@ -225,6 +225,7 @@ class ReinMax(Pathwise):
     def __init__(self, *args, temperature: float = 1.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.temperature = temperature
+        self.second_order = temperature == 1
 
     def relax(self, logits, noise):
         """The hard sample in value, the formula of the class in slope."""

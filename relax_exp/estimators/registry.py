@@ -164,7 +164,62 @@ REGISTRY: dict[str, Entry] = {
     "bitflip": Entry("bitflip:BitFlip", (B,), "value", "one random latent flipped, scaled by their number"),
     "ugc": Entry("bitflip:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),
     "local_expectation": Entry("bitflip:LocalExpectation", (B,), "value", "every latent flipped in turn, D + 1"),
+    "arms_bound": Entry(
+        "arms_bound:ARMSBound",
+        (B,),
+        "value",
+        "K-sample bound, each sample in antithetic forms (local DisARM)",
+        ({}, {"samples": 2, "copies": 3}),
+        target="bound",
+    ),
+    "carms": Entry(
+        "carms:CARMS",
+        (C,),
+        "value",
+        "leave-one-out over K antithetic draws of classes",
+        ({}, {"samples": 2}, {"samples": 3}),
+        least_samples=2,
+    ),
+    "indecater": Entry("indecater:IndeCateR", (C,), "value", "every variable enumerated in turn, D (C - 1) + 1"),
+    "reinmax_rao": Entry(
+        "second_order:ReinMaxRao",
+        (B, C),
+        "gradient",
+        "biased: ReinMax with Gumbel-Rao in its first term",
+        target="path",
+    ),
+    "reinmax_cv": Entry(
+        "second_order:ReinMaxCV", (B, C), "gradient", "biased: ReinMax less a difference of two slopes", target="path"
+    ),
+    "zgr": Entry(
+        "second_order:ZGR",
+        (C,),
+        "gradient",
+        "biased: Gumbel-Rao at temperature zero, exact to second order",
+        target="path",
+    ),
+    "mve": Entry(
+        "second_order:MVE",
+        (C,),
+        "gradient",
+        "biased: least variance among those exact to second order",
+        target="path",
+    ),
+    "decoupled_st": Entry(
+        "decoupled_st:DecoupledST",
+        (B, C),
+        "gradient",
+        "biased: straight-through, a temperature for each direction",
+        target="path",
+    ),
+    "grpo": Entry(
+        "grpo:GRPO", (B, C), "value", "biased: K samples less their mean, over their deviation", least_samples=2
+    ),
+    "dr_grpo": Entry(
+        "grpo:DrGRPO", (B, C), "value", "biased by (K - 1) / K: K samples less their mean", least_samples=2
+    ),
 }
+
 # Those that can learn from whole episodes, whose actions were drawn before anyone knew what they are worth.
 FROM_EPISODES = (
     "reinforce",

@@ -111,7 +111,8 @@ def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], 
                 references[problem.name] = reference.variance
         verdict = checks.check(candidate, problem, draws)
         relative = verdict.variance / references.get(problem.name, math.nan)
-        add(label, problem.name, verdict, candidate.unbiased, candidate.needs, candidate.evaluations, relative)
+        exact = candidate.unbiased or (problem.quadratic and candidate.second_order)
+        add(label, problem.name, verdict, exact, candidate.needs, candidate.evaluations, relative)
     for label in played:
         name, options, settings = mdp.VERIFIED[label]
         plain = tuple(sorted((k, v) for k, v in settings.items() if k in ("gamma", "discount_weight", "actions")))

@@ -33,7 +33,7 @@ def test_mean_gradient_is_the_enumerated_one(name, options, problem):
     verdict = checks.check(estimator, problem, DRAWS)
     assert verdict.tests <= 130
     assert verdict.row_z < BOUND, "rows are correlated"
-    if estimator.unbiased:
+    if estimator.unbiased or (problem.quadratic and estimator.second_order):
         assert verdict.largest_z < BOUND
         assert verdict.cosine > 0.9
 
@@ -62,6 +62,12 @@ def test_only_the_relaxations_claim_to_be_biased():
         "reinmax",
         "gst",
         "decoupled_st",
+        "reinmax_rao",
+        "reinmax_cv",
+        "zgr",
+        "mve",
+        "grpo",
+        "dr_grpo",
     }
 
 

@@ -1,0 +1,25 @@
+"""Straight-through with one temperature to sample and another to differentiate."""
+
+from __future__ import annotations
+
+from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
+
+
+class DecoupledST(Pathwise):
+    """Decoupled straight-through (Shah et al. 2024, arXiv 2410.13331v2): a hard sample of logits / ``forward`` forward,
+    the slope of the mean of logits / ``temperature`` backward.
+
+    With forward = 1 it is `StraightThrough`. With another one the sample is not distributed as p(b): less random below
+    1, more above, a bias of its own on top of that of the slope.
+    """
+
+    needs = "gradient"
+
+    def __init__(self, *args, forward: float = 0.7, temperature: float = 1.5, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.forward_temperature, self.temperature = forward, temperature
+
+    def relax(self, logits, noise):
+        """The hard sample in value, the mean in slope."""
+        b = self.family.sample(logits.detach() / self.forward_temperature, noise["u"])
+        return hard_with_slope(b, self.family.relax(logits, self.temperature))
