@@ -26,7 +26,11 @@ SOURCES = ROOT / "relax_exp" / "estimators"
 VERIFIED = ROOT / "results" / "verify" / "table.md"
 TASKS = {"bernoulli": "toy", "categorical": "categorical_toy", "gaussian": "lax_toy"}  # of the example
 UNITS = {"bernoulli": "variables", "categorical": "categories", "gaussian": "variables"}
-OF = {"mean": "d E[f] / d parameters", "bound": "the gradient of the K-sample bound, not of E[f]"}
+OF = {
+    "mean": "d E[f] / d parameters",
+    "bound": "the gradient of the K-sample bound, not of E[f]",
+    "path": "d E[f] / d parameters, along a path of the sample",
+}
 NEEDS = {
     "value": "values of f only, which may be a black box",
     "gradient": "the derivative of f at hard samples",
