@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from relax_exp.report.report import Report
     from relax_exp.report.runs import Run
 
 
@@ -30,21 +31,23 @@ def load(paths: Sequence[str | Path]) -> list[Run]:
 
 def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
     """The tables of the runs, as Markdown. ReportError where a cell would mix configurations."""
-    from relax_exp.report.results import markdown
+    from relax_exp.report.report import Report
 
-    return markdown(load(paths), by)
+    return Report(load(paths), by).markdown()
 
 
 def report(paths: Sequence[str | Path], out: str | Path, by: Sequence[str] = ()) -> list[Path]:
     """Write all tables (Markdown, CSV, LaTeX, TensorBoard), ``summary.json`` and every figure; the paths written."""
-    return write(load(paths), Path(out), by)
+    from relax_exp.report.report import Report
+
+    return write(Report(load(paths), by), Path(out))
 
 
-def write(runs: list[Run], out: Path, by: Sequence[str] = ()) -> list[Path]:
-    """`report` of runs."""
-    from relax_exp.report import results, tensorboard
+def write(report: Report, out: Path) -> list[Path]:
+    """All files of a report; the paths written."""
+    from relax_exp.report import tensorboard
 
-    return [*results.write(runs, out, by), tensorboard.write(results.everything(runs, by), out)]
+    return [*report.write(out), tensorboard.write(report.tables, out)]
 
 
 def check(paths: Sequence[str | Path]) -> list[str]:
@@ -192,11 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.render:
             print(*(f"wrote {path}" for path in render(args.runs)), sep="\n", flush=True)
             return 0
-        from relax_exp.report.results import markdown
+        from relax_exp.report.report import Report
 
-        by, runs = [key for key in args.by.split(",") if key], load(args.runs)
-        written = write(runs, Path(args.out or Path(args.runs[0]) / "report"), by)
-        print(markdown(runs, by), *(f"wrote {path}" for path in written), sep="\n", flush=True)
+        made = Report(load(args.runs), [key for key in args.by.split(",") if key])
+        written = write(made, Path(args.out or Path(args.runs[0]) / "report"))
+        print(made.markdown(), *(f"wrote {path}" for path in written), sep="\n", flush=True)
     except BrokenPipeError:  # whoever was reading has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ReportError as error:

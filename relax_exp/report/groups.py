@@ -1,17 +1,17 @@
-"""Cells: the replicas that one row of a table, or one curve, speaks for. Different configurations never share one."""
+"""Runs in cells: replicas of one configuration share one, and different configurations never do."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from relax_exp.errors import ReportError
+from relax_exp.report import kinds
+from relax_exp.report.cells import Cell
 from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
 from relax_exp.report.style import natural, order
 
@@ -19,102 +19,6 @@ from relax_exp.report.style import natural, order
 NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "tf32", "track")
 RATES = ("estimator.lr_scale",)  # keys that are tuned as the learning rate is
 VARIANCES = ("task.variance_every", "task.variance_draws")  # keys that change what is measured and no training
-OF_ESTIMATORS = {  # keys of a task that make rows of one table, as the estimator's own do
-    "categorical_vae": ("task.relaxed",),
-    "sequence": ("task.relaxed", "task.categories"),
-    "continuous": ("task.surrogate_updates",),
-}
-NO_LATENTS = "no latents"
-FIXED_THETA = "fixed_theta"
-# What the learning rate is chosen by, where a figure has room for one: (sign, metrics, in words). Each metric chooses
-# among those that are level in the ones before; "-": less is better, "#": the share of seeds that have a value.
-BEST = {
-    "toy": (-1, ("excess", "loss"), "final exact loss"),
-    "vae": (1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
-    FIXED_THETA: (-1, ("grad/log_variance",), "final log-variance"),
-}
-BEST["sequence"] = (-1, ("valid/bpc100",), "final bits per character")
-BEST |= {"categorical_toy": BEST["toy"], "lax_toy": BEST["toy"], "categorical_vae": BEST["vae"]}
-BEST["cartpole"] = (
-    1,
-    ("-solved_episodes", "#solved_episodes", "return100"),
-    "number of episodes to solve, of rates at which all seeds do; if there are none, number of seeds that solve it, "
-    "then last mean return",
-)
-BEST["continuous"] = BEST["cartpole"]
-BEST["atari"] = (1, ("eval/return", "return100"), "final score")
-NAMED = {  # a task's label: words and configured values
-    "toy": "toy t={t}",
-    "vae": "{dataset} {model}",
-    "categorical_toy": "{problem}",
-    "lax_toy": "Gaussian, {problem}",
-    "sequence": "text, order {order}",
-    "cartpole": "{env}",
-    "continuous": "{env}",
-    "atari": "{env}",
-    "categorical_vae": "{dataset} {layers}x{variables}x{categories}",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """Replicas of one configuration at one learning rate. ``kind``: of table; ``task``, ``estimator``: labels."""
-
-    kind: str
-    task: str
-    name: str
-    estimator: str
-    lr: float
-    replicas: tuple[Replica, ...]
-    family: str = ""  # the estimator's label without its rates: cells that differ in `RATES` and lr only share it
-
-    @cached_property
-    def counted(self) -> list[Replica]:
-        """The replicas behind the numbers: those that are done, or while none is, those that have not failed."""
-        done = [r for r in self.replicas if r.status == DONE]
-        return done or [r for r in self.replicas if r.status != FAILED]
-
-    @property
-    def finished(self) -> bool:
-        """Whether the numbers are those of finished replicas."""
-        return any(r.status == DONE for r in self.replicas)
-
-    @cached_property
-    def steps(self) -> int:
-        """The last step that all counted replicas have reached."""
-        return min((r.last_step for r in self.counted), default=0)
-
-    @property
-    def planned(self) -> int:
-        """The steps asked for."""
-        return self.replicas[0].run.config.get("steps", 0)
-
-    @property
-    def runs(self) -> list[Run]:
-        """The folders that the replicas come from."""
-        return list({id(r.run): r.run for r in self.replicas}.values())
-
-    def series(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ``(S,)`` and values ``(S, seeds)`` of the counted replicas."""
-        return series(self.counted, metric, self.steps)
-
-    def last(self, metric: str) -> np.ndarray:
-        """The metric at the last step, one value a seed."""
-        return np.array([r.value(metric, self.steps) for r in self.counted], dtype=float)
-
-    @property
-    def status(self) -> str:
-        """``done``, or what is missing."""
-        others = [r for r in self.replicas if r.status != DONE]
-        if not others:
-            return DONE
-        parts = [f"{len(self.replicas) - len(others)} of {len(self.replicas)} done"] if self.finished else []
-        for status in dict.fromkeys(r.status for r in others):
-            which = [r for r in others if r.status == status]
-            seeds = f"seed{'s' * (len(which) > 1)} {', '.join(str(r.seed) for r in which)} "
-            at = "" if status == FAILED else f" at {max(r.last_step for r in which):,} of {self.planned:,}"
-            parts.append(f"{seeds if self.finished or len(which) < len(others) else ''}{status}{at}")
-        return "; ".join(parts)
 
 
 def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
@@ -130,13 +34,13 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
         if not any(key in e.flat for e in entries):
             raise ReportError(f"no run has a key {key!r} in its configuration")
     for same in _groups(entries, lambda e: (e.kind, e.task)):
-        own = OF_ESTIMATORS.get(same[0].kind, ())
+        own = kinds.of(same[0].kind).rows
         without = (*own, *VARIANCES)
         keys = _differing(same, lambda key, but=without: (key.startswith("task.") and key not in but) or key in by)
         for e in same:
             e.task += e.options(keys, ", ")
     for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
-        own = OF_ESTIMATORS.get(same[0].kind, ())
+        own = kinds.of(same[0].kind).rows
         keys = _differing(same, lambda key, own=own: key.startswith("estimator.") or key in own)
         for e in same:
             options, settings = e.options(keys, ""), e.options([k for k in keys if k not in RATES], "")
@@ -173,7 +77,7 @@ def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
     cells = [c for c in cells if c.finished] or cells
     if len(cells) == 1:
         return cells[0], None
-    sign, metrics, rule = BEST.get(cells[0].kind, (-1, ("loss",), "final loss"))
+    sign, metrics, rule = kinds.of(cells[0].kind).best
     for metric in metrics:
         scores = np.array([sign * _score(c, metric) for c in cells])
         if np.isfinite(scores).any():
@@ -182,7 +86,7 @@ def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
 
 
 def _score(cell: Cell, metric: str) -> float:
-    """The mean over seeds at the last step, NaN if one has none; signs before the name as in `BEST`."""
+    """The mean over seeds at the last step, NaN if one has none; signs before the name as in `Kind.best`."""
     values = cell.last(metric.lstrip("-#"))
     values = np.isfinite(values) if metric.startswith("#") else values
     return (-1 if metric.startswith("-") else 1) * float(values.mean()) if len(values) else float("nan")
@@ -215,12 +119,10 @@ class _Entry:
     def __init__(self, run: Run):
         self.run, self.replicas, self.flat = run, run.replicas(), flatten(run.config)
         task = run.config["task"]
-        frozen = run.task == "toy" and bool(task.get("freeze"))
-        self.kind = FIXED_THETA if frozen else run.task
-        named = NAMED.get(run.task, run.task)
+        kind = kinds.of_task(task)
+        self.kind, named = kind.name, kind.label or run.task
         self.task = named.format_map(_Unset(task))
-        empty = run.task == "sequence" and task.get("categories") == 1
-        self.estimator = self.name = NO_LATENTS if empty else run.estimator
+        self.estimator = self.name = kind.estimator(task) or run.estimator
         self.named = {f"task.{key}" for key in re.findall(r"{(\w+)}", named)}
 
     def options(self, keys: list[str], lead: str) -> str:

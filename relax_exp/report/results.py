@@ -6,24 +6,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from relax_exp.errors import ReportError
-from relax_exp.report import archive, formats
-from relax_exp.report.formats import Table
-from relax_exp.report.groups import Cell, make_cells
-from relax_exp.report.papers.bounds import bounds, reach
-from relax_exp.report.papers.control import rl
-from relax_exp.report.papers.learning_rates import learning_rates
-from relax_exp.report.papers.paired import paired
+from relax_exp.report import archive
 from relax_exp.report.papers.readme import PAGE, inserted
-from relax_exp.report.papers.table1 import table1
-from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run, find_folders, read_run
+from relax_exp.report.report import Report
+from relax_exp.report.runs import Run, find_folders, read_run
 from relax_exp.report.studies import STUDIES
-from relax_exp.report.tables import commands, failures, of_kinds, row
 
 README, BEGIN, END = "README.md", "<!-- made from the files here: write below the closing mark -->", "<!-- end -->"
 
@@ -39,7 +31,7 @@ def collect(
     runs = [read_run(folder) for folder in find_folders(folders)]
     if not runs:
         raise ReportError(f"no runs found in {', '.join(map(str, folders))}")
-    cells_of(runs)  # refuses before anything is written
+    _ = Report(runs).cells  # refuses before anything is written
     folder = Path(out) / name
     try:
         written = archive.write(runs, folder, experiment=name, budget=budget, missing=list(missing))
@@ -55,11 +47,12 @@ def render(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     about, runs = archive.read(folder)
-    paths = write(runs, folder)
+    report = Report(runs)
+    paths = report.write(folder)
     readme = folder / README
     readme.write_text(_inserted(_read(readme), about, runs, folder), encoding="utf-8")
     page, text = folder / PAGE, _read(folder / PAGE)
-    if (new := inserted(text, about.get("experiment", folder.name), cells_of(runs))) == text:
+    if (new := inserted(text, about.get("experiment", folder.name), report.cells)) == text:
         return [*paths, readme]
     page.write_text(new, encoding="utf-8")
     return [*paths, readme, page]
@@ -69,9 +62,10 @@ def check(folder: str | Path) -> list[str]:
     """What `render` would write differently, a line for each file; figures are not compared. Empty: all as it was."""
     folder = Path(folder)
     about, runs = archive.read(folder)
-    texts = make(runs)
+    report = Report(runs)
+    texts = report.texts()
     texts[README] = _inserted(_read(folder / README), about, runs, folder)
-    texts[PAGE] = inserted(_read(folder / PAGE), about.get("experiment", folder.name), cells_of(runs))
+    texts[PAGE] = inserted(_read(folder / PAGE), about.get("experiment", folder.name), report.cells)
     differences = []
     for name, text in texts.items():
         there = _read(folder / name).splitlines()
@@ -87,115 +81,6 @@ def _aligned(new: list[str], old: list[str]) -> Iterable[tuple[str | None, str |
     size = max(len(new), len(old))
     pad: list[list[str | None]] = [[*lines, *[None] * (size - len(lines))] for lines in (new, old)]
     return zip(*pad, strict=True)
-
-
-def write(runs: list[Run], out: Path, by: Sequence[str] = ()) -> list[Path]:
-    """Tables, summary and every figure of the runs into ``out``; the paths written."""
-    from relax_exp.report.figures.axes import save, slug
-    from relax_exp.report.figures.curves import figures
-    from relax_exp.report.figures.tracked import figures_of
-
-    cells = cells_of(runs, by)
-    texts = make(runs, by)
-    drawn = figures(cells) | figures_of(cells)
-    studies = studies_of(runs)
-    for run in studies:
-        suffix = f"_{slug(STUDIES[run.task].label(run))}" if len(studies) > 1 else ""
-        drawn |= {f"{name}{suffix}": figure for name, figure in STUDIES[run.task].figures(run).items()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
-        return [out / name for name in texts] + [path for name, fig in drawn.items() for path in save(fig, out / name)]
-    except OSError as error:
-        raise ReportError(f"cannot write to {out}: {error.strerror or error}") from None
-
-
-def make(runs: list[Run], by: Sequence[str] = ()) -> dict[str, str]:
-    """The tables of the runs as Markdown, LaTeX and CSV, and the summary: texts by file name."""
-    cells = cells_of(runs, by)
-    pivots, others = tables_of(runs, cells)
-    return {
-        "table.md": f"{markdown(runs, by)}\n{commands(runs)}",
-        "table.csv": formats.to_csv(record for table in others for record in table.records),
-        "table.tex": formats.PREAMBLE + "\n".join(map(formats.latex, [*pivots, *others])),
-        **{f"{table.name}.csv": formats.to_csv(table.records) for table in pivots},
-        "summary.json": json.dumps(summaries(runs, cells), indent=1, ensure_ascii=False) + "\n",
-    }
-
-
-def everything(runs: list[Run], by: Sequence[str] = ()) -> list[Table]:
-    """All tables of the runs."""
-    pivots, others = tables_of(runs, cells_of(runs, by))
-    return [*pivots, *others]
-
-
-def markdown(runs: list[Run], by: Sequence[str] = ()) -> str:
-    """All tables of the runs, and below them why replicas failed."""
-    return "\n".join([*map(formats.markdown, everything(runs, by)), *failures(cells_of(runs, by))])
-
-
-def tables_of(runs: list[Run], cells: list[Cell]) -> tuple[list[Table], list[Table]]:
-    """Tables that set several cells beside each other or beside published numbers; and those with a line a cell."""
-    made = (of(cells) for of in (table1, paired, bounds, reach, learning_rates, rl))
-    pivots = [table for table in made if table is not None]
-    studies = [table for run in studies_of(runs) for table in STUDIES[run.task].tables(run)]
-    return pivots, [*of_kinds(cells), *studies]
-
-
-def cells_of(runs: list[Run], by: Sequence[str] = ()) -> list[Cell]:
-    """The cells of runs that train."""
-    return make_cells([run for run in runs if run.task not in STUDIES], by)
-
-
-def studies_of(runs: list[Run]) -> list[Run]:
-    """The runs that have tables and figures of their own."""
-    return [run for run in runs if run.task in STUDIES and run.rows]
-
-
-def summaries(runs: list[Run], cells: list[Cell]) -> list[dict[str, Any]]:
-    """Every cell, see `summary`, and every line of a study."""
-    lines = [
-        {"kind": run.task, **{k: _rounded(v) for k, v in record.items()}, "rows": rows_of([run])}
-        for run in studies_of(runs)
-        for table in STUDIES[run.task].tables(run)
-        for record in table.records
-    ]
-    return [summary(cell) for cell in cells] + lines
-
-
-def rows_of(runs: list[Run], **which: Any) -> dict[str, Any]:
-    """Where rows are: the file, the runs, and whatever else tells them from others."""
-    own = MEASURED[0] if runs[0].task in STUDIES else METRICS
-    return {"file": own if runs[0].path.is_dir() else CURVES, "runs": [run.label for run in runs], **which}
-
-
-def summary(cell: Cell) -> dict[str, Any]:
-    """One cell: what it is, mean and interval of the first number of its table, and where its rows are."""
-    _, record = row(cell)
-    metric = next((key.removesuffix(" ±") for key in record if key.endswith(" ±")), None)
-    config = cell.runs[0].config
-    value = {key: _rounded(record.get(key)) for key in (metric, f"{metric} ±")}
-    return {
-        "kind": cell.kind,
-        "task": cell.task,
-        "model": config["task"].get("model"),
-        "dataset": config["task"].get("dataset"),
-        "estimator": cell.estimator,
-        "lr": cell.lr,
-        "seeds": [r.seed for r in cell.counted],
-        "steps": cell.steps,
-        "planned": cell.planned,
-        "metric": metric,
-        "mean": value[metric],
-        "interval": value[f"{metric} ±"],
-        "status": cell.status,
-        "rows": rows_of(cell.runs, lr=cell.lr, step=cell.steps),
-    }
-
-
-def _rounded(value: Any) -> Any:
-    return None if value != value else float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def _read(path: Path) -> str:

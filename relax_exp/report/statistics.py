@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY
-from relax_exp.report.groups import Cell
 from relax_exp.report.runs import NO_VARIANCE
 
 

@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relax_exp.report import formats
+from relax_exp.report import formats, kinds
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import Table
-from relax_exp.report.groups import Cell, make_cells
-from relax_exp.report.kinds.registry import COLUMNS, COMMON, NOTES, OTHER, SHARED, TITLES
+from relax_exp.report.groups import make_cells
 from relax_exp.report.runs import FAILED, Run, read_run
+
+SHARED = "Wall time: of the whole run, all its seeds and learning rates."
 
 
 def row(cell: Cell) -> tuple[list[str], dict[str, Any]]:
     """One cell: texts in the order of the headers, and the record for `table.csv`."""
-    columns = [column.of(cell) for column in COLUMNS.get(cell.kind, OTHER)]
+    columns = [column.of(cell) for column in kinds.of(cell.kind).columns]
     texts = [cell.task, cell.estimator, f"{cell.lr:g}", f"{cell.steps:,}", str(len(cell.counted))]
     texts += [text for text, _ in columns] + [cell.status]
     record = {"kind": cell.kind, "task": cell.task, "estimator": cell.estimator, "lr": cell.lr, "steps": cell.steps}
@@ -27,16 +29,16 @@ def row(cell: Cell) -> tuple[list[str], dict[str, Any]]:
 
 def of_kind(kind: str, cells: list[Cell]) -> Table:
     """The table of cells of one kind."""
-    headers = ["task", "estimator", "lr", "steps", "seeds"]
-    headers += [column.header for column in COLUMNS.get(kind, OTHER)] + ["status"]
+    its = kinds.of(kind)
+    headers = ["task", "estimator", "lr", "steps", "seeds", *(column.header for column in its.columns), "status"]
     rows, records = zip(*map(row, cells), strict=True)
-    return Table(kind, TITLES.get(kind, kind), headers, rows, f"{NOTES.get(kind, COMMON)} {SHARED}", records)
+    return Table(kind, its.title, headers, rows, f"{its.note} {SHARED}", records)
 
 
 def of_kinds(cells: list[Cell]) -> list[Table]:
     """A table for each kind of cells."""
-    kinds = sorted({cell.kind for cell in cells}, key=lambda kind: ([*TITLES, kind].index(kind), kind))
-    return [of_kind(kind, [cell for cell in cells if cell.kind == kind]) for kind in kinds]
+    names = sorted({cell.kind for cell in cells}, key=lambda kind: ([*kinds.KINDS, kind].index(kind), kind))
+    return [of_kind(name, [cell for cell in cells if cell.kind == name]) for name in names]
 
 
 def markdown(cells: list[Cell]) -> str:

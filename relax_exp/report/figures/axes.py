@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from relax_exp.report.groups import Cell
+from relax_exp.report import kinds
+from relax_exp.report.cells import Cell
 from relax_exp.report.runs import NO_VARIANCE
+from relax_exp.report.statistics import LOG_VARIANCE
 from relax_exp.report.style import Style, style
 
 LOOK = {
@@ -35,7 +37,6 @@ LOOK = {
 }
 POINTS = 200  # of a curve over frames
 SAME = "no variance: every draw gives the same gradient"
-LOG_VARIANCE = ("grad/log_variance", "log-variance of the gradient")
 RISING = ("train/elbo", "valid/bound100", "valid/elbo")
 
 
@@ -80,7 +81,7 @@ def abscissa(cells: list[Cell]) -> str | None:
     Frames of an environment, where there are any. But episodes where all run for a number of them: what an estimator
     then spends in frames (ARSM's pseudo-rollouts count) would press the others' curves against the axis.
     """
-    episodic = all(c.kind == "cartpole" and not c.runs[0].config["task"].get("frames") for c in cells)
+    episodic = all(kinds.of(c.kind).by_episodes(c.runs[0].config["task"]) for c in cells)
     metrics = ("episodes", "frames") if episodic else ("frames",)
     return next((m for m in metrics if any(np.isfinite(c.last(m)).any() for c in cells)), None)
 
@@ -125,7 +126,7 @@ def floor_of(values: Iterable[np.ndarray]) -> float | None:
 def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
     """One metric over what `abscissa` says, a line for each cell."""
     medians, ends, x = [], [], abscissa(cells)
-    floor = floor_of(cell.series(metric)[1] for cell in cells) if metric == LOG_VARIANCE[0] else None
+    floor = floor_of(cell.series(metric)[1] for cell in cells) if metric == LOG_VARIANCE else None
     for i, (cell, look, label) in enumerate(styled(cells)):
         steps, values = over(cell, metric, x, -np.inf if floor is None else floor)
         ends.append(steps[-1])

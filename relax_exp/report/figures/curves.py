@@ -8,44 +8,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relax_exp.report.figures.axes import LOG_VARIANCE, figure, legend, look, mark, panel, slug, styled
-from relax_exp.report.groups import FIXED_THETA, NAMED, Cell, best
-
-PANELS = {  # a task's curves; the first metric of a panel that has values is drawn
-    "vae": [
-        [("train/elbo", "train ELBO (nats)")],
-        [("valid/bound100", "validation 100-sample bound (nats)"), ("valid/elbo", "validation ELBO (nats)")],
-        [LOG_VARIANCE],
-    ],
-    FIXED_THETA: [[LOG_VARIANCE]],
-    "lax_toy": [[("loss", "exact loss")], [("std", "standard deviation of b")], [LOG_VARIANCE]],
-    "categorical_toy": [[("loss", "exact loss")], [("p_best", "probability of the best category")], [LOG_VARIANCE]],
-}
-PANELS["categorical_vae"] = PANELS["vae"]
-PANELS["sequence"] = [
-    [("train/bpc", "training bits per character")],
-    [("valid/bpc100", "held-out bits per character")],
-    [LOG_VARIANCE],
-]
-PANELS["cartpole"] = [[("return100", "mean return of the last 100 episodes")], [LOG_VARIANCE]]
-PANELS["continuous"] = PANELS["cartpole"]
-PANELS["atari"] = [
-    [("eval/return", "score"), ("return100", "score of the last 100 episodes")],
-    [("explained_variance", "variance explained by the value")],
-    [LOG_VARIANCE],
-]
-OTHER = [[("loss", "loss")], [LOG_VARIANCE]]
+from relax_exp.report import kinds
+from relax_exp.report.cells import Cell
+from relax_exp.report.figures.axes import figure, legend, look, mark, panel, slug, styled
+from relax_exp.report.groups import best
+from relax_exp.report.kinds.base import VARIANCE_PANEL
 
 
 def curves(cells: list[Cell]) -> Figure:
     """Training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
     with look():
         cells, rule = best(cells)
-        panels = []
-        for options in PANELS.get(cells[0].kind, OTHER):
+        kind, panels = kinds.of(cells[0].kind), []
+        for options in kind.panels:
             having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
             panels += having[:1]
-        panels = panels or [PANELS.get(cells[0].kind, OTHER)[0][0]]
+        panels = panels or [kind.panels[0][0]]
         fig = figure(max(5.0, 3.8 * len(panels)), 3.7)
         for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(ax, cells, metric, ylabel)
@@ -53,7 +31,7 @@ def curves(cells: list[Cell]) -> Figure:
                 mark(ax, best_loss(cells), "minimum")
             if metric == "valid/bpc100":
                 mark(ax, float(np.median(cells[0].last("valid/bpc_counts"))), "order-2 counts")
-        fig.suptitle(cells[0].task + (", only the estimator is tuned" if cells[0].kind == FIXED_THETA else ""))
+        fig.suptitle(cells[0].task + kind.remark)
         legend(fig, cells, rule=rule)
         return fig
 
@@ -67,7 +45,7 @@ def figure1(cells: list[Cell]) -> Figure:
         left, centre = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 1])
         panel(left, cells, "loss", "exact expected loss")
         mark(left, best_loss(cells), "minimum")
-        panel(centre, cells, *LOG_VARIANCE)
+        panel(centre, cells, *VARIANCE_PANEL[0])
         extra = relaxations(fig, grid, cells)
         fig.suptitle(cells[0].task)
         legend(fig, cells, extra, rule)
@@ -138,13 +116,13 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
     for cell in cells:
         if cell.steps:
             tasks.setdefault((cell.kind, cell.task), []).append(cell)
-    kinds = [kind for kind, _ in tasks]
+    several = [kind for kind, _ in tasks]
     out = {}
-    for (kind, task), those in tasks.items():
-        if kind in NAMED and kind != "toy":
-            name = f"{kind}_{slug(task)}"
-        else:
-            name = {"toy": "figure1"}.get(kind, kind)
-            name += f"_{slug(task.removeprefix('toy '))}" if kinds.count(kind) > 1 else ""
-        out[name] = figure1(those) if kind == "toy" else curves(those)
+    for (name, task), those in tasks.items():
+        kind = kinds.of(name)
+        file = "figure1" if kind.relaxations else name
+        if kind.by_name or several.count(name) > 1:
+            shared = "" if kind.by_name else kind.label.partition(" ")[0] + " "
+            file += f"_{slug(task.removeprefix(shared))}"
+        out[file] = figure1(those) if kind.relaxations else curves(those)
     return out

@@ -7,9 +7,9 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import SAME, draw, floor_of, look, mark, slug
 from relax_exp.report.figures.axes import figure as empty
-from relax_exp.report.groups import Cell
 from relax_exp.report.style import order, style
 
 PANELS = {

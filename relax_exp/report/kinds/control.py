@@ -1,11 +1,15 @@
-"""Whether environments can be solved, and how many seeds solve them."""
+"""Control from whole episodes: whether environments can be solved, and how many seeds solve them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY
-from relax_exp.report.groups import Cell
+from relax_exp.report.kinds.base import COMMON, LOG, RUN, VARIANCE_PANEL, Kind
+from relax_exp.report.statistics import MEAN_LOG_VARIANCE, TIME, Column, final
 
 
 def solvable(cell: Cell) -> bool:
@@ -28,3 +32,37 @@ def solved(cell: Cell) -> tuple[str, dict]:
     if not len(episodes) or not solvable(cell):
         return EMPTY, {}
     return f"{count} of {len(episodes)}", {"seeds that solve it": count}
+
+
+CARTPOLE = Kind(
+    "cartpole",
+    "Control with few actions",
+    label="{env}",
+    by_name=True,
+    best=(
+        1,
+        ("-solved_episodes", "#solved_episodes", "return100"),
+        "number of episodes to solve, of rates at which all seeds do; if there are none, number of seeds that solve "
+        "it, then last mean return",
+    ),
+    columns=(
+        final("episodes to solve", "solved_episodes", decimals=0),
+        final("frames to solve", "solved_frames", decimals=0),
+        Column("seeds that solve it", solved),
+        final("mean return of the last 100", "return100", decimals=1),
+        MEAN_LOG_VARIANCE,
+        TIME,
+    ),
+    note=f"{COMMON} Solved: the mean return of the last 100 episodes, of a full hundred, has reached the threshold, "
+    "where the environment has one; episodes and frames until then are means over the seeds that get there. "
+    f"{LOG} of an update, {RUN}",
+    panels=([("return100", "mean return of the last 100 episodes")], VARIANCE_PANEL),
+    by_episodes=lambda task: not task.get("frames"),
+)
+CONTINUOUS = replace(
+    CARTPOLE,
+    name="continuous",
+    title="Control with continuous actions",
+    rows=("task.surrogate_updates",),
+    by_episodes=lambda task: False,
+)

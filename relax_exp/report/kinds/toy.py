@@ -1,11 +1,13 @@
-"""Columns of the toy problem."""
+"""The toy problem, and the same where theta is fixed."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY
-from relax_exp.report.groups import Cell
+from relax_exp.report.kinds.base import COMMON, LOG, RUN, VARIANCE_PANEL, Kind
+from relax_exp.report.statistics import LOG_VARIANCE, MEAN_LOG_VARIANCE, TIME, Column, final, first, last, log_variance
 
 NEAR = 0.1  # a toy replica found the optimum if every theta is this close to it
 
@@ -25,3 +27,35 @@ def found(cell: Cell) -> tuple[str, dict]:
     final = [thetas.astype(float) for thetas in final if thetas[0] is not None]
     near = sum(bool((abs(thetas - optimum) < NEAR).all()) for thetas in final)
     return (f"{near} of {len(final)}" if final else EMPTY), {"seeds at the optimum": near}
+
+
+TOY = Kind(
+    "toy",
+    "Toy problem",
+    label="toy t={t}",
+    best=(-1, ("excess", "loss"), "final exact loss"),
+    columns=(
+        final("excess loss × 10⁴", "excess", 1e4),
+        Column("median θ", theta),
+        Column("seeds at optimum", found),
+        MEAN_LOG_VARIANCE,
+        TIME,
+    ),
+    note=f"{COMMON} Excess loss: exact expected loss above its minimum. Seeds at optimum: every θ within {NEAR:g} of "
+    f"the best. {LOG}, {RUN}",
+    relaxations=True,
+)
+FIXED_THETA = Kind(
+    "fixed_theta",
+    "Toy problem at fixed θ",
+    label=TOY.label,
+    best=(-1, (LOG_VARIANCE,), "final log-variance"),
+    columns=(
+        log_variance("first log-variance", "first log-variance", first(LOG_VARIANCE)),
+        log_variance("last log-variance", "last log-variance", last(LOG_VARIANCE)),
+        TIME,
+    ),
+    note=f"{COMMON} Only the control variate is tuned. {LOG}, at the first and the last evaluation.",
+    panels=(VARIANCE_PANEL,),
+    remark=", only the estimator is tuned",
+)

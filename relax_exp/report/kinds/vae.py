@@ -1,12 +1,13 @@
-"""Columns of the VAEs."""
+"""The binary VAE."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY
-from relax_exp.report.groups import Cell
-from relax_exp.report.statistics import Column, numbers, show
+from relax_exp.report.kinds.base import COMMON, LAST_LOG_VARIANCE, LOG, VARIANCE_PANEL, Kind
+from relax_exp.report.statistics import TIME, Column, final, numbers, show
 
 
 def validation(header: str, metric: str) -> Column:
@@ -22,10 +23,24 @@ def validation(header: str, metric: str) -> Column:
     return Column(header, of)
 
 
-def relaxed(cell: Cell) -> tuple[str, dict]:
-    """The relaxed objective that was trained, with its name; empty for estimators that train none."""
-    for kind in ("elbo", "kl", "density"):
-        values = cell.last(f"train/relaxed_{kind}")
-        if np.isfinite(values).any():
-            return f"{show(values)} ({kind})", numbers(f"train/relaxed_{kind}", values)
-    return EMPTY, {}
+VAE = Kind(
+    "vae",
+    "Binary VAE",
+    label="{dataset} {model}",
+    by_name=True,
+    best=(1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
+    columns=(
+        final("train ELBO", "train/elbo"),
+        validation("valid ELBO", "valid/elbo"),
+        validation("valid 100-sample bound", "valid/bound100"),
+        LAST_LOG_VARIANCE,
+        TIME,
+    ),
+    note=f"{COMMON} Nats per example, higher is better; the train ELBO is the mean since the evaluation before. "
+    f"{LOG}. †: on the first 1,000 validation images.",
+    panels=(
+        [("train/elbo", "train ELBO (nats)")],
+        [("valid/bound100", "validation 100-sample bound (nats)"), ("valid/elbo", "validation ELBO (nats)")],
+        VARIANCE_PANEL,
+    ),
+)

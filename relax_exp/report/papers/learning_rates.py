@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
-from relax_exp.report.groups import Cell
 from relax_exp.report.papers.published import column_order, settings, short
 from relax_exp.report.papers.table1 import BOUND, models
 from relax_exp.report.statistics import interval

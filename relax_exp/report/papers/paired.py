@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import Table
-from relax_exp.report.groups import Cell
 from relax_exp.report.papers.published import chosen, short
 from relax_exp.report.papers.table1 import BOUND, models
 from relax_exp.report.runs import Replica, series

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from relax_exp.report.groups import OF_ESTIMATORS, RATES, Cell, choose, flatten, text
+from relax_exp.report import kinds
+from relax_exp.report.cells import Cell
+from relax_exp.report.groups import RATES, choose, flatten, text
 from relax_exp.report.style import natural, order
 
 TUCKER = "rebar (granularity=parameter)"
@@ -32,7 +34,7 @@ def settings(cells: Iterable[Cell]) -> dict[str, str]:
     """
     flat = {}
     for c in cells:
-        own = OF_ESTIMATORS.get(c.kind, ())
+        own = kinds.of(c.kind).rows
         config = flatten(c.runs[0].config)
         flat[id(c)] = {k: v for k, v in config.items() if k.startswith("estimator.") or k in own}
     labels = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table, markdown
-from relax_exp.report.groups import Cell
 from relax_exp.report.papers.published import COLUMNS, NOT_RUN, published, short
 from relax_exp.report.papers.table1 import MODELS, table1
 
