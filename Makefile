@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.11 or 3.12: they create .venv and install into it.
+# `make demo` and `make test` need nothing but Python 3.11 to 3.14: they create .venv and install into it.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
