@@ -1,15 +1,15 @@
 """RELAX on its toy problem, from top to bottom in plain PyTorch: `python examples/relax_by_hand.py`.
 
-The problem is to minimise E[(b - t)^2] over the logit l of b ~ Bernoulli(theta), theta = sigmoid(l), with t = 0.499. The
-loss is almost the same for b = 0 and b = 1, so the gradient theta (1 - theta) (1 - 2 t) is tiny beside the noise of
-REINFORCE, which is f(b) d log p(b) / d l. RELAX subtracts a learned control variate c(z) of the relaxed variable z whose
-sign is b, and adds its expectation back through two paths that can be differentiated. Nothing is asked of f but its
-value at b:
+The problem is to minimise E[(b - t)^2] over the logit l of b ~ Bernoulli(theta), theta = sigmoid(l), with t = 0.499.
+The loss is almost the same for b = 0 and b = 1, so the gradient theta (1 - theta) (1 - 2 t) is tiny beside the noise
+of REINFORCE, which is f(b) d log p(b) / d l. RELAX subtracts a learned control variate c(z) of the relaxed variable z
+whose sign is b, and adds its expectation back through two paths that can be differentiated:
 
-    [f(b) - c(z~)] d log p(b) / d l  +  d c(z) / d l  -  d c(z~) / d l,     z ~ p(z | l),  b = [z > 0],  z~ ~ p(z | b, l)
+    [f(b) - c(z~)] d log p(b) / d l + d c(z) / d l - d c(z~) / d l,    z ~ p(z | l),  b = [z > 0],  z~ ~ p(z | b, l)
 
-Grathwohl et al. 2018, "Backpropagation through the void", sections 3 and 5.1. The last function compares this file with
-the library, which does the same for all families of variables, for many replicas at once, compiled.
+Nothing is asked of f but its value at b. (Grathwohl et al. 2018, "Backpropagation through the void", section 3.)
+The function `library` compares this file with the library, which does the same for all families of variables and for
+many replicas at once, compiled.
 """
 
 import torch
