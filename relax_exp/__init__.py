@@ -1,3 +1,57 @@
-"""relax-exp: gradient estimators for discrete and black-box variables, verified and reproduced."""
+"""relax-exp: gradient estimators for discrete and black-box variables, verified and reproduced.
+
+`Latent` puts one into a model, `Chain` several on top of each other; `build` and `names` are the estimators behind
+them. Names are looked up when they are used: torch is not imported before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relax_exp import distributions, estimators
+    from relax_exp.distributions import FAMILIES as families
+    from relax_exp.estimators import build, names
+    from relax_exp.estimators.base import Estimator, Objective, Output
+    from relax_exp.latent import Chain, Latent
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Chain",
+    "Estimator",
+    "Latent",
+    "Objective",
+    "Output",
+    "build",
+    "distributions",
+    "estimators",
+    "families",
+    "names",
+]
+
+_HOMES = {
+    "Chain": "latent",
+    "Estimator": "estimators.base",
+    "Latent": "latent",
+    "Objective": "estimators.base",
+    "Output": "estimators.base",
+    "build": "estimators",
+    "names": "estimators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now (PEP 562)."""
+    if name == "families":
+        return importlib.import_module("relax_exp.distributions").FAMILIES
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"relax_exp.{_HOMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"relax_exp.{name}")
+    raise AttributeError(f"module 'relax_exp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,186 @@
+"""What `Latent` and `Chain` refuse, with the shapes and what to do instead."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from relax_exp.distributions import FAMILIES
+from relax_exp.estimators.base import Estimator
+from relax_exp.estimators.pathwise import Pathwise
+
+IN_PLACE = "in-place operation"  # of torch.func's message where a function changes a captured tensor
+
+
+def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
+    """ValueError for an unknown family or an event without variables."""
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
+    if not event_shape or min(event_shape) < 1 or (family == "categorical" and event_shape[-1] < 2):
+        wanted = "end in the number of classes, at least 2" if family == "categorical" else "hold positive sizes"
+        raise ValueError(f"event_shape={event_shape} of {family} variables must {wanted}, as in (20, 10)")
+
+
+def offered(estimator: Estimator, name: str) -> None:
+    """ValueError for options that a layer cannot serve."""
+    if estimator.granular:
+        raise ValueError(
+            f"{name} with granularity='parameter' needs to know the tensors that the logits come from, which a Latent "
+            "does not: leave out granularity (one eta for the layer)"
+        )
+
+
+def pathwise(estimator: Estimator, name: str) -> None:
+    """TypeError for an estimator without a differentiable stand-in for its sample."""
+    if not isinstance(estimator, Pathwise):
+        raise TypeError(
+            f"{name} has no differentiable sample: call it with f, as loss, sample = z(logits, f), or take st_gumbel, "
+            "gumbel_rao, reinmax, straight_through, concrete or gst"
+        )
+
+
+def batch_of(logits, shape: tuple[int, ...], name: str, family: str) -> tuple[int, ...]:
+    """The batch dimensions of the logits. ValueError or TypeError where they are not logits of that shape."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"{name}: logits must be a tensor of floats or a torch.distributions object, not {got}")
+    if tuple(logits.shape[logits.dim() - len(shape) :]) != shape or logits.dim() < len(shape):
+        sizes = ", ".join(map(str, shape))
+        hint = " (mean and log standard deviation in the last)" if family == "gaussian" else ""
+        raise ValueError(
+            f"{name}: logits have shape {tuple(logits.shape)}, but this Latent was made for event_shape whose logits "
+            f"are (*batch, {sizes}){hint}: reshape them, or make it with another event_shape"
+        )
+    batch = tuple(logits.shape[: logits.dim() - len(shape)])
+    if 0 in batch:
+        raise ValueError(f"{name}: logits of shape {tuple(logits.shape)} have no rows; skip an empty batch")
+    return batch
+
+
+def same_kind(logits: Tensor, estimator: Estimator, name: str) -> None:
+    """ValueError where the logits are not on the device, or of the precision, of the estimator's own networks."""
+    own = next((p for p in estimator.parameters() if p.dim() > 0), None)
+    anything = next((t for t in [*estimator.parameters(), *estimator.buffers()]), None)
+    if anything is not None and anything.device != logits.device:
+        raise ValueError(
+            f"{name}: logits are on {logits.device}, the parameters of this Latent on {anything.device}: "
+            f"call z.to({str(logits.device)!r})"
+        )
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    if own is not None and own.dtype != (torch.float32 if half else logits.dtype):
+        raise ValueError(
+            f"{name}: logits are {logits.dtype}, the parameters of this Latent {own.dtype}: call z.to(logits.dtype), "
+            "or convert the logits (half precision goes with a Latent in torch.float32)"
+        )
+
+
+def rows_of(rows: Sequence[Tensor], batch: tuple[int, ...], offset: str = "logits") -> list[Tensor]:
+    """The row tensors, ``(*batch, ...)`` -> ``(n, ...)``. TypeError or ValueError where one is not one row a row."""
+    flat = []
+    for i, row in enumerate(rows):
+        if not isinstance(row, Tensor):
+            raise TypeError(
+                f"row tensor {i} is a {type(row).__name__}: what stands after f is repeated alongside the samples and "
+                "must be a tensor with one entry a row; let f close over everything else"
+            )
+        if tuple(row.shape[: len(batch)]) != batch:
+            raise ValueError(
+                f"row tensor {i} has shape {tuple(row.shape)}, but the batch of the {offset} is {batch}: it must begin "
+                "with these dimensions; let f close over what is shared by all rows"
+            )
+        flat.append(row.reshape(-1, *row.shape[len(batch) :]) if len(batch) != 1 else row)
+    return flat
+
+
+def losses_of(value, b: Tensor, name: str) -> Tensor:
+    """What f returned, where it is one loss a row. ValueError or TypeError otherwise."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} returned a {type(value).__name__}, but losses must be a tensor ({b.shape[0]},); "
+            "torch.as_tensor makes one of an array"
+        )
+    if value.shape != b.shape[:1]:
+        raise ValueError(
+            f"{name} returned losses of shape {tuple(value.shape)} for samples of shape {tuple(b.shape)}: it must "
+            f"return one loss a row, ({b.shape[0]},). Sum over pixels or features, not over rows (reduction='none', "
+            "then .flatten(1).sum(1)), and pass what belongs to rows after f, as z(logits, f, x): it is repeated "
+            "alongside the samples"
+        )
+    return value
+
+
+def context_of(context: Tensor | None, estimator: Estimator, batch: tuple[int, ...], name: str) -> Tensor | None:
+    """The context, ``(n, *context_shape)``. ValueError where one is missing, unexpected or of another shape."""
+    shape = estimator.context_shape
+    if shape is None:
+        if context is not None:
+            raise ValueError(
+                f"{name}: this Latent was made without context_shape; make it with "
+                f"context_shape={tuple(context.shape[len(batch) :])}, or leave out context="
+            )
+        return None
+    if context is None:
+        if not next(estimator.parameters(), None) is not None:
+            return None
+        raise ValueError(f"{name}: this Latent was made with context_shape={shape}: pass context=, {(*batch, *shape)}")
+    return shaped(context, (*batch, *shape), "context").detach().reshape(-1, *shape)
+
+
+def shaped(tensor: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
+    """The tensor, or ValueError where it has another shape."""
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected {shape}")
+    return tensor
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """torch.func's error about in-place state inside f, as one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if IN_PLACE not in str(error):
+            raise
+        raise RuntimeError(
+            f"{name} differentiates f, and f changes state in place (BatchNorm's running statistics?), which "
+            "torch.func does not allow. Use GroupNorm, LayerNorm or track_running_stats=False, put that module into "
+            "eval(), or take an estimator that needs values of f only, such as rloo, disarm or relax with "
+            "surrogate='network'"
+        ) from error
+
+
+def write_buffers(estimator: Estimator, values: dict[str, Tensor], name: str) -> None:
+    """New values into the estimator's buffers. RuntimeError inside a transform of torch.func, which forbids it."""
+    try:
+        with torch.no_grad():
+            for key, buffer in estimator.named_buffers():
+                if key in values:
+                    buffer.copy_(values[key])
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{name} keeps running statistics, which cannot be written inside torch.func: call z.eval() there, and "
+            "in train() mode outside"
+        ) from error
+
+
+def as_many(given: Sequence, layers: Sequence, what: str) -> None:
+    """ValueError unless there is one for each layer."""
+    if isinstance(given, Tensor) or callable(given) or len(given) != len(layers):
+        count = len(given) if hasattr(given, "__len__") else f"one {type(given).__name__}"
+        raise ValueError(f"{what} must be a list with one entry for each of the {len(layers)} layers, not {count}")
+
+
+def one_a_row(batch: tuple[int, ...], rows: int, what: str) -> None:
+    """ValueError where an encoder did not return one row a row."""
+    if batch != (rows,):
+        raise ValueError(f"{what} returned logits with the batch {batch} for {rows} rows; it must act row by row")
+
+
+def has_context(estimator: Estimator, make, name: str) -> None:
+    """ValueError where a layer of a chain was made for a context and gets none, or the other way round."""
+    if (estimator.context_shape is None) != (make is None):
+        was = "without" if estimator.context_shape is None else "with"
+        raise ValueError(f"{name}: the Latent was made {was} context_shape; contexts must say the same for this layer")
