@@ -21,7 +21,7 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         },
         "categorical_vae": {"score_term": "kept"},
         "sequence": {"score_term": "kept"},
-        "cartpole": {"frame_skip": 1},
+        "cartpole": {"frame_skip": 1, "until_solved": False},
     },
     "estimator": {"a2c": {"advantage": "correct"}, "relax": {"sampler": "correct"}},
 }

@@ -115,7 +115,7 @@ def make(
     `CartPoles`. ``options`` are those of ``gymnasium.make``. RunError for an unknown name, a missing package, or where
     the actions are not ``discrete`` or ``continuous`` as asked, or the observations not vectors.
     """
-    from relax_exp.cartpoles import CartPoles
+    from relax_exp.envs.cartpole_slots import CartPoles
 
     with explained(env_id):
         maker = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)

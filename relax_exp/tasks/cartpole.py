@@ -26,6 +26,10 @@ class CartPole(PolicyTask):
     undiscounted. Solved: the mean of the last 100 returns, of a full hundred, reaches ``threshold`` (the environment's
     own where there is none). ``frames`` are the steps in the environment, those of arsm's pseudo-rollouts included but
     for their way back to where they start; at ``frames`` of them (counted after an update) a replica stops.
+
+    ``frame_skip``: the environment takes each action so often, `envs.vector.Repeating`; the policy then acts, and
+    learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. ``until_solved``: a replica
+    stops once it has solved the environment, as the published code does.
     """
 
     name = "cartpole"
@@ -38,11 +42,13 @@ class CartPole(PolicyTask):
         threshold: float | None = None,
         frames: int | None = None,
         frame_skip: int = 1,
+        until_solved: bool = False,
         variance_every: int | None = None,
         variance_draws: int = 100,
         **options,
     ):
         self.env_id, self.frames, self.frame_skip = env, frames, frame_skip
+        self.until_solved = until_solved
         self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space

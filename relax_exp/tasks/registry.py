@@ -103,6 +103,7 @@ class CartPoleOptions(TypedDict):
     threshold: float | None
     frames: Count | None
     frame_skip: Count
+    until_solved: bool
     hidden: list[Count]
     gamma: Fraction
     entropy: NotNegative

@@ -98,8 +98,10 @@ class Episodes(Replicas):
 
     @property
     def active(self) -> Tensor:
-        """Which replicas go on: those that have not failed and have frames left, ``(R,)``."""
+        """Which replicas go on: those that have not failed, have frames left and something to solve, ``(R,)``."""
         fine = (self.state.failed_at == 0).cpu()
+        if self.task.until_solved:
+            fine = fine & (self.records.solved_episodes == 0)
         return fine if self.task.frames is None else fine & (self.records.frames < self.task.frames)
 
     @property

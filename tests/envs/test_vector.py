@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from relax_exp.cartpoles import CartPoles
 from relax_exp.envs import vector
+from relax_exp.envs.cartpole_slots import CartPoles
 from relax_exp.errors import RunError
 
 

@@ -228,3 +228,10 @@ def test_it_learns(here):
     written = rows(here / "run")
     first, last = ([row["return"] for row in written if row["step"] == step] for step in (50, 250))
     assert sum(first) / 3 < 60 and sum(last) / 3 > 110
+
+
+def test_a_replica_stops_when_it_has_solved_the_environment():
+    one = trainer("estimator=reinforce task.until_solved=true task.threshold=5 seeds=[0,1]")
+    steps = [*one.advance(150)]
+    assert steps[-1] == LAST and one.finished, "any policy returns more than 5"
+    assert one.records.episodes.tolist() == [LAST, LAST] == one.records.solved_episodes.tolist()
