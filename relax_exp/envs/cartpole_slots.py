@@ -31,13 +31,11 @@ class CartPoles(Resting):
         return env.env.env is model and not model._sutton_barto_reward and model.kinematics_integrator == "euler"
 
     def reset(self, *, seed: list[int | None], options=None):
-        """See `Resting.reset`."""
         found = super().reset(seed=seed, options=options)
         self._take_up(np.array([one is not None for one in seed]))
         return found
 
     def restart(self, slots: np.ndarray) -> None:
-        """See `Resting.restart`."""
         super().restart(slots)
         self._take_up(slots)
 
@@ -47,7 +45,6 @@ class CartPoles(Resting):
             self.state[:, i], self.taken[i] = self.envs[i].unwrapped.state, 0
 
     def step(self, actions):
-        """See `Resting.step`."""
         going, last = ~self._autoreset_envs, None
         self._rewards[:] = 0.0
         for _ in range(self.frame_skip):

@@ -112,7 +112,6 @@ class MeanActor(SampleOnly):
         return self.critic(context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`."""
         p, q = logits.detach().softmax(-1), self.values(context)
         grad = p * (q - (p * q).sum(-1, keepdim=True))
         error = (f_b.detach().unsqueeze(-1) - (b * q).sum(-1)).square().mean(-1)

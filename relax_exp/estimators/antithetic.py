@@ -45,7 +45,6 @@ class ARM(Comparison):
         return u - 0.5
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         u = noise["u"]
         b, opposite = self.sample(logits, noise), antithetic(logits, u)
         values = self.values(f, torch.stack([b, opposite]), logits, f_b)
@@ -104,7 +103,6 @@ class ARMS(RLOO):
         return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
@@ -167,7 +165,6 @@ class DisARMTree(Comparison):
         return (decisions + logit_uniform(u[..., :-1]) > 0).to(decisions.dtype)
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         u = noise["u"]
         decisions, pull = vjp(self.decision_logits, logits)
         bits, opposite = self._bits(decisions, u), antithetic(decisions, u[..., :-1])

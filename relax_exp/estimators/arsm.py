@@ -60,7 +60,6 @@ class ARS(Comparison):
         return {"u": (n, *self.event_shape), "reference": (n,)}
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         size = self.event_shape[-1]
         g, b = gumbel(noise["u"]), self.sample(logits, noise)
         reference = (noise["reference"] * size).long().clamp(max=size - 1)
@@ -94,7 +93,6 @@ class ARSM(Comparison):
             )
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         size = self.event_shape[-1]
         g, b = gumbel(noise["u"]), self.sample(logits, noise)
         i, j = torch.triu_indices(size, size, 1, device=logits.device)

@@ -244,7 +244,6 @@ class SampleOnly(Estimator):
     """An estimator that asks no more of f than its values at the samples: a subclass implements ``from_sample``."""
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)

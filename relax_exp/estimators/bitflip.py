@@ -26,7 +26,6 @@ class LocalExpectation(Comparison):
         self.evaluations = self.event_shape[0] + 1
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b = self.sample(logits, noise)
         each = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device).unsqueeze(1)
         values = self.values(f, torch.cat([b.unsqueeze(0), (b - each).abs()]), logits, f_b)
@@ -50,7 +49,6 @@ class BitFlip(Comparison):
         return (torch.arange(size, device=chosen.device) == chosen).to(chosen.dtype)
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b, flips = self.sample(logits, noise), self.flips(noise)
         values = self.values(f, torch.stack([b, (b - flips).abs()]), logits, f_b)
         return Output(self.flip_gradient(logits, b, flips, values[0] - values[1]), values[0], b, {}, {})
@@ -75,7 +73,6 @@ class UGC(BitFlip):
         self.threshold = threshold
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b, opposite, flips = self.sample(logits, noise), antithetic(logits, noise["u"]), self.flips(noise)
         values = self.values(f, torch.stack([b, opposite, (b - flips).abs()]), logits, f_b)
         flipped = self.flip_gradient(logits, b, flips, values[0] - values[2])

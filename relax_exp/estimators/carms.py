@@ -45,7 +45,6 @@ class CARMS(RLOO):
         return ranked.gather(-1, order.argsort(-1).expand_as(ranked))
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)

@@ -28,7 +28,6 @@ class Exact(Estimator):
             )
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         family = self.family
         states = family.enumerate(self.event_shape, dtype=logits.dtype, device=logits.device).unsqueeze(1)
         states = states.expand(-1, *logits.shape)

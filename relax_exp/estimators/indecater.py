@@ -25,7 +25,6 @@ class IndeCateR(Comparison):
         self.evaluations = size * (classes - 1) + 1
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         size, classes = self.event_shape
         b = self.sample(logits, noise)
         moved = torch.stack([b.roll(s, -1) for s in range(1, classes)]).unsqueeze(1)  # (C - 1, 1, N, D, C)

@@ -47,7 +47,6 @@ class LAX(Estimator):
         return self.network(z, features)
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         z = self.family.path(logits, noise["u"]).detach()
         b = self.family.hard(z)
         if f_b is None:

@@ -26,7 +26,6 @@ class MuProp(NVIL):
         self.evaluations = 2
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         family = self.family
         b = self.sample(logits, noise)
         if f_b is None:

@@ -46,13 +46,11 @@ class Pathwise(Estimator):
         return {}
 
     def attached(self, f, logits):
-        """See `Estimator.attached`."""
         kind = "relaxed" if self.needs == "relaxed" else "hard"
         of = getattr(f, kind)
         return f._replace(**{kind: lambda sample, _: of(sample, logits)})
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         s, pull = vjp(lambda logits: self.relax(logits, noise), logits)
         objective = f.relaxed if self.needs == "relaxed" else f.hard
 

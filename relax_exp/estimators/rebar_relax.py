@@ -70,7 +70,6 @@ class Rebar(Estimator):
         return value if self.granular else self.eta * value
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         z = self.family.path(logits, noise["u"])
         b = self.family.hard(z)
         if f_b is None:
@@ -174,11 +173,9 @@ class Relax(Rebar):
         return super().control(z, logits, f, features) + self.network(z, features)
 
     def conditional(self, logits, b, v):
-        """See `Rebar.conditional`."""
         return published_conditional(logits, b, v) if self.published_error else super().conditional(logits, b, v)
 
     def along_conditional(self, grad_z, logits, b, z_tilde):
-        """See `Rebar.along_conditional`."""
         along = super().along_conditional(grad_z, logits, b, z_tilde)
         if not self.published_error:
             return along

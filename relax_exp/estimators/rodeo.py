@@ -33,7 +33,6 @@ class GradientLeaveOneOut(ScoreFunction):
         raise NotImplementedError(f"{type(self).__name__} does not implement scalars")
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`."""
         b = self.sample(logits, noise)
 
         def at(b):

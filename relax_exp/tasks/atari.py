@@ -95,7 +95,6 @@ class Atari(Task):
         return Games(self.env_id, slots, seed, threads=threads, groups=groups, **self.options_of_games)
 
     def replicas(self, seeds, lrs, device, compiled):
-        """See `Task.replicas`."""
         return Segments(self, seeds, lrs, device, compiled)
 
     def _build(self, generator) -> FromSample:
@@ -104,7 +103,6 @@ class Atari(Task):
         return FromSample(built).to(self.device, self.dtype)
 
     def init(self, generator):
-        """See `Task.init`."""
         drawn = self._build(generator)
         params = {k: v.to(self.device, self.dtype) for k, v in init_nature(self.actions, generator).items()}
         tuning = {k: v.detach().clone() for k, v in drawn.named_parameters()}
@@ -121,7 +119,6 @@ class Atari(Task):
         return {"act": (self.length, self.envs, 1, self.actions), **self._own_noise()}
 
     def example(self):
-        """See `Task.example`."""
         rows, device = self.batch_size, self.device
         observations = torch.zeros((rows, FRAMES, SIDE, SIDE), dtype=torch.uint8, device=device)
         return {
@@ -140,7 +137,6 @@ class Atari(Task):
         return functional_call(self.drawn, (tuning, model.buffers), (logits, action, loss, noise, features))
 
     def gradients(self, model, batch, noise):
-        """See `Task.gradients`."""
         seen, action, rows = batch["seen"], batch["action"], len(batch["return"])
         logits, values = seen.logits.unsqueeze(-2), seen.values
         advantage = batch["return"] - values

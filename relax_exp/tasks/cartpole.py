@@ -67,7 +67,6 @@ class CartPole(PolicyTask):
         return vector.make(self.env_id, slots, "discrete", **options)
 
     def replicas(self, seeds, lrs, device, compiled):
-        """See `Task.replicas`."""
         return Episodes(self, seeds, lrs, device, compiled)
 
     def evaluate(self, models, seeds, step, final):

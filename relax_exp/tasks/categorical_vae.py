@@ -52,7 +52,6 @@ class CategoricalVAE(VAE):
         super().__init__(*args, **kwargs)
 
     def network(self):
-        """See `VAE.network`."""
         return DiscreteVAE(self.layers, self.mean.cpu(), **self.architecture)
 
     def evaluate(self, models, seeds, step, final):

@@ -96,7 +96,6 @@ class Continuous(Task):
         return {"value": value.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
 
     def init(self, generator):
-        """See `Task.init`."""
         networks = self._build(generator)
         params = {"mean": init_policy(self.sizes, generator), "log_std": torch.zeros(self.actions)}
         tuning = {key: {k: v.detach().clone() for k, v in net.named_parameters()} for key, net in networks.items()}
@@ -107,13 +106,11 @@ class Continuous(Task):
         return {"act": (self.episodes, self.horizon, self.actions)}
 
     def example(self):
-        """See `Task.example`."""
         sizes = {"state": (self.states,), "action": (self.actions,), "advantage": (), "target": (), "alive": ()}
         shape, like = (self.episodes, self.horizon), {"dtype": self.dtype, "device": self.device}
         return {k: torch.zeros(shape + size, **like) for k, size in sizes.items()}
 
     def replicas(self, seeds, lrs, device, compiled):
-        """See `Task.replicas`."""
         from relax_exp.training.episode_batches import Batches
 
         return Batches(self, seeds, lrs, device, compiled)

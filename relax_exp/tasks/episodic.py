@@ -91,7 +91,6 @@ class PolicyTask(Task):
         return Row(built).to(self.device, self.dtype)
 
     def init(self, generator):
-        """See `Task.init`."""
         row = self._build(generator)
         params = {k: v.to(self.device, self.dtype) for k, v in init_policy(self.sizes, generator).items()}
         tuning = {k: v.detach().clone() for k, v in row.named_parameters()}
@@ -108,7 +107,6 @@ class PolicyTask(Task):
         return shapes
 
     def example(self):
-        """See `Task.example`."""
         shape = (self.episodes, self.horizon)
         sizes = {"state": (self.states,), "action": (self.actions,), "loss": (), "alive": ()}
         sizes |= {"values": (self.actions,)} if self.replayed else {}
@@ -120,7 +118,6 @@ class PolicyTask(Task):
         return rows.unflatten(0, (self.samples, -1)) if self.samples > 1 else rows
 
     def gradients(self, model, batch, noise):
-        """See `Task.gradients`."""
         over = {k: self._rows(v) for k, v in batch.items()}
         alive = over.pop("alive")
         weight = alive / self.batch_size

@@ -142,7 +142,6 @@ class Sequence(CategoricalVAE):
         super().__init__(*args, data=data, variables=variables, categories=categories, **kwargs)
 
     def network(self):
-        """See `VAE.network`."""
         return SequenceModel(self.layers[0], self.mean.cpu(), self.segment, self.order, self.width)
 
     def pixels(self, rows, uniform):
@@ -154,7 +153,6 @@ class Sequence(CategoricalVAE):
         return -nats / (self.length * math.log(2))
 
     def gradients(self, model, batch, noise, fixed=None):
-        """See `Task.gradients`."""
         out = super().gradients(model, batch, noise, fixed)
         return out._replace(metrics=out.metrics | {"train/bpc": self.bits(out.metrics["train/elbo"])})
 

@@ -59,7 +59,6 @@ class Toy(Task):
         return (b - self.t).square().mean(-1)
 
     def init(self, generator):
-        """See `Task.init`."""
         estimator = self._build(generator)
         shape = estimator.family.parameter_shape(self.event_shape)
         logit = torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -70,7 +69,6 @@ class Toy(Task):
         )
 
     def noise_shapes(self):
-        """See `Task.noise_shapes`."""
         return self.estimator.noise_shapes(self.batch_size)
 
     def _estimate(self, model: Model, tuning, noise: dict[str, Tensor]) -> Output:
@@ -78,8 +76,6 @@ class Toy(Task):
         return functional_call(self.estimator, (tuning, model.buffers), (logits, self.loss), {"noise": noise})
 
     def gradients(self, model, batch, noise):
-        """See `Task.gradients`."""
-
         def tuned(tuning):
             out = self._estimate(model, tuning, noise)
             loss = self.estimator.tuning_loss(out)
@@ -107,7 +103,6 @@ class Toy(Task):
         return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
 
     def variance(self, models, seeds, step):
-        """See `Task.variance`."""
         shapes, draws = self.noise_shapes(), self.variance_draws
         noise = [draw(shapes, draws, stream(seed, "evaluation", step), self.dtype) for seed in seeds]
         noise = tree_map(lambda *n: torch.stack(n).to(self.device), *noise)

@@ -47,7 +47,6 @@ class Tracked(Task):
         return Model(model.params, model.tuning[name], model.buffers[name])
 
     def gradients(self, model, batch, noise):
-        """See `Task.gradients`."""
         shared = {k: v for k, v in noise.items() if k in self.task.data_noise}
         own = {k: v for k, v in noise.items() if not k.startswith("track/")}
         main = self.task.gradients(self.of(model, self.own_name), batch, own)
@@ -72,13 +71,10 @@ class Tracked(Task):
         return rows
 
     def test(self, params, best, seeds):
-        """See `Task.test`."""
         return self.task.test(params, best, seeds)
 
     def finish(self, models, labels):
-        """See `Task.finish`."""
         return self.task.finish(self.of(models, self.own_name), labels)
 
     def images(self, models, replica, seed):
-        """See `Task.images`."""
         return self.task.images(self.of(models, self.own_name), replica, seed)

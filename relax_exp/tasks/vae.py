@@ -102,7 +102,6 @@ class VAE(Task):
         return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden, back)
 
     def init(self, generator):
-        """See `Task.init`."""
         built = self._build(generator)
         return Model(
             {k: v.detach() for k, v in built.vae.named_parameters()},

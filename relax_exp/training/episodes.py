@@ -89,7 +89,6 @@ class Episodes(Replicas):
 
     @property
     def saved(self):
-        """See `Replicas.saved`."""
         return self.state, self.records
 
     @saved.setter
@@ -106,7 +105,6 @@ class Episodes(Replicas):
 
     @property
     def finished(self) -> bool:
-        """See `Replicas.finished`."""
         return not self.active.any()
 
     def _load_chunk(self, purpose: str, index: int) -> None:
