@@ -10,9 +10,9 @@ from relax_exp.models.mlp import MLP
 
 
 class Critic(nn.Module):
-    """A learned function of the context, ``(N, *context_shape)`` -> ``(N, *shape)``; without one, a learned constant.
+    """A learned function of the context, ``(N, *context_shape)`` -> ``(N, *shape)``.
 
-    The network has ``depth`` hidden layers of ``width`` units.
+    It is a network with ``depth`` hidden layers of ``width`` units, or a learned constant where there is no context.
     """
 
     def __init__(self, context_shape, shape: tuple[int, ...], width: int, depth: int, activation: str):
@@ -23,7 +23,11 @@ class Critic(nn.Module):
             self.network = MLP(context_shape, width, depth, activation, shape)
 
     def forward(self, context: Tensor | None) -> Tensor:
-        """See the class. Raises ValueError where the context is missing."""
+        """Return the critic's prediction for each row.
+
+        Raises:
+            ValueError: The critic was built for a context, and none is given.
+        """
         if self.network is None:
             return self.constant
         if context is None:
@@ -32,7 +36,10 @@ class Critic(nn.Module):
 
 
 def mean_squared_error(out: Output) -> Tensor:
-    """The tuning loss of a critic, from ``aux["squared_error"]``, ``(N,)``: rows apart for tasks that mask some."""
+    """Return the tuning loss of a critic, the mean of ``aux["squared_error"]``.
+
+    The errors are kept for each row, ``(N,)``, for tasks that leave some rows out.
+    """
     return out.aux["squared_error"].mean()
 
 
@@ -77,11 +84,11 @@ class A2C(ScoreFunction):
         self.critic = Critic(self.context_shape, (), width, depth, activation)
 
     def value(self, context: Tensor | None) -> Tensor:
-        """V, ``(..., N)``; one number where there is no context."""
+        """Return V for each row, ``(..., N)``, or one number where there is no context."""
         return self.critic(context)
 
     def signal(self, f_b, context):
-        """f minus the state's value."""
+        """Return f minus the value of the state."""
         value = self.value(context)
         signal = error = f_b - value
         if self.published_error:
@@ -89,7 +96,7 @@ class A2C(ScoreFunction):
         return signal, {"squared_error": error.square(), "baseline": value.mean()}, {}
 
     def tuning_loss(self, out: Output) -> Tensor:
-        """See `mean_squared_error`."""
+        """Return the mean squared error of V, averaged over the rows."""
         return mean_squared_error(out)
 
 
@@ -108,7 +115,7 @@ class MeanActor(SampleOnly):
         self.critic = Critic(self.context_shape, self.event_shape, width, depth, activation)
 
     def values(self, context: Tensor | None) -> Tensor:
-        """Q of every action, ``(..., N, D, C)``; ``(D, C)`` where there is no context."""
+        """Return Q of every action, ``(..., N, D, C)``, or ``(D, C)`` where there is no context."""
         return self.critic(context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
@@ -118,5 +125,5 @@ class MeanActor(SampleOnly):
         return Output(grad, f_b, b, {"squared_error": error}, {})
 
     def tuning_loss(self, out: Output) -> Tensor:
-        """See `mean_squared_error`; the mean is over the variables too."""
+        """Return the mean squared error of Q, averaged over rows and variables."""
         return mean_squared_error(out)

@@ -13,35 +13,44 @@ from relax_exp.estimators.multisample import RLOO
 
 
 class Comparison(Estimator):
-    """Compares f at the sample with f at points made from the same noise. ``out.loss`` is f at the sample."""
+    """The base of estimators that compare f at the sample with f at other points made from the same noise.
+
+    ``out.loss`` is f at the sample.
+    """
 
     def values(self, f, points: Tensor, logits: Tensor, f_b: Tensor | None) -> Tensor:
-        """f at ``points`` (S, N, event), in one batch: ``(S, N)``. The first is the sample; a given f_b is f there."""
+        """Evaluate f at ``points``, ``(S, N, event)``, in one batch.
+
+        The first point is the sample; where ``f_b``, f at the sample, is given, it is not evaluated again.
+
+        Returns:
+            Losses, ``(S, N)``.
+        """
         if f_b is None:
             return self.evaluate(f.hard, points, logits)
         return torch.cat([f_b.unsqueeze(0), self.evaluate(f.hard, points[1:], logits)])
 
 
 def antithetic(logits: Tensor, u: Tensor) -> Tensor:
-    """The Bernoulli sample that belongs to 1 - u."""
+    """Return the Bernoulli sample that belongs to the noise 1 - u, in the shape of ``logits``."""
     return (logits > logit_uniform(u)).to(logits.dtype)
 
 
 def disarm_weight(logits: Tensor, b: Tensor, opposite: Tensor) -> Tensor:
-    """(b - b') sigma(|logits|) / 2: what DisARM multiplies with f(b) - f(b')."""
+    """Return (b - b') sigma(|logits|) / 2, which DisARM multiplies with f(b) - f(b')."""
     return (b - opposite) * torch.sigmoid(logits.abs()) / 2
 
 
 class ARM(Comparison):
-    """Augment-REINFORCE-merge (Yin & Zhou 2019, theorem 1): [f(b) - f(b')] (u - 1/2), b' from 1 - u.
+    """Augment-REINFORCE-merge (Yin & Zhou 2019, theorem 1): [f(b) - f(b')] (u - 1/2), where b' comes from 1 - u.
 
-    b = 1 where u > sigma(-logits), b' = 1 where u < sigma(logits).
+    b = 1 where u > sigma(-logits), and b' = 1 where u < sigma(logits).
     """
 
     evaluations = 2
 
     def weight(self, logits: Tensor, u: Tensor, b: Tensor, opposite: Tensor) -> Tensor:
-        """u - 1/2."""
+        """Return what multiplies f(b) - f(b'), here u - 1/2, in the shape of ``logits``."""
         return u - 0.5
 
     def estimate(self, logits, f, noise, context, f_b):
@@ -53,18 +62,19 @@ class ARM(Comparison):
 
 
 class DisARM(ARM):
-    """DisARM = U2G (Dong, Mnih & Tucker 2020; Yin et al. 2020): ARM with u integrated out given the pair,
+    """DisARM, also called U2G (Dong, Mnih & Tucker 2020; Yin et al. 2020): ARM with u integrated out given the pair.
 
-    [f(b) - f(b')] (b - b') sigma(|logits|) / 2: a coordinate moves only where the two samples differ in it.
+    The estimate is [f(b) - f(b')] (b - b') sigma(|logits|) / 2: a coordinate moves only where the two samples differ in
+    it.
     """
 
     def weight(self, logits, u, b, opposite):
-        """`disarm_weight`."""
+        """Return `disarm_weight`, in which u is integrated out."""
         return disarm_weight(logits, b, opposite)
 
 
 class ARMS(RLOO):
-    """ARMS (Dimitriev & Zhou 2021): `RLOO` over ``samples`` = K >= 2 antithetic samples, each coordinate corrected,
+    """ARMS (Dimitriev & Zhou 2021): `RLOO` over ``samples`` = K >= 2 antithetic samples, each coordinate corrected.
 
         sum_k (f_k - mean f) (b_k - theta) / (K - 1)  *  theta (1 - theta) / (theta - P(b_i = b_j = 1)).
 
@@ -77,7 +87,7 @@ class ARMS(RLOO):
     """
 
     def sample(self, logits, noise):
-        """``(K, N, D)``, each distributed as p(b)."""
+        """Return the K coupled samples, ``(K, N, D)``, each of which is distributed as p(b)."""
         u = noise["u"]
         if logits.dim() == u.dim():
             return super().sample(logits, noise)
@@ -85,19 +95,23 @@ class ARMS(RLOO):
 
     @staticmethod
     def coupled(logits: Tensor, u: Tensor) -> Tensor:
-        """As many coupled samples as ``u`` has in front, ``(K, N, D)``."""
+        """Draw as many coupled samples as ``u`` has in front, ``(K, N, D)``."""
         exponential = -open_uniform(u).log()
         log_a = torch.log1p(-exponential / exponential.sum(0))
         rare = ((len(u) - 1) * log_a < F.logsigmoid(-logits.abs())).to(logits.dtype)
         return torch.where(logits < 0, rare, 1 - rare)
 
     def correction(self, logits: Tensor) -> Tensor:
-        """theta (1 - theta) / (theta - joint) = (1 - s) / (1 - joint / s), s the probability of the rarer value."""
+        """Return the factor of each coordinate that undoes the coupling, in the shape of ``logits``.
+
+        It is theta (1 - theta) / (theta - joint) = (1 - s) / (1 - joint / s), with s the probability of the rarer
+        value.
+        """
         return self.debiased(logits, self.samples - 1)
 
     @staticmethod
     def debiased(logits: Tensor, order: int) -> Tensor:
-        """`correction` of ``order`` + 1 coupled samples."""
+        """Compute the `correction` of ``order`` + 1 coupled samples."""
         log_s = F.logsigmoid(-logits.abs())
         log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
         return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
@@ -110,7 +124,7 @@ class ARMS(RLOO):
         return out._replace(grad=out.grad * self.correction(logits)) if logits.dim() < b.dim() else out
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """Not offered: the samples must be coupled as `sample` does it. Raises TypeError."""
+        """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)
 
 
@@ -130,33 +144,39 @@ class DisARMTree(Comparison):
     evaluations = 2
 
     def splits(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Decision m parts the classes low <= c < high into c < middle (bit 0) and the others (bit 1): ``(C - 1,)``."""
+        """Return for each decision m which classes it parts, as three tensors ``(C - 1,)``: low, middle, high.
+
+        Decision m parts the classes low <= c < high into c < middle (bit 0) and the others (bit 1).
+        """
         middle = torch.arange(1, self.event_shape[-1], device=device)
         width = middle & -middle
         return middle - width, middle, middle + width
 
     def tree(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether class c passes decision m, and whether it goes right there: two masks ``(C - 1, C)``."""
+        """Return two masks ``(C - 1, C)``: whether class c passes decision m, and whether it goes right there."""
         low, middle, high = (x.unsqueeze(-1) for x in self.splits(logits.device))
         classes = torch.arange(self.event_shape[-1], device=logits.device)
         inside = (classes >= low) & (classes < high)
         return inside, inside & (classes >= middle)
 
     def decision_logits(self, logits: Tensor) -> Tensor:
-        """log P(right) - log P(left) of every decision: ``(..., C)`` -> ``(..., C - 1)``."""
+        """Return log P(right) - log P(left) of every decision: ``(..., C)`` -> ``(..., C - 1)``."""
         inside, right = self.tree(logits)
         each = logits.unsqueeze(-2)
         total_right = each.masked_fill(~right, -torch.inf).logsumexp(-1)
         return total_right - each.masked_fill(right | ~inside, -torch.inf).logsumexp(-1)
 
     def reach(self, bits: Tensor) -> Tensor:
-        """The class where the decisions ``(..., C - 1)`` lead, one-hot: the one on whose path all bits agree."""
+        """Return the class to which the decisions ``(..., C - 1)`` lead, one-hot.
+
+        It is the class on whose path all bits agree.
+        """
         inside, right = (mask.to(bits.dtype) for mask in self.tree(bits))
         disagreements = bits @ (inside - 2 * right) + right.sum(0)
         return (disagreements < 0.5).to(bits.dtype)
 
     def sample(self, logits, noise):
-        """The class reached with u; the last of the C uniforms of a variable is not used."""
+        """Return the class that is reached with u. The last of the C uniforms of a variable is not used."""
         decisions = self.decision_logits(logits)
         return self.reach(self._bits(decisions, noise["u"]))
 
@@ -180,9 +200,9 @@ class DisARMTree(Comparison):
 
 
 class DisARMSB(DisARMTree):
-    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree: one class after the other."""
+    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree, one class after the other."""
 
     def splits(self, device):
-        """Decision m parts class m - 1 from all later ones."""
+        """Return low, middle and high of decisions that part class m - 1 from all later ones."""
         middle = torch.arange(1, self.event_shape[-1], device=device)
         return middle - 1, middle, torch.full_like(middle, self.event_shape[-1])

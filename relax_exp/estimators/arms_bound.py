@@ -34,11 +34,11 @@ class ARMSBound(ARMS):
 
     @property
     def bound_samples(self) -> int:
-        """K."""
+        """K, the number of samples that the bound is made of."""
         return self.samples // self.copies
 
     def sample(self, logits, noise):
-        """``(K m, N, D)``, the m forms of a sample together."""
+        """Return the samples, ``(K m, N, D)``, with the m forms of each sample together."""
         u = noise["u"]
         if logits.dim() == u.dim():
             return self.family.sample(logits, u)
@@ -48,7 +48,10 @@ class ARMSBound(ARMS):
         return drawn.unflatten(1, (self.bound_samples, -1)).movedim(0, 1).flatten(0, 1)
 
     def signal(self, f_b: Tensor, context):
-        """m / (m - 1) times F_kj less its mean over j, averaged over c; times K, as the base class takes a mean."""
+        """Return m / (m - 1) times F_kj less its mean over j, averaged over c.
+
+        It is multiplied with K, since the base class takes a mean over the samples.
+        """
         k, m = self.bound_samples, self.copies
         log_w = -f_b.unflatten(0, (k, m))
         own = torch.eye(k, dtype=torch.bool, device=f_b.device).reshape(k, k, 1, 1)
@@ -57,14 +60,14 @@ class ARMSBound(ARMS):
         return k * m / (m - 1) * (bounds - bounds.mean(1, keepdim=True)).flatten(0, 1), {}, {}
 
     def correction(self, logits: Tensor) -> Tensor:
-        """See `ARMS.correction`; of m samples."""
+        """Return the correction of `ARMS` for m coupled samples, since only the m forms of one sample are coupled."""
         return self.debiased(logits, self.copies - 1)
 
     def objective(self, f_b: Tensor) -> Tensor:
-        """The bound, mean over the forms: ``(K m, N)`` -> ``(N,)``."""
+        """Return the bound, averaged over the forms: ``(K m, N)`` -> ``(N,)``."""
         bounds = math.log(self.bound_samples) - (-f_b.unflatten(0, (self.bound_samples, self.copies))).logsumexp(0)
         return bounds.mean(0)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None) -> Output:
-        """Not offered: the samples must be coupled as `sample` does it. Raises TypeError."""
+        """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)

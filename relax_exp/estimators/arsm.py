@@ -19,10 +19,19 @@ MAX_EVALUATIONS = 2**16
 
 
 def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """One-hot argmax of log p + Gumbel ``noise`` with the noise of classes i and j swapped: ``(S, N, D, C)``.
+    """Take the argmax of log p + Gumbel ``noise``, one-hot, with the noise of classes i and j swapped.
 
-    log_p, noise: ``(N, D, C)``; i != j: ``(S, N)`` or ``(S, 1)``, the same swap in every variable. O(1) for each swap
-    and variable: the winner is i, j, or the best of the other classes, which is among the three best of all.
+    Each swap costs O(1) for a variable: the winner is i, j, or the best of the other classes, which is among the three
+    best of all.
+
+    Args:
+        log_p: Log-probabilities, ``(N, D, C)``.
+        noise: Gumbel noise, ``(N, D, C)``.
+        i: The first class of each swap, ``(S, N)`` or ``(S, 1)``, the same in every variable.
+        j: The second class, different from ``i``, in the same shape.
+
+    Returns:
+        One-hot samples, ``(S, N, D, C)``.
     """
     n, d, c = log_p.shape
     i, j = (index.unsqueeze(-1).expand(-1, n, d).unsqueeze(-1) for index in (i, j))
@@ -43,7 +52,7 @@ def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 class ARS(Comparison):
-    """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019; slides 003), with one reference class r for each row,
+    """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019; slides 003), with one reference class r for each row.
 
         [f(z^{c<->r}) - mean_m f(z^{m<->r})] (1 - C pi_r),    z^{c<->r} = argmin pi e^{-logits}, pi_c and pi_r swapped,
 
@@ -56,7 +65,7 @@ class ARS(Comparison):
         self.evaluations = self.event_shape[-1]
 
     def noise_shapes(self, n):
-        """The uniforms of the Gumbels, and one for each row's reference."""
+        """Return the shapes of the Gumbels' uniforms and of one uniform for each row's reference."""
         return {"u": (n, *self.event_shape), "reference": (n,)}
 
     def estimate(self, logits, f, noise, context, f_b):
@@ -75,7 +84,7 @@ class ARS(Comparison):
 
 
 class ARSM(Comparison):
-    """Augment-REINFORCE-swap-merge (Yin, Yue & Zhou 2019; slides 003): the mean of `ARS` over all references,
+    """Augment-REINFORCE-swap-merge (Yin, Yue & Zhou 2019; slides 003): the mean of `ARS` over all references.
 
         sum_j [f(z^{c<->j}) - mean_m f(z^{m<->j})] (1 / C - pi_j).
 
@@ -109,9 +118,17 @@ class ARSM(Comparison):
 
 
 def pseudo_actions(logits: Tensor, noise: Tensor, alive: Tensor) -> Tensor:
-    """Which actions, other than the one taken, ARSM asks about: logits, noise ``(N, A)`` -> ``(N, A)``, bool.
+    """Find the actions, other than the one taken, that ARSM asks about.
 
     They are the argmax of log p + Gumbel(noise) with the noise of any two actions swapped.
+
+    Args:
+        logits: ``(N, A)``.
+        noise: Uniform noise, ``(N, A)``.
+        alive: Whether the row counts, ``(N,)``.
+
+    Returns:
+        A mask, ``(N, A)``.
     """
     size = logits.shape[-1]
     i, j = torch.triu_indices(size, size, 1)
@@ -122,11 +139,19 @@ def pseudo_actions(logits: Tensor, noise: Tensor, alive: Tensor) -> Tensor:
 
 
 def choose(asked: Tensor, keys: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """At most ``limit`` of the pseudo-actions of an episode, uniformly: asked, uniform keys ``(..., T, A)``.
+    """Choose at most ``limit`` of an episode's pseudo-actions, uniformly.
 
-    Returns indices into T x A and weights, ``(..., limit)``: the number asked about over the number chosen, 0 where
-    nothing is left to choose. So weighted, what is summed over those chosen has the sum over all as its mean. (The code
-    of the paper stops at 16, without weights, which is biased.)
+    Weighted as they are returned, the sum over those chosen has the sum over all as its mean. (The code of the paper
+    stops at 16, without weights, which is biased.)
+
+    Args:
+        asked: Which actions are asked about, ``(..., T, A)``.
+        keys: Uniform noise, ``(..., T, A)``.
+        limit: How many to choose.
+
+    Returns:
+        Indices into T x A and weights, both ``(..., limit)``: the number asked about over the number chosen, 0 where
+        nothing is left to choose.
     """
     asked, keys = asked.flatten(-2), keys.flatten(-2)
     index = torch.where(asked, keys, -1.0).topk(min(limit, asked.shape[-1]), -1).indices
@@ -135,10 +160,10 @@ def choose(asked: Tensor, keys: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 
 
 def action_values(losses: Tensor, index: Tensor, weight: Tensor, chosen: Tensor, actions: int) -> Tensor:
-    """Losses of all actions at all steps, ``(..., T, A)``, as ARSM is given them.
+    """Compute the losses of all actions at all steps, ``(..., T, A)``, as ARSM is given them.
 
-    They are those of what was done, ``losses`` ``(..., T)``; where something else was tried the weighted difference of
-    its loss, ``chosen`` ``(..., limit)``, is added.
+    They are the losses of what was done, ``losses`` ``(..., T)``. Where something else was tried, the weighted
+    difference of its loss, ``chosen`` ``(..., limit)``, is added.
     """
     own = losses.gather(-1, index // actions)
     table = losses.unsqueeze(-1).expand(*losses.shape, actions).flatten(-2)

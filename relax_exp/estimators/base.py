@@ -26,11 +26,15 @@ from relax_exp.schema import one_of
 
 
 class Objective(NamedTuple):
-    """A loss with the three ways in which estimators may ask for it; each maps ``(sample, logits)`` to ``(..., N)``.
+    """A loss in the three forms in which estimators may ask for it.
 
-    hard: at samples (layers above sampled hard). relaxed: at points between them (layers above sampled soft, by the
-    same noise). mean: at the mean (layers above mean-field; MuProp). ``logits`` broadcasts against the sample and is
-    what the loss may depend on directly, such as log q in an ELBO.
+    Each form maps ``(sample, logits)`` to losses ``(..., N)``. ``logits`` broadcasts against the sample and is what the
+    loss may depend on directly, such as log q in an ELBO.
+
+    Attributes:
+        hard: The loss at samples, with the layers above sampled hard.
+        relaxed: The loss at points between samples, with the layers above sampled soft, by the same noise.
+        mean: The loss at the mean, with the layers above passed through their means (MuProp asks for it).
     """
 
     hard: Callable[[Tensor, Tensor], Tensor]
@@ -39,7 +43,10 @@ class Objective(NamedTuple):
 
 
 def as_objective(f: Objective | Callable[[Tensor], Tensor]) -> Objective:
-    """A plain function of the sample serves as all three callables of an `Objective`."""
+    """Turn a plain function of the sample into an `Objective` with that function in all three forms.
+
+    An `Objective` is returned as it is.
+    """
     if isinstance(f, Objective):
         return f
 
@@ -50,11 +57,16 @@ def as_objective(f: Objective | Callable[[Tensor], Tensor]) -> Objective:
 
 
 class Output(NamedTuple):
-    """One draw of an estimator, a pytree of tensors.
+    """One draw of an estimator, as a pytree of tensors.
 
-    grad: shape of the logits. loss: ``(N,)``, the objective whose ordinary gradient supplies the direct part (f's own
-    dependence on the logits, the decoder, the prior). sample: what f was evaluated at. aux: scalars worth logging and
-    whatever ``tuning_loss`` needs. buffers: new values of the module's buffers, by name.
+    Attributes:
+        grad: The estimate of d E[f] / d logits for each row, in the shape of the logits. It is detached from the
+            logits.
+        loss: The objective ``(N,)`` whose ordinary gradient supplies the direct part, which is f's own dependence on
+            the logits, the decoder and the prior.
+        sample: What f was evaluated at.
+        aux: Scalars worth logging, and whatever ``tuning_loss`` needs.
+        buffers: New values of the module's buffers, by name.
     """
 
     grad: Tensor
@@ -65,7 +77,11 @@ class Output(NamedTuple):
 
 
 class Checked(type):
-    """Options are checked before a constructor sees them, by the declaration in `relax_exp.estimators.options`."""
+    """Check the options of an estimator before its constructor sees them.
+
+    What is allowed is declared in `relax_exp.estimators.options`. Raises TypeError for an unknown option and ValueError
+    for a value that the option may not have.
+    """
 
     def __call__(cls, *args, **given):
         check_options(cls, given)
@@ -73,12 +89,20 @@ class Checked(type):
 
 
 class Estimator(nn.Module, metaclass=Checked):
-    """Base class. A subclass sets the class attributes and implements `noise_shapes` and `estimate`.
+    """The base class of all estimators. A subclass sets the class attributes and implements `estimate`.
 
-    Attributes: ``unbiased``; ``evaluations`` of f for one gradient of one layer; ``needs``: "value" (black box),
-    "gradient" (df/db at samples) or "relaxed" (f accepts soft samples); ``target``: what it is a gradient of, the
-    "mean" of f over samples, a "bound" of several, or f along a "path"; ``tuned``: has parameters that ``tuning_loss``
-    trains. They may depend on the options and are then set in ``__init__``.
+    It also overrides `noise_shapes` where it needs other noise than one uniform number for each sampled number. The
+    attributes may depend on the options; then they are set in ``__init__``.
+
+    Attributes:
+        unbiased: Whether the expectation of `Output.grad` is the gradient of ``target``.
+        evaluations: The number of evaluations of f for one gradient of one layer.
+        needs: What is asked of f: "value" (a black box), "gradient" (df/db at samples) or "relaxed" (f at soft
+            samples).
+        target: What the gradient is of: the "mean" of f over samples, a "bound" of several samples, or f along a
+            "path".
+        samples: The number of samples of each row, stacked in front.
+        granular: Whether the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`.
     """
 
     unbiased: bool = True
@@ -110,21 +134,35 @@ class Estimator(nn.Module, metaclass=Checked):
 
     @property
     def bound_samples(self) -> int:
-        """How many samples the bound is made of that is estimated, where ``target`` is "bound"."""
+        """The number of samples that the estimated bound is made of, where ``target`` is "bound"."""
         return self.samples
 
     @property
     def tuned(self) -> bool:
-        """Whether there are parameters for ``tuning_loss`` to train."""
+        """True where the estimator has parameters, which ``tuning_loss`` then trains."""
         return next(self.parameters(), None) is not None
 
     def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the uniform noise of one call with ``n`` rows. By default one uniform for each sampled number."""
+        """Return the shapes of the uniform noise of one call with ``n`` rows, by name.
+
+        By default there is one uniform number for each sampled number: ``{"u": (n, *event)}``, or ``(samples, n,
+        *event)``.
+        """
         chains = (self.samples,) if self.samples > 1 else ()
         return {"u": (*chains, n, *self.event_shape)}
 
     def noise(self, n: int, generator: torch.Generator | None = None, dtype=None, device=None) -> dict[str, Tensor]:
-        """Uniform noise for one call with ``n`` rows: the only place that draws."""
+        """Draw the uniform noise of one call with ``n`` rows. This is the only place that draws.
+
+        Args:
+            n: The number of rows.
+            generator: Where the numbers come from; by default torch's global generator.
+            dtype: By default torch's default type.
+            device: By default that of the generator.
+
+        Returns:
+            Tensors of numbers in [0, 1) with the shapes of `noise_shapes`.
+        """
         device = device or (generator.device if generator is not None else None)
         return {
             name: torch.rand(shape, generator=generator, dtype=dtype, device=device)
@@ -132,7 +170,10 @@ class Estimator(nn.Module, metaclass=Checked):
         }
 
     def sample(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
-        """The sample (or samples, stacked in front) at which ``forward`` evaluates f first."""
+        """Return the sample that belongs to the noise, at which ``forward`` evaluates f first.
+
+        Its shape is ``(N, event)``, or ``(K, N, event)`` for estimators with K samples.
+        """
         return self.family.sample(logits, noise["u"])
 
     def forward(
@@ -144,11 +185,21 @@ class Estimator(nn.Module, metaclass=Checked):
         generator: torch.Generator | None = None,
         f_b: Tensor | None = None,
     ) -> Output:
-        """One draw of the gradient.
+        """Draw one estimate of the gradient for each row.
 
-        logits: ``(N, event)``; f: see the module; noise: from `noise` (or a ``generator`` to draw it); context:
-        ``(N, ...)``, what baselines and surrogates may look at; f_b: f at ``self.sample(logits, noise)`` where the
-        caller has evaluated it already. Raises ValueError where shapes do not fit.
+        Args:
+            logits: The parameters of the variables, ``(N, event)``.
+            f: The loss to minimise, as this module's text describes it.
+            noise: Uniform noise from `noise`.
+            context: What baselines and surrogates may look at, ``(N, *context_shape)``.
+            generator: Draws the noise where none is given.
+            f_b: f at ``self.sample(logits, noise)``, where the caller has evaluated it already.
+
+        Returns:
+            An `Output` whose ``grad`` has the shape of ``logits``.
+
+        Raises:
+            ValueError: The shape of the logits, or that of f's losses, does not fit.
         """
         self._check_logits(logits)
         if noise is None:
@@ -156,7 +207,7 @@ class Estimator(nn.Module, metaclass=Checked):
         return self.estimate(logits.detach(), self.attached(as_objective(f), logits), noise, context, f_b)
 
     def attached(self, f: Objective, logits: Tensor) -> Objective:
-        """f with the losses that become ``out.loss`` bound to these logits, for their direct part.
+        """Bind the losses that become ``out.loss`` to these logits, so that they keep f's direct dependence on them.
 
         `estimate` itself gets the logits detached, so that ``out.grad`` and the tuning loss have no gradient in them.
         """
@@ -165,7 +216,10 @@ class Estimator(nn.Module, metaclass=Checked):
     def estimate(
         self, logits: Tensor, f: Objective, noise: dict[str, Tensor], context: Tensor | None, f_b: Tensor | None
     ) -> Output:
-        """What a subclass implements; arguments as for ``forward``, with the logits detached."""
+        """Compute the estimate; subclasses implement this.
+
+        The arguments are those of ``forward``, with the logits detached.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement estimate")
 
     def from_sample(
@@ -176,15 +230,32 @@ class Estimator(nn.Module, metaclass=Checked):
         noise: dict[str, Tensor] | None = None,
         context: Tensor | None = None,
     ) -> Output:
-        """One draw where the task drew the samples ``b``, with losses ``f_b``, and f cannot be queried."""
+        """Estimate the gradient from samples that the task drew, where f cannot be queried.
+
+        Args:
+            logits: The parameters of the variables, ``(N, event)``.
+            b: The samples, ``(N, event)``, or ``(K, N, event)`` for estimators with K samples.
+            f_b: Their losses, ``(N,)`` or ``(K, N)``.
+            noise: Uniform noise, which some estimators draw conditional variables from.
+            context: What baselines and surrogates may look at, ``(N, *context_shape)``.
+
+        Raises:
+            TypeError: The estimator has to choose the samples itself.
+        """
         raise TypeError(f"{type(self).__name__} has to choose the samples itself: call it with f, not from_sample")
 
     def objective(self, f_b: Tensor) -> Tensor:
-        """``out.loss``, ``(N,)``, from f at the samples; a task with several layers calls it once for all of them."""
+        """Return ``out.loss``, ``(N,)``, from the losses at the samples.
+
+        A task with several layers calls it once for all of them.
+        """
         return f_b
 
     def tuning_loss(self, out: Output) -> Tensor:
-        """Scalar whose gradient with respect to the parameters reduces the variance; zero where nothing is tuned."""
+        """Return the scalar whose gradient with respect to the parameters reduces the variance.
+
+        It is a function of ``out`` alone, and zero where nothing is tuned.
+        """
         return out.grad.new_zeros(())
 
     def _check_logits(self, logits: Tensor) -> None:
@@ -196,10 +267,23 @@ class Estimator(nn.Module, metaclass=Checked):
     def evaluate(
         self, f: Callable[[Tensor, Tensor], Tensor], sample: Tensor, logits: Tensor, differentiable: bool = False
     ) -> Tensor:
-        """f at a sample. Raises ValueError, naming the estimator and the shapes, where f's shape is wrong.
+        """Evaluate f at a sample and check what it returns.
 
-        ``differentiable``: the sample is being differentiated, and an f that does not depend on it smoothly is an error
-        too. (While compiling, nothing is checked; the first call of a run is not compiled.)
+        Nothing is checked while compiling; the first call of a run is not compiled.
+
+        Args:
+            f: One of the three forms of an `Objective`.
+            sample: ``(..., N, event)``.
+            logits: What f may depend on directly.
+            differentiable: Whether the sample is being differentiated. An f that does not depend on it smoothly is then
+                an error too.
+
+        Returns:
+            Losses, ``(..., N)``.
+
+        Raises:
+            ValueError: f returns another shape, or cannot be differentiated. The message names the estimator and the
+                shapes.
         """
         value = f(sample, logits)
         expected = sample.shape[: sample.dim() - self.family.event_dims]
@@ -219,29 +303,29 @@ class Estimator(nn.Module, metaclass=Checked):
 
 
 class FromSample(nn.Module):
-    """An estimator's ``from_sample`` as a module's forward, which ``functional_call`` can reach."""
+    """Make an estimator's ``from_sample`` the forward of a module, so that ``functional_call`` can reach it."""
 
     def __init__(self, estimator: Estimator):
         super().__init__()
         self.of = estimator
 
     def forward(self, *args) -> Output:
-        """See `Estimator.from_sample`."""
+        """Call ``from_sample`` of the estimator with the same arguments."""
         return self.of.from_sample(*args)
 
 
 def mean_square(grad: Tensor) -> Tensor:
-    """The variance objective of REBAR and RELAX: mean over rows and coordinates of (grad / N)^2.
+    """Compute the variance objective of REBAR and RELAX, the mean over rows and coordinates of (grad / N)^2.
 
-    Divided by the number of rows as in the published code (the gradient of the minibatch mean), so that published
-    weight decays mean the same here. As the estimator is unbiased its gradient is that of the variance (RELAX draft,
-    eq. 14).
+    It is divided by the number of rows as in the published code, which takes the gradient of the minibatch mean, so
+    that published weight decays mean the same here. As the estimator is unbiased, the gradient of this objective is
+    that of the variance (RELAX draft, eq. 14).
     """
     return (grad / grad.shape[0]).square().mean()
 
 
 class SampleOnly(Estimator):
-    """An estimator that asks no more of f than its values at the samples: a subclass implements ``from_sample``."""
+    """The base of estimators that need only f at the samples. A subclass implements ``from_sample``."""
 
     def estimate(self, logits, f, noise, context, f_b):
         b = self.sample(logits, noise)
@@ -251,19 +335,32 @@ class SampleOnly(Estimator):
 
 
 class ScoreFunction(SampleOnly):
-    """(f - something independent of b) times the score, averaged over ``samples`` independent chains.
+    """The base of estimators that multiply f, less something independent of b, with the score.
 
-    A subclass implements ``signal(f_b, b, context)``: the weight of the score, shape of ``f_b``; its own aux and
-    buffers. With ``samples = K > 1`` samples are ``(K, N, event)`` and losses ``(K, N)``; logits may be shared,
-    ``(N, event)``, or one row of them for each chain, ``(K, N, event)``, as in the upper layers of a hierarchy.
+    The result is averaged over ``samples`` independent chains. A subclass implements `signal`, the weight of the score.
+    With ``samples`` = K > 1 the samples are ``(K, N, event)`` and the losses ``(K, N)``. The logits may be shared,
+    ``(N, event)``, or each chain may have its own, ``(K, N, event)``, as in the upper layers of a hierarchy.
     """
 
     def signal(self, f_b: Tensor, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Weight of the score, aux, new buffers; ``f_b`` is detached, ``(N,)`` or ``(K, N)``."""
+        """Return the weight of the score.
+
+        Args:
+            f_b: The detached losses at the samples, ``(N,)`` or ``(K, N)``.
+            context: What a baseline may look at, ``(N, *context_shape)``.
+
+        Returns:
+            The weight, in the shape of ``f_b``; the estimator's own ``aux``; new values of its buffers.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement signal")
 
     def _signal(self, f_b: Tensor, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """`signal`, checked. TypeError or ValueError, naming the class, where a subclass returns something else."""
+        """Return `signal`, checked.
+
+        Raises:
+            TypeError: A subclass returned something that is not a triple.
+            ValueError: Its weight does not have the shape of ``f_b``. Both messages name the class.
+        """
         result, name = self.signal(f_b, context), f"{type(self).__name__}.signal"
         if not isinstance(result, tuple) or len(result) != 3:
             got = "a bare tensor" if isinstance(result, Tensor) else type(result).__name__
@@ -274,11 +371,14 @@ class ScoreFunction(SampleOnly):
         return result
 
     def objective(self, f_b: Tensor) -> Tensor:
-        """The mean over the chains: ``(K, N)`` -> ``(N,)``."""
+        """Return the mean over the chains: ``(K, N)`` -> ``(N,)``."""
         return f_b.mean(0) if self.samples > 1 else f_b
 
     def estimate(self, logits, f, noise, context, f_b):
-        """See `Estimator.estimate`. The score of a Gaussian sample is taken from its noise, which loses no digits."""
+        """Estimate the gradient as the base class does, but take the score of a Gaussian sample from its noise.
+
+        The score from the noise loses no digits, whereas (b - mean) / std does.
+        """
         if self.family.discrete:
             return super().estimate(logits, f, noise, context, f_b)
         b = self.sample(logits, noise)
@@ -288,12 +388,12 @@ class ScoreFunction(SampleOnly):
         return self._output(logits, b, f_b, score, context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`: b ``([K,] N, event)``, f_b ``([K,] N)``."""
+        """Estimate the gradient from samples b ``([K,] N, event)`` with losses f_b ``([K,] N)`` that the task drew."""
         logits = logits.detach()
         return self._output(logits, b, f_b, self.family.score(logits, b), context)
 
     def _output(self, logits, b, f_b, score, context) -> Output:
-        """The mean over the chains of signal times ``score``, of the shape of the samples."""
+        """Average signal times ``score``, which has the shape of the samples, over the chains."""
         signal, aux, buffers = self._signal(f_b.detach(), context)
         weight = expand_event(signal, self.family, parameters=True) / self.samples
         grad = weight * score

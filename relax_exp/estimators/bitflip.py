@@ -11,14 +11,18 @@ from relax_exp.estimators.base import Output
 
 
 def flip_weight(logits: Tensor, b: Tensor) -> Tensor:
-    """(2 b - 1) theta (1 - theta): times f(b) - f(b with d flipped), the derivative of E[f] over b_d alone."""
+    """Return (2 b - 1) theta (1 - theta), in the shape of ``logits``.
+
+    Times f(b) - f(b with bit d flipped) it is the derivative of E[f] over b_d alone.
+    """
     return (2 * b - 1) * torch.sigmoid(logits) * torch.sigmoid(-logits)
 
 
 class LocalExpectation(Comparison):
-    """Local expectation gradients (Titsias & Lazaro-Gredilla 2015): b_d enumerated, the other coordinates as sampled,
+    """Local expectation gradients (Titsias & Lazaro-Gredilla 2015): b_d enumerated, the other coordinates as sampled.
 
-    theta_d (1 - theta_d) [f(b with b_d = 1) - f(b with b_d = 0)]: D + 1 evaluations, the sample and its D neighbours.
+    The estimate is theta_d (1 - theta_d) [f(b with b_d = 1) - f(b with b_d = 0)]. It takes D + 1 evaluations, at the
+    sample and its D neighbours.
     """
 
     def __init__(self, *args, **kwargs):
@@ -39,11 +43,11 @@ class BitFlip(Comparison):
     evaluations = 2
 
     def noise_shapes(self, n):
-        """One uniform for each latent, and one for each row's coordinate."""
+        """Return the shapes of one uniform for each latent, and one for each row's coordinate."""
         return {"u": (n, *self.event_shape), "coordinate": (n,)}
 
     def flips(self, noise: dict[str, Tensor]) -> Tensor:
-        """One-hot in the coordinate to flip, ``(N, D)``."""
+        """Return the coordinate to flip in each row, one-hot, ``(N, D)``."""
         size = self.event_shape[0]
         chosen = (noise["coordinate"] * size).floor().clamp(max=size - 1).unsqueeze(-1)
         return (torch.arange(size, device=chosen.device) == chosen).to(chosen.dtype)
@@ -54,7 +58,10 @@ class BitFlip(Comparison):
         return Output(self.flip_gradient(logits, b, flips, values[0] - values[1]), values[0], b, {}, {})
 
     def flip_gradient(self, logits: Tensor, b: Tensor, flips: Tensor, difference: Tensor) -> Tensor:
-        """D times the flipped coordinate's part; ``difference``: f(b) - f(b flipped), ``(N,)``."""
+        """Return D times the flipped coordinate's part of the gradient, ``(N, D)``.
+
+        ``difference`` is f(b) - f(b flipped), ``(N,)``.
+        """
         return self.event_shape[0] * weighted(flips * flip_weight(logits, b), difference.detach().unsqueeze(-1))
 
 

@@ -11,7 +11,7 @@ from relax_exp.estimators.multisample import RLOO
 
 
 class CARMS(RLOO):
-    """CARMS (Dimitriev & Zhou 2021), the stick-breaking form: `RLOO` over ``samples`` = K >= 2 antithetic samples,
+    """CARMS (Dimitriev & Zhou 2021), in its stick-breaking form: `RLOO` over ``samples`` = K >= 2 antithetic samples.
 
         1 / (K (K - 1)) sum_{i != j} 1/2 [f(b_i) - f(b_j)] (b_i - b_j) p(b_i) p(b_j) / P(b_i, b_j),
 
@@ -27,11 +27,11 @@ class CARMS(RLOO):
     """
 
     def noise_shapes(self, n):
-        """One uniform for each class of each sample; the last class needs none, and its uniform is not used."""
+        """Return the shape of one uniform for each class of each sample; that of the last class is not used."""
         return {"u": (self.samples, n, *self.event_shape)}
 
     def sample(self, logits, noise):
-        """``(K, N, D, C)``, each distributed as p(b)."""
+        """Return the K coupled samples, ``(K, N, D, C)``, each of which is distributed as p(b)."""
         u = noise["u"]
         if logits.dim() == u.dim():
             return super().sample(logits, noise)
@@ -61,19 +61,19 @@ class CARMS(RLOO):
         return Output((weight * b).sum(0), self.objective(f_b), b, {}, {})
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """Not offered: the samples must be coupled as `sample` does it. Raises TypeError."""
+        """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)
 
     @staticmethod
     def _breaks(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes, the rarest first, ``(N, D, C)``, and log pi of all but the last in that order."""
+        """Return the classes, the rarest first, ``(N, D, C)``, and log pi of all but the last in that order."""
         order = logits.argsort(-1)
         log_p = logits.log_softmax(-1).gather(-1, order)
         log_left = log_p.flip(-1).logcumsumexp(-1).flip(-1)
         return order, (log_p - log_left)[..., :-1]
 
     def ratios(self, log_pi: Tensor) -> Tensor:
-        """p(i) p(j) / P(i, j) by the earlier of two different classes: ``(N, D, C - 1)``."""
+        """Return p(i) p(j) / P(i, j) by the earlier of two different classes, ``(N, D, C - 1)``."""
         order = self.samples - 1
         # log Phi = (K - 1) log(max(2 pi^(1/(K-1)) - 1, 0))
         log_phi = order * torch.log1p((2 * torch.expm1(log_pi / order)).clamp(min=-1))

@@ -6,10 +6,10 @@ from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
 
 
 class DecoupledST(Pathwise):
-    """Decoupled straight-through (Shah et al. 2024, arXiv 2410.13331v2): a hard sample of logits / ``forward`` forward,
-    the slope of the mean of logits / ``temperature`` backward.
+    """Decoupled straight-through (Shah et al. 2024, arXiv 2410.13331v2), with one temperature for each direction.
 
-    With forward = 1 it is `StraightThrough`. With another one the sample is not distributed as p(b): less random below
+    The sample is a hard one of logits / ``forward``; the slope is that of the mean of logits / ``temperature``. With
+    forward = 1 it is `StraightThrough`. With another one the sample is not distributed as p(b): it is less random below
     1, more above, a bias of its own on top of that of the slope.
     """
 
@@ -20,6 +20,6 @@ class DecoupledST(Pathwise):
         self.forward_temperature, self.temperature = forward, temperature
 
     def relax(self, logits, noise):
-        """The hard sample in value, the mean in slope."""
+        """Return the hard sample in value, with the slope of the mean."""
         b = self.family.sample(logits.detach() / self.forward_temperature, noise["u"])
         return hard_with_slope(b, self.family.relax(logits, self.temperature))

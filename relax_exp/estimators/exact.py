@@ -11,10 +11,10 @@ MAX_STATES = 2**16
 
 
 class Exact(Estimator):
-    """sum over all b of p(b) f(b) d log p(b) / d logits. ValueError at construction above 2^16 states.
+    """The exact gradient, the sum over all b of p(b) f(b) d log p(b) / d logits.
 
     ``out.loss`` is the expectation of f, unless the caller evaluated f at the sample (a hierarchy, whose direct part
-    comes from one evaluation for all layers).
+    comes from one evaluation for all layers). ValueError at construction above 2^16 states.
     """
 
     def __init__(self, *args, **kwargs):

@@ -6,7 +6,7 @@ from relax_exp.estimators.multisample import RLOO
 
 
 class GRPO(RLOO):
-    """The advantage of GRPO (Shao et al. 2024, "DeepSeekMath") with ``samples`` = K draws of each row as the group,
+    """The advantage of GRPO (Shao et al. 2024, "DeepSeekMath") with ``samples`` = K draws of each row as the group.
 
         1/K sum_k [f(b_k) - mean_j f(b_j)] / (std_j f(b_j) + 1e-4) d log p(b_k) / d logits.
 
@@ -18,12 +18,12 @@ class GRPO(RLOO):
     unbiased = False
 
     def signal(self, f_b, context):
-        """f less the group's mean, in units of its standard deviation."""
+        """Return f less the group's mean, in units of the group's standard deviation."""
         return (f_b - f_b.mean(0)) / (f_b.std(0) + 1e-4), {}, {}
 
 
 class DrGRPO(RLOO):
-    """The advantage of Dr. GRPO (Liu et al. 2025, "Understanding R1-Zero-like training"): `GRPO` without the division,
+    """The advantage of Dr. GRPO (Liu et al. 2025, "Understanding R1-Zero-like training"): `GRPO` without the division.
 
         1/K sum_k [f(b_k) - mean_j f(b_j)] d log p(b_k) / d logits.
 
@@ -33,5 +33,5 @@ class DrGRPO(RLOO):
     unbiased = False
 
     def signal(self, f_b, context):
-        """f less the group's mean."""
+        """Return f less the group's mean, which holds the own sample too."""
         return f_b - f_b.mean(0), {}, {}

@@ -10,13 +10,13 @@ from relax_exp.estimators.base import Output
 
 
 class IndeCateR(Comparison):
-    """IndeCateR (De Smet, Sansone & Zuidberg Dos Martires 2023, "CatLog-derivative trick"): the score function of
-    independent categorical variables, Rao-Blackwellised,
+    """IndeCateR (De Smet, Sansone & Zuidberg Dos Martires 2023): the score function, Rao-Blackwellised.
 
         p_dc [f(b with b_d = c) - sum_j p_dj f(b with b_d = j)],
 
-    every variable in turn over all its classes, with the others as sampled. D (C - 1) + 1 evaluations: the sample and
-    its neighbours, as `LocalExpectation` does it for bits. (In the paper N samples are averaged; here it is one.)
+    every one of the independent variables in turn over all its classes, with the others as sampled. D (C - 1) + 1
+    evaluations: the sample and its neighbours, as `LocalExpectation` does it for bits. (In the paper N samples are
+    averaged; here it is one.)
     """
 
     def __init__(self, *args, **kwargs):

@@ -14,7 +14,7 @@ from relax_exp.models.mlp import Surrogate
 
 
 class LAX(Estimator):
-    """LAX (RELAX, final paper, section 3; draft, section 5): with z the path of the sample and c a network of it,
+    """LAX (RELAX, final paper, section 3; draft, section 5): a learned control variate along the path of the sample.
 
         [f(b) - c(z)] d log p(z) / d logits + d c(z) / d logits,    b = H(z).
 
@@ -41,7 +41,7 @@ class LAX(Estimator):
         self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
 
     def control(self, z: Tensor, features) -> Tensor:
-        """c(z), ``(..., N)``."""
+        """Return the control variate c(z), ``(..., N)``."""
         if self.family.discrete:
             z = 2 * self.family.relax(z, self.log_temperature.exp()) - 1
         return self.network(z, features)
@@ -55,14 +55,20 @@ class LAX(Estimator):
         return self._combine(logits, b, f_b, z, context, normal)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`. u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself."""
+        """Estimate the gradient from samples b that the task drew.
+
+        u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself.
+        """
         if self.family.discrete:
             return self._combine(logits, b, f_b, self.family.conditional_path(logits, b, noise["u"]).detach(), context)
         mean, log_std = logits.detach().unbind(-1)
         return self._combine(logits, b, f_b, b, context, (b - mean) / log_std.exp())
 
     def _combine(self, logits, b, f_b, z, context, normal=None) -> Output:
-        """The formula of the class, from the value of z; ``normal``: a Gaussian z before it was shifted and scaled."""
+        """Evaluate the formula of the class at the value of z.
+
+        ``normal`` is a Gaussian z before it was shifted and scaled.
+        """
         features = self.network.features(context)
 
         def control(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,18 +82,21 @@ class LAX(Estimator):
         return Output(gradient, f_b, b, self.scalars(), {})
 
     def scalars(self) -> dict[str, Tensor]:
-        """The surrogate's squared weights, and the temperature where there is one."""
+        """Return the surrogate's squared weights, and the temperature where there is one."""
         penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
         temperature = {"temperature": self.log_temperature.exp()} if self.family.discrete else {}
         return {"penalty": penalty, **temperature}
 
     def tuning_loss(self, out):
-        """`mean_square` of the gradient plus the weight decay of the surrogate."""
+        """Return `mean_square` of the gradient plus the weight decay of the surrogate."""
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
 
 
 def path_score(family, logits: Tensor, z: Tensor, normal: Tensor | None = None) -> Tensor:
-    """d log p(z) / d logits of the continuous z: logistic for Bernoulli, Gumbel for categorical variables."""
+    """Return d log p(z) / d logits of the continuous z.
+
+    z is logistic for Bernoulli and Gumbel for categorical variables.
+    """
     if family.name == "bernoulli":
         return torch.tanh((z - logits) / 2)
     if family.name == "categorical":
@@ -96,7 +105,7 @@ def path_score(family, logits: Tensor, z: Tensor, normal: Tensor | None = None) 
 
 
 def along_path(family, logits: Tensor, grad_z: Tensor, normal: Tensor | None = None) -> Tensor:
-    """Gradient with respect to z -> with respect to the logits, along ``family.path``."""
+    """Turn the gradient with respect to z into that with respect to the logits, along ``family.path``."""
     if family.discrete:
         return family.to_logits(grad_z, logits)
     return torch.stack([grad_z, grad_z * logits[..., 1].exp() * normal], -1)

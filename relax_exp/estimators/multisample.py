@@ -11,10 +11,10 @@ from relax_exp.estimators.base import ScoreFunction
 
 
 class RLOO(ScoreFunction):
-    """REINFORCE leave-one-out (Kool et al. 2019), alias VarGrad (Richter et al. 2020), with ``samples`` = K >= 2 draws:
+    """REINFORCE leave-one-out (Kool et al. 2019), alias VarGrad (Richter et al. 2020), with ``samples`` = K >= 2 draws.
 
-    1/K sum_k [f(b_k) - mean_{j != k} f(b_j)] s_k = 1/(K - 1) sum_k [f(b_k) - mean_j f(b_j)] s_k, with s_k the score
-    d log p(b_k) / d logits.
+    1/K sum_k [f(b_k) - mean_{j != k} f(b_j)] s_k = 1/(K - 1) sum_k [f(b_k) - mean_j f(b_j)] s_k, with s_k the score d
+    log p(b_k) / d logits.
     """
 
     def __init__(self, *args, samples: int = 4, **kwargs):
@@ -22,7 +22,7 @@ class RLOO(ScoreFunction):
         self.samples = self.evaluations = at_least_two(samples, self)
 
     def signal(self, f_b, context):
-        """f minus the mean of the other samples."""
+        """Return f minus the mean of the other samples."""
         return (f_b - f_b.mean(0)) * (self.samples / (self.samples - 1)), {}, {}
 
 
@@ -44,7 +44,10 @@ class VIMCO(ScoreFunction):
         self.geometric = mean == "geometric"
 
     def signal(self, f_b, context):
-        """The bound minus the bound without sample k; times K, as it is summed over k where the base class averages."""
+        """Return the bound minus the bound without sample k.
+
+        It is times K, as it is summed over k where the base class averages.
+        """
         k = self.samples
         # The difference does not change when all log weights are shifted; with the largest at 0 it loses no digits.
         log_w = (f_b.amin(0) - f_b).unsqueeze(0)
@@ -55,12 +58,12 @@ class VIMCO(ScoreFunction):
         return k * (torch.logaddexp(others, substitute) - log_w.logsumexp(1)), {}, {}
 
     def objective(self, f_b: Tensor) -> Tensor:
-        """The bound: ``(K, N)`` -> ``(N,)``."""
+        """Return the bound -log mean_k w_k: ``(K, N)`` -> ``(N,)``."""
         return math.log(self.samples) - (-f_b).logsumexp(0)
 
 
 def at_least_two(samples: int, estimator: ScoreFunction, option: str = "samples") -> int:
-    """``samples``, or ValueError where there is no other sample to take a baseline from."""
+    """Return ``samples``, or raise ValueError where there is no other sample to take a baseline from."""
     if samples < 2:
         raise ValueError(f"{type(estimator).__name__}: {option}={samples} must be at least 2, to leave one out")
     return samples

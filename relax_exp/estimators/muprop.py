@@ -10,11 +10,12 @@ from relax_exp.estimators.score import NVIL
 
 
 class MuProp(NVIL):
-    """MuProp (Gu et al. 2016): [f(b) - h(b) - baseline] d log p(b) / d logits + f'(m) d m / d logits,
+    """MuProp (Gu et al. 2016): the score function with f's first-order Taylor expansion at the mean as control variate.
 
-    with h(b) = f(m) + f'(m) (b - m) and m the mean of b, passed through f's mean-field pass. The baseline is NVIL's,
-    fitted to the residual f - h. The Taylor term is exact whatever f does: E[h(b) score] = f'(m) dm/dlogits.
-    One sample a row: ValueError for more.
+        [f(b) - h(b) - baseline] d log p(b) / d logits + f'(m) d m / d logits,    h(b) = f(m) + f'(m) (b - m),
+
+    with m the mean of b, passed through f's mean-field pass. The baseline is NVIL's, fitted to the residual f - h. The
+    Taylor term is exact whatever f does: E[h(b) score] = f'(m) dm/dlogits. One sample a row: ValueError for more.
     """
 
     needs = "relaxed"
@@ -43,5 +44,5 @@ class MuProp(NVIL):
         return Output(gradient, f_b, b, aux, buffers)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """MuProp needs f's derivative at the mean, so it cannot work from samples alone. Raises TypeError."""
+        """Raise TypeError: MuProp needs f's derivative at the mean, so it cannot work from samples alone."""
         raise TypeError("MuProp needs f itself: call it with f, not from_sample")

@@ -16,8 +16,11 @@ OF_TRAINING = ("lr_scale", "warmup")  # keys of an estimator in a configuration 
 
 
 class EstimatorOptions(TypedDict, total=False):
-    """The catalogue of estimators' keys. An estimator takes those of its YAML file, or of its constructor from Python;
-    a key that is not here keeps the type that its default has there."""
+    """The catalogue of the options of all estimators, with their types.
+
+    An estimator takes those of its YAML file, or of its constructor from Python. A key that is not here keeps the type
+    that its default has there.
+    """
 
     surrogate: Literal["network", "relaxed"]
     noise: Literal["tied", "independent"]
@@ -50,7 +53,7 @@ class EstimatorOptions(TypedDict, total=False):
 
 
 def types(defaults: dict[str, Any]) -> dict[str, Any]:
-    """The type of every option: the catalogue's where the default is of it, else that of the default itself."""
+    """Return the type of every option: the catalogue's where the default is of it, else that of the default itself."""
     catalogue = hints(EstimatorOptions)
     return {
         key: catalogue[key] if _is(default, catalogue.get(key)) else _of(default) for key, default in defaults.items()
@@ -58,7 +61,7 @@ def types(defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def accepted(cls: type) -> dict[str, Any]:
-    """The options of an estimator's constructor with their defaults, those of its base classes included."""
+    """Return the options of an estimator's constructor with their defaults, those of its base classes included."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -73,10 +76,13 @@ def accepted(cls: type) -> dict[str, Any]:
 
 
 def check_options(cls: type, given: dict[str, Any]) -> None:
-    """Whether an estimator may be built with these keywords, before it is.
+    """Check whether an estimator may be built with these keywords, before it is.
 
-    TypeError for an option that it does not have, ValueError for a value that the option may not have; both name the
-    option, what is allowed, and the nearest of that.
+    Both messages name the option, what is allowed, and the nearest of that.
+
+    Raises:
+        TypeError: The estimator has no such option.
+        ValueError: The option may not have this value.
     """
     defaults = accepted(cls)
     known = types(defaults)
@@ -95,7 +101,7 @@ def check_options(cls: type, given: dict[str, Any]) -> None:
 
 
 def _is(default: Any, hint: Any) -> bool:
-    """Whether a default is of a catalogue's type; without a default (a required option) any is."""
+    """Tell whether a default is of a catalogue's type; without a default (a required option) any is."""
     if hint is None or default is inspect.Parameter.empty:
         return hint is not None
     try:
@@ -106,6 +112,6 @@ def _is(default: Any, hint: Any) -> bool:
 
 
 def _of(default: Any) -> Any:
-    """The type of a default; None, which allows anything, where the default does not say."""
+    """Return the type of a default, or None, which allows anything, where the default does not say."""
     plain = type(default) in (bool, int, float, str)
     return type(default) if plain else None

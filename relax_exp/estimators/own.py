@@ -26,9 +26,10 @@ ROWS, CONTEXT = 3, 5  # of the trial
 
 
 def load(path: str) -> type[Estimator]:
-    """The one `Estimator` subclass defined in a Python file.
+    """Load the one `Estimator` subclass that a Python file defines.
 
-    ConfigError where there is no such file, none or several in it, or where it cannot be executed.
+    Raises:
+        ConfigError: There is no such file, it defines none or several, or it cannot be executed.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -62,17 +63,21 @@ def _load(path: str, file: str, digest: str) -> type[Estimator]:
 
 
 def digest(path: str) -> str:
-    """Ten hexadecimal digits of what is in the file: another text is another estimator, and so another run."""
+    """Return ten hexadecimal digits of what is in the file: another text is another estimator, and so another run."""
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:10]
 
 
 def families(cls: type[Estimator]) -> tuple[str, ...]:
-    """The variables that the class is for: its attribute ``families``, or Bernoulli ones."""
+    """Return the families of variables that the class is for: its attribute ``families``, or Bernoulli."""
     return tuple(getattr(cls, "families", ("bernoulli",)))
 
 
 def defaults(cls: type[Estimator]) -> dict:
-    """The options of the class with their defaults, for a configuration. ConfigError for one without a default."""
+    """Return the options of the class with their defaults, for a configuration.
+
+    Raises:
+        ConfigError: An option has no default.
+    """
     found = options.accepted(cls)
     for key, value in found.items():
         if value is inspect.Parameter.empty:
@@ -81,7 +86,10 @@ def defaults(cls: type[Estimator]) -> dict:
 
 
 def blame(error: BaseException) -> str | None:
-    """What a user's file did wrong: "FILE, line N, in NAME: ValueError: message"; None where it took no part."""
+    """Say what a user's file did wrong: "FILE, line N, in NAME: ValueError: message".
+
+    Returns None where the file took no part in the error.
+    """
     kind = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename in _files:
         return f"{error.filename}, line {error.lineno}: {kind}: {error.msg}"
@@ -96,9 +104,10 @@ def blame(error: BaseException) -> str | None:
 def build(
     path: str, family: str, event_shape: tuple[int, ...], context_shape: tuple[int, ...] | None, **given
 ) -> Estimator:
-    """The estimator of a file, tried once before it is used.
+    """Build the estimator of a file and try it once before it is used.
 
-    ConfigError where it breaks the contract: what it returns has a wrong type or shape, or its gradient is not finite.
+    Raises:
+        ConfigError: It breaks the contract: what it returns has a wrong type or shape, or its gradient is not finite.
     """
     cls = load(path)
     estimator = cls(family, event_shape, context_shape, **given)
@@ -107,7 +116,11 @@ def build(
 
 
 def trial(path: str, estimator: Estimator) -> None:
-    """One call on a smooth loss in double precision. ConfigError, naming the file and the class, where it is wrong."""
+    """Call the estimator once on a smooth loss in double precision.
+
+    Raises:
+        ConfigError: The call fails or returns something wrong. The message names the file and the class.
+    """
     import copy
 
     import torch

@@ -15,11 +15,11 @@ from relax_exp.estimators.base import Estimator, Output
 
 
 class Pathwise(Estimator):
-    """d f(s(logits, u)) / d logits for a differentiable stand-in s of the sample, which a subclass gives as ``relax``.
+    """The base of estimators d f(s(logits, u)) / d logits with a differentiable stand-in s of the sample.
 
-    In a hierarchy s of every layer feeds the next, as in the papers: a task chains ``relax`` and differentiates once.
-    It calls the module without f, so that ``functional_call`` reaches ``relax``, and takes new buffers from `advance`.
-    ``out.loss`` is f at s, whose ordinary gradient trains the decoder.
+    A subclass gives s as ``relax``. In a hierarchy s of every layer feeds the next, as in the papers: a task chains
+    ``relax`` and differentiates once. It calls the module without f, so that ``functional_call`` reaches ``relax``, and
+    takes new buffers from `advance`. ``out.loss`` is f at s, whose ordinary gradient trains the decoder.
     """
 
     unbiased = False
@@ -27,22 +27,22 @@ class Pathwise(Estimator):
     target = "path"
 
     def relax(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
-        """s, shape of a sample, differentiable in the logits."""
+        """Return s, in the shape of a sample, differentiable in the logits."""
         raise NotImplementedError(f"{type(self).__name__} does not implement relax")
 
     def forward(self, logits, f=None, noise=None, context=None, generator=None, f_b=None):
-        """See `Estimator.forward`. Without f: ``relax(logits, noise)``."""
+        """Draw one estimate for each row, or, without f, return ``relax(logits, noise)``."""
         if f is None:
             self._check_logits(logits)
             return self.relax(logits, noise)
         return super().forward(logits, f, noise, context, generator, f_b)
 
     def sample(self, logits, noise):
-        """s as a value."""
+        """Return s without its derivative."""
         return self.relax(logits, noise).detach()
 
     def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """New values of the buffers after one step."""
+        """Return the values of the buffers after one more step."""
         return {}
 
     def attached(self, f, logits):
@@ -63,22 +63,22 @@ class Pathwise(Estimator):
         return Output(pull(slope)[0], loss, s.detach(), self.scalars(values), self.advance(dict(self.named_buffers())))
 
     def scalars(self, values: Tensor) -> dict[str, Tensor]:
-        """What is worth logging, and what the tuning loss needs; ``values``: f at s."""
+        """Return what is worth logging and what the tuning loss needs. ``values`` are f at s, ``(N,)``."""
         return {}
 
 
 def hard_with_slope(hard: Tensor, soft: Tensor) -> Tensor:
-    """``hard`` in value, exactly, with the derivative of ``soft``."""
+    """Return ``hard`` in value, exactly, with the derivative of ``soft``."""
     return hard + (soft - soft.detach())
 
 
 class Tempered(Pathwise):
-    """A temperature that is fixed, annealed or (for a relaxed sample) learned, as ``schedule`` says.
+    """The base of estimators with a temperature that is fixed, annealed or (for a relaxed sample) learned.
 
-    fixed: ``temperature``. annealed: max(minimum, temperature exp(-rate t)), with the step t rounded down to a multiple
-    of ``anneal_every`` (Jang et al. 2017: temperature 1, minimum .5, rate 1e-5 or 1e-4, every 500 or 1000
-    steps); the step is a buffer. learned: its logarithm is a parameter that descends the relaxed loss itself, the
-    ordinary gradient (Jang et al.: a learned temperature acts as entropy regularisation). That takes no
+    ``schedule`` says which. fixed: ``temperature``. annealed: max(minimum, temperature exp(-rate t)), with the step t
+    rounded down to a multiple of ``anneal_every`` (Jang et al. 2017: temperature 1, minimum .5, rate 1e-5 or 1e-4,
+    every 500 or 1000 steps); the step is a buffer. learned: its logarithm is a parameter that descends the relaxed loss
+    itself, the ordinary gradient (Jang et al.: a learned temperature acts as entropy regularisation). That takes no
     further evaluation of f. It is no variance objective: nothing keeps the temperature low or the bias small.
     """
 
@@ -112,7 +112,7 @@ class Tempered(Pathwise):
 
     @property
     def temperature(self) -> Tensor | float:
-        """lambda > 0 as it stands."""
+        """The temperature lambda > 0 as it stands."""
         if self.schedule == "learned":
             return self.log_temperature.exp()
         if self.schedule == "annealed":
@@ -122,23 +122,23 @@ class Tempered(Pathwise):
         return self.start
 
     def soften(self, z: Tensor) -> Tensor:
-        """sigma_lambda(z) at the temperature as it stands."""
+        """Return sigma_lambda(z) at the temperature as it stands."""
         temperature = self.temperature
         return self.family.relax(z, temperature.to(z.dtype) if isinstance(temperature, Tensor) else temperature)
 
     def advance(self, buffers):
-        """The step, one further."""
+        """Return the buffers with the step one further."""
         return {"step": buffers["step"] + 1} if self.schedule == "annealed" else {}
 
     def scalars(self, values):
-        """The temperature where it moves, and the relaxed loss where that trains it."""
+        """Return the temperature where it moves, and the relaxed loss where that trains it."""
         if self.schedule == "fixed":
             return {}
         scalars = {"temperature": self.temperature}
         return scalars | {"relaxed_loss": values.mean()} if self.schedule == "learned" else scalars
 
     def tuning_loss(self, out):
-        """The mean of f at the relaxed samples, where the temperature is learned."""
+        """Return the mean of f at the relaxed samples where the temperature is learned, else zero."""
         return out.aux["relaxed_loss"] if self.schedule == "learned" else super().tuning_loss(out)
 
 
@@ -148,7 +148,7 @@ class Concrete(Tempered):
     schedules = ("fixed", "annealed", "learned")
 
     def relax(self, logits, noise):
-        """sigma_lambda(z)."""
+        """Return the relaxed sample sigma_lambda(z)."""
         return self.soften(self.family.path(logits, noise["u"]))
 
 
@@ -158,7 +158,7 @@ class StraightThroughGumbel(Tempered):
     needs = "gradient"
 
     def relax(self, logits, noise):
-        """H(z) in value, sigma_lambda(z) in slope."""
+        """Return the hard sample H(z) in value, with the slope of sigma_lambda(z)."""
         z = self.family.path(logits, noise["u"])
         return hard_with_slope(self.family.hard(z), self.soften(z))
 
@@ -177,17 +177,17 @@ class StraightThrough(Pathwise):
         self.temperature = temperature
 
     def relax(self, logits, noise):
-        """The hard sample in value, the mean in slope."""
+        """Return the hard sample in value, with the slope of the mean."""
         return hard_with_slope(self.family.sample(logits, noise["u"]), self.family.relax(logits, self.temperature))
 
 
 class GumbelRao(Pathwise):
-    """Gumbel-Rao, GR-MCK (Paulus et al. 2021): straight-through Gumbel-Softmax with its slope averaged over
-    ``draws`` = K of z given the hard sample.
+    """Gumbel-Rao, GR-MCK (Paulus et al. 2021): straight-through Gumbel-Softmax with an averaged slope.
 
-    The value of z is drawn from p(z | b), but its slope is that of the unconditional path: only so is the expectation
-    that of `StraightThroughGumbel`, of which this is a Rao-Blackwellisation. (The paper says that the derivative is
-    total, through the conditional draw too; enumeration disagrees.)
+    The average is over ``draws`` = K of z given the hard sample. The value of z is drawn from p(z | b), but its slope
+    is that of the unconditional path: only so is the expectation that of `StraightThroughGumbel`, of which this is a
+    Rao-Blackwellisation. (The paper says that the derivative is total, through the conditional draw too; enumeration
+    disagrees.)
     """
 
     needs = "gradient"
@@ -197,11 +197,11 @@ class GumbelRao(Pathwise):
         self.temperature, self.draws = temperature, draws
 
     def noise_shapes(self, n):
-        """One uniform for the sample, and one for each draw of z given it."""
+        """Return the shapes of one uniform for the sample, and one for each draw of z given it."""
         return {"u": (n, *self.event_shape), "v": (self.draws, n, *self.event_shape)}
 
     def relax(self, logits, noise):
-        """H(z) in value, the mean of sigma_lambda over draws of p(z | b) in slope."""
+        """Return H(z) in value, with the mean slope of sigma_lambda over draws of p(z | b)."""
         family = self.family
         path = family.path(logits, noise["u"])
         b = family.hard(path.detach())
@@ -211,9 +211,9 @@ class GumbelRao(Pathwise):
 
 
 class ReinMax(Pathwise):
-    """ReinMax (Liu et al. 2023): hard forward, 2 J((p_lambda + b) / 2) - J(p) / 2 backward,
+    """ReinMax (Liu et al. 2023): hard forward, 2 J((p_lambda + b) / 2) - J(p) / 2 backward.
 
-    with J(p) = diag(p) - p p' the slope of the softmax at p, and p_lambda the mean of logits / temperature. Heun's
+    J(p) = diag(p) - p p' is the slope of the softmax at p, and p_lambda the mean of logits / temperature. It is Heun's
     method where straight-through is Euler's: at temperature 1 it is exact, and so unbiased, for a quadratic f. A
     Bernoulli variable is the categorical one with logits (l, 0).
     """
@@ -226,7 +226,7 @@ class ReinMax(Pathwise):
         self.second_order = temperature == 1
 
     def relax(self, logits, noise):
-        """The hard sample in value, the formula of the class in slope."""
+        """Return the hard sample in value, with the slope that the class describes."""
         family = self.family
         fixed = logits.detach()
         b = family.sample(fixed, noise["u"])
@@ -235,16 +235,17 @@ class ReinMax(Pathwise):
         return b + 2 * self._slope(between, step) - self._slope(family.mean(fixed), step) / 2
 
     def _slope(self, p: Tensor, step: Tensor) -> Tensor:
-        """J(p) step."""
+        """Return J(p) times step."""
         if self.family.name == "bernoulli":
             return p * (1 - p) * step
         return p * (step - (p * step).sum(-1, keepdim=True))
 
 
 class GST(Pathwise):
-    """Gapped straight-through (Fan et al. 2022): hard forward, softmax((logits + m1 - m2) / temperature)
-    backward, with constants m1 and m2 that raise the sampled category to the largest logit and lower the others to at
-    least ``gap`` below it.
+    """Gapped straight-through (Fan et al. 2022): hard forward, softmax((logits + m1 - m2) / temperature) backward.
+
+    m1 and m2 are constants that raise the sampled category to the largest logit and lower the others to at least
+    ``gap`` below it.
     """
 
     needs = "gradient"
@@ -254,7 +255,7 @@ class GST(Pathwise):
         self.temperature, self.gap = temperature, gap
 
     def relax(self, logits, noise):
-        """The hard sample in value, the softmax of the shifted logits in slope."""
+        """Return the hard sample in value, with the slope of the softmax of the shifted logits."""
         fixed = logits.detach()
         b = self.family.sample(fixed, noise["u"])
         below = fixed.amax(-1, keepdim=True) - fixed
@@ -269,5 +270,5 @@ class Reparameterization(Pathwise):
     needs = "gradient"
 
     def relax(self, logits, noise):
-        """The sample along its path."""
+        """Return the sample along its path, mean + std x normal."""
         return self.family.path(logits, noise["u"])

@@ -14,7 +14,7 @@ from relax_exp.models.mlp import Surrogate
 
 
 class Rebar(Estimator):
-    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes 004):
+    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes 004): the relaxed loss as control variate.
 
         [f(b) - c(z~)] d log p(b) / d logits + d c(z) / d logits - d c(z~) / d logits,    c(z) = eta f(sigma_lambda(z)),
 
@@ -51,21 +51,21 @@ class Rebar(Estimator):
         self.eta = nn.Parameter(torch.full((tensors,) if self.granular else (), float(eta)))
 
     def noise_shapes(self, n):
-        """One uniform for z, and one for z~ where the noise is independent."""
+        """Return the shapes of one uniform for z, and of one for z~ where the noise is independent."""
         shape = (n, *self.event_shape)
         return {"u": shape} if self.tied else {"u": shape, "v": shape}
 
     @property
     def temperature(self) -> Tensor:
-        """lambda > 0."""
+        """The temperature lambda > 0 of the relaxation, a scalar."""
         return self.log_temperature.exp()
 
     def features(self, context: Tensor | None):
-        """What the control variate takes from the context, computed once for z and z~."""
+        """Compute once what the control variate takes from the context, both for z and for z~."""
         return None
 
     def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
-        """c(z), ``(..., N)``."""
+        """Return the control variate c(z), ``(..., N)`` for z ``(..., N, event)``."""
         value = self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
         return value if self.granular else self.eta * value
 
@@ -77,7 +77,7 @@ class Rebar(Estimator):
         return self._combine(logits, b, f_b, z, f, noise, context)
 
     def _combine(self, logits, b, f_b, z, f, noise, context) -> Output:
-        """The formula of the class, with z on the unconditional path and z~ on the path of p(z | b)."""
+        """Evaluate the formula of the class, with z on the unconditional path and z~ on the path of p(z | b)."""
         family = self.family
         features = self.features(context)
 
@@ -104,24 +104,24 @@ class Rebar(Estimator):
         return Output(gradient, f_b, b, self.scalars(), {})
 
     def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """z~, a draw from p(z | b) for uniform v: ``(N, event)``."""
+        """Return z~, ``(N, event)``, a draw from p(z | b) for uniform v of the same shape."""
         return self.family.conditional_path(logits, b, v)
 
     def along_conditional(self, grad_z: Tensor, logits: Tensor, b: Tensor, z_tilde: Tensor) -> Tensor:
-        """Gradient with respect to z~ -> with respect to the natural parameter of the path, ``(N, event)``."""
+        """Turn the gradient with respect to z~ into that with respect to the natural parameter, ``(N, event)``."""
         return grad_z * self.family.conditional_slope(logits, b, z_tilde)
 
     @torch.no_grad()
     def relaxation(self, z: Tensor, logits: Tensor, f, context: Tensor | None = None) -> Tensor:
-        """c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``: to draw it, as in Figure 1 of the draft."""
+        """Return c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``, to draw it as in Figure 1 of the draft."""
         return self.control(z, logits, as_objective(f), self.features(context))
 
     def scalars(self) -> dict[str, Tensor]:
-        """What is worth logging, and the penalty of the tuning loss."""
+        """Return what is worth logging, and the penalty of the tuning loss where there is one."""
         return {"temperature": self.temperature, "eta": self.eta.mean()}
 
     def tuning_loss(self, out: Output) -> Tensor:
-        """`mean_square` of the gradient; excludes the direct part."""
+        """Return `mean_square` of the gradient, without the direct part."""
         return mean_square(out.grad)
 
 
@@ -163,19 +163,21 @@ class Relax(Rebar):
         self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
 
     def features(self, context):
-        """The context's share of the surrogate's first layer."""
+        """Return the context's share of the surrogate's first layer."""
         return self.network.features(context)
 
     def control(self, z, logits, f, features):
-        """c(z), ``(..., N)``."""
+        """Return the control variate c(z) with the network in it, ``(..., N)``."""
         if self.free:
             return self.network(2 * self.family.relax(z, self.temperature) - 1, features)
         return super().control(z, logits, f, features) + self.network(z, features)
 
     def conditional(self, logits, b, v):
+        """Return z~ as the base class does, or `published_conditional` with ``sampler="published_error"``."""
         return published_conditional(logits, b, v) if self.published_error else super().conditional(logits, b, v)
 
     def along_conditional(self, grad_z, logits, b, z_tilde):
+        """Differentiate along the path that `conditional` takes."""
         along = super().along_conditional(grad_z, logits, b, z_tilde)
         if not self.published_error:
             return along
@@ -183,9 +185,12 @@ class Relax(Rebar):
         return along + b * (grad_z * (z_tilde - winner).exp()).sum(-1, keepdim=True)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`; only for ``surrogate="network"``, whose c needs no f. Takes u and v of `noise`.
+        """Estimate the gradient from samples b that the task drew, with u and v of ``noise``.
 
         u gives the *value* of z, a draw from p(z | b), but z stays on its unconditional path; v gives z~.
+
+        Raises:
+            TypeError: ``surrogate`` is not "network", so that c needs f.
         """
         if not self.free:
             return super().from_sample(logits, b, f_b, noise, context)
@@ -194,13 +199,13 @@ class Relax(Rebar):
         return self._combine(logits, b, f_b, z, None, noise, context)
 
     def scalars(self):
-        """Temperature, eta and the surrogate's squared weights."""
+        """Return the temperature, eta and the surrogate's squared weights."""
         penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
         logged = {"temperature": self.temperature, "penalty": penalty}
         return logged if self.free else logged | {"eta": self.eta}
 
     def tuning_loss(self, out):
-        """`mean_square` of the gradient plus the weight decay of the surrogate."""
+        """Return `mean_square` of the gradient plus the weight decay of the surrogate."""
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
 
 

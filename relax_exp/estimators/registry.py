@@ -22,10 +22,12 @@ SMALL = {"width": 8, "depth": 2, "activation": "tanh"}
 
 
 class Entry(NamedTuple):
-    """Where an estimator lives and what it asks for: families offered, and of f ("value", "gradient" or "relaxed").
+    """Where an estimator lives, for which families it is offered, and what it asks for.
 
-    ``variants``: sets of options under which it is verified. ``least_samples``: what the option ``samples`` may be.
-    ``target``: what it is a gradient of, the "mean" of f over samples, a "bound" of several, or f along a "path".
+    Attributes as they are used by configuration, verification and the documentation: ``needs`` of f is "value",
+    "gradient" or "relaxed"; ``variants`` are sets of options under which it is verified; ``least_samples`` is the least
+    that the option ``samples`` may be; ``target`` is what it is a gradient of, the "mean" of f over samples, a "bound"
+    of several, or f along a "path".
     """
 
     path: str
@@ -236,12 +238,16 @@ FROM_EPISODES = (
 
 
 def names(family: str | None = None) -> list[str]:
-    """Every registered name, or those offered for one family."""
+    """Return every registered name, or those offered for one family."""
     return [name for name, entry in REGISTRY.items() if family is None or family in entry.families]
 
 
 def lookup(name: str) -> Entry:
-    """The registry's entry. ValueError with the nearest name where there is none."""
+    """Return the registry's entry for a name.
+
+    Raises:
+        ValueError: There is no such name. The message has the nearest one.
+    """
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -250,14 +256,14 @@ def lookup(name: str) -> Entry:
 
 
 def needs(name: str, options: dict | None = None) -> str:
-    """What the estimator asks of f under these options: "value", "gradient" or "relaxed"."""
+    """Return what the estimator asks of f under these options: "value", "gradient" or "relaxed"."""
     if name == "relax" and (options or {}).get("surrogate") == "network":
         return "value"
     return lookup(name).needs
 
 
 def target(name: str, options: dict | None = None) -> str:
-    """What the estimator is a gradient of under these options: "mean", "bound" or "path"."""
+    """Return what the estimator is a gradient of under these options: "mean", "bound" or "path"."""
     return lookup(name).target
 
 
@@ -271,13 +277,21 @@ def build(
     digest: str | None = None,
     **options,
 ) -> Estimator:
-    """The estimator of that name, an ``nn.Module``.
+    """Build the estimator of that name, an ``nn.Module``, and draw its initial weights.
 
-    event_shape: (D,) or (D, C) of one row's sample; context_shape: of one row's context, if there is one; generator:
-    for the initial weights (seed 0 without one; the global random state is neither used nor moved); path: a Python file
-    with the estimator, in the place of a registered one (``digest`` of its text is not used here). Raises ValueError
-    for an unknown name, a family that is not offered or a value that an option may not have, TypeError for an unknown
-    option; both name what is allowed and what is nearest to it.
+    Args:
+        name: A registered name, see `names`.
+        family: "bernoulli", "categorical" or "gaussian".
+        event_shape: The shape of one row's sample, (D,) or (D, C).
+        context_shape: The shape of one row's context, if there is one.
+        generator: Draws the initial weights; seed 0 without one. The global random state is neither used nor moved.
+        path: A Python file with the estimator, in the place of a registered one.
+        digest: Of the text of that file; it is not used here.
+        options: The estimator's own options.
+
+    Raises:
+        ValueError: The name is unknown, the family is not offered, or an option may not have this value.
+        TypeError: There is no such option. Both messages name what is allowed and what is nearest.
     """
     import torch
 
@@ -292,7 +306,11 @@ def build(
 
 
 def _registered(name: str, family: str) -> type[Estimator]:
-    """The class of a registered estimator. ValueError for an unknown name or a family that is not offered."""
+    """Return the class of a registered estimator.
+
+    Raises:
+        ValueError: The name is unknown or the family is not offered.
+    """
     entry = lookup(name)
     if family not in entry.families:
         raise ValueError(f"{name} is not offered for {family} variables, only for {', '.join(entry.families)}")

@@ -13,9 +13,12 @@ from relax_exp.models.mlp import Linear
 
 
 class GradientLeaveOneOut(ScoreFunction):
-    """1/K sum_k {[f(b_k) + l_k - mean_{j != k} (f(b_j) + l_j)] s_k + r_k} with s_k the score and l, r from `controls`.
+    """The base of leave-one-out estimators with control variates made from df/db.
 
-    f and df/db come from one evaluation at the K samples; where the caller brings f, one more is made for df/db.
+        1/K sum_k {[f(b_k) + l_k - mean_{j != k} (f(b_j) + l_j)] s_k + r_k}
+
+    with s_k the score and l, r from `controls`. f and df/db come from one evaluation at the K samples; where the caller
+    brings f, one more is made for df/db.
     """
 
     needs = "gradient"
@@ -25,11 +28,14 @@ class GradientLeaveOneOut(ScoreFunction):
         self.samples = self.evaluations = at_least_two(samples, self)
 
     def controls(self, logits: Tensor, b: Tensor, f_b: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(l_k in the own term, l_j in the others' baseline, r_k): ``(K, N)`` twice and ``(K, N, D)``."""
+        """Return l_k in the own term, l_j in the others' baseline, both ``(K, N)``, and r_k, ``(K, N, D)``.
+
+        ``slope`` is df/db at the samples, ``(K, N, D)``.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement controls")
 
     def scalars(self) -> dict[str, Tensor]:
-        """What is worth logging."""
+        """Return the tuned scalars, which are worth logging."""
         raise NotImplementedError(f"{type(self).__name__} does not implement scalars")
 
     def estimate(self, logits, f, noise, context, f_b):
@@ -50,23 +56,23 @@ class GradientLeaveOneOut(ScoreFunction):
         return Output(gradient, self.objective(f_b), b, self.scalars(), {})
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """Needs df/db, so it cannot work from samples alone. Raises TypeError."""
+        """Raise TypeError: df/db is needed, so it cannot work from samples alone."""
         raise TypeError(f"{type(self).__name__} needs f's gradient at the samples: call it with f, not from_sample")
 
     def tuning_loss(self, out):
-        """`mean_square` of the gradient."""
+        """Return `mean_square` of the gradient."""
         return mean_square(out.grad)
 
 
 def leave_one_out(x: Tensor) -> Tensor:
-    """Mean over the other samples, along the first dimension."""
+    """Return the mean over the other samples, along the first dimension."""
     return (x.sum(0) - x) / (x.shape[0] - 1)
 
 
 class DoubleCV(GradientLeaveOneOut):
-    """Double CV (Titsias & Shi 2022): RLOO of f(b_k) + alpha g_k (b_k - theta) - alpha g_k theta (1 - theta),
+    """Double CV (Titsias & Shi 2022): RLOO of f(b_k) + alpha g_k (b_k - theta) - alpha g_k theta (1 - theta).
 
-    with g_k the mean of df/db over the *other* samples: a first-order Taylor control variate for every sample and,
+    g_k is the mean of df/db over the *other* samples: a first-order Taylor control variate for every sample and,
     through the baseline, for every other, and its mean in the last term. alpha is tuned, from 0, which is RLOO.
     """
 
@@ -75,19 +81,19 @@ class DoubleCV(GradientLeaveOneOut):
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def controls(self, logits, b, f_b, slope):
-        """alpha g_k (b_k - theta) twice, and the mean of its product with the score."""
+        """Return alpha g_k (b_k - theta) twice, and the mean of its product with the score."""
         theta = self.family.mean(logits)
         others = self.alpha * leave_one_out(slope)
         taylor = (others * (b - theta)).sum(-1)
         return taylor, taylor, -others * theta * (1 - theta)
 
     def scalars(self):
-        """alpha."""
+        """Return alpha."""
         return {"alpha": self.alpha}
 
 
 class Rodeo(GradientLeaveOneOut):
-    """RODEO (Shi et al. 2022) with the Gibbs Stein operator A, whose mean under q is zero for any h:
+    """RODEO (Shi et al. 2022) with the Gibbs Stein operator A, whose mean under q is zero for any h.
 
         1/K sum_k {[f(b_k) - mean_{j != k} (f(b_j) + alpha (A h_j)(b_j))] s_k + beta (A h~_k s)(b_k)},
         (A h)(b) = 1/D sum_i q(b~_i | b_-i) [h(b~_i) - h(b)],    b~_i = b with bit i flipped.
@@ -105,7 +111,7 @@ class Rodeo(GradientLeaveOneOut):
         self.pairs = [[j for j in range(self.samples) if j != k] for k in range(self.samples)]
 
     def controls(self, logits, b, f_b, slope):
-        """alpha A h_j in the baseline, beta A (h~_k s)."""
+        """Return zero in the own term, alpha A h_j in the others' baseline, and beta A (h~_k s)."""
         sign = 1 - 2 * b  # of the change of a bit that flips
         flip = torch.sigmoid(sign * logits)  # q(b~_i | b_-i)
         others = torch.tensor(self.pairs, device=b.device)
@@ -122,9 +128,9 @@ class Rodeo(GradientLeaveOneOut):
         return torch.zeros_like(f_b), self.alpha * operated[..., 0], rest
 
     def surrogate(self, f_j: Tensor, linear: Tensor) -> Tensor:
-        """H(f_j, linear), two numbers for each of them."""
+        """Return H(f_j, linear), two numbers for each of them."""
         return self.out(leaky_relu(self.hidden(torch.stack([f_j, linear], -1)), 0.3))
 
     def scalars(self):
-        """alpha and beta."""
+        """Return alpha and beta."""
         return {"alpha": self.alpha, "beta": self.beta}

@@ -18,7 +18,7 @@ class Reinforce(ScoreFunction):
         self.samples = self.evaluations = samples
 
     def signal(self, f_b, context):
-        """f itself."""
+        """Return f itself."""
         return f_b, {}, {}
 
 
@@ -37,19 +37,19 @@ class Baseline(Reinforce):
         self.constant = nn.Parameter(torch.zeros(()))
 
     def signal(self, f_b, context):
-        """f minus the constant."""
+        """Return f minus the learned constant."""
         signal = f_b - self.constant
         return signal, {"residual": signal, "baseline": self.constant}, {}
 
     def tuning_loss(self, out: Output) -> Tensor:
-        """Mean squared residual, or the variance objective."""
+        """Return the mean squared residual, or the variance objective."""
         if self.tuning_objective == "variance":
             return mean_square(out.grad)
         return out.aux["residual"].square().mean()
 
 
 class OptimalBaseline(Reinforce):
-    """REINFORCE minus the constant of least variance (Sobolev, "Discrete latent variables", 002):
+    """REINFORCE minus the constant of least variance (Sobolev, "Discrete latent variables", 002).
 
         c = sum_d Cov[f s_d, s_d] / sum_d Var[s_d] = E[f |s|^2] / E[|s|^2],    s = d log p(b) / d logits.
 
@@ -65,13 +65,13 @@ class OptimalBaseline(Reinforce):
         self.register_buffer("weight", torch.zeros(()))
 
     def signal(self, f_b, context):
-        """f minus the constant."""
+        """Return f minus the constant that past calls gave."""
         tiny = torch.finfo(self.weight.dtype).tiny
         constant = torch.where(self.weight > tiny, self.weighted_loss / self.weight.clamp(min=tiny), 0.0)
         return f_b - constant, {"baseline": constant}, {}
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`; averages the squared score for the next call."""
+        """Estimate the gradient from samples, and average their squared score for the next call's constant."""
         out = super().from_sample(logits, b, f_b, noise, context)
         weight = sum_event(self.family.score(logits, b).detach().square(), self.family)
         keep = self.decay
@@ -110,7 +110,7 @@ class NVIL(Baseline):
         self.register_buffer("running_variance", torch.zeros(()))
 
     def signal(self, f_b, context):
-        """f minus the running mean, the constant and the network's prediction."""
+        """Return f minus the running mean, the constant and the network's prediction."""
         centred = f_b - self.running_mean
         baseline = self.constant
         if self.network is not None:

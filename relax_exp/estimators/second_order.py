@@ -10,29 +10,32 @@ from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope
 
 
 class RaoSlope(ReinMax):
-    """What `ReinMaxRao` and `ReinMaxCV` share: Gumbel-Rao's slope at (p + b) / 2. Two classes stand for a bit."""
+    """The base of `ReinMaxRao` and `ReinMaxCV`, with Gumbel-Rao's slope at (p + b) / 2. Two classes stand for a bit."""
 
     def __init__(self, *args, temperature: float = 1.0, draws: int = 10, **kwargs):
         super().__init__(*args, temperature=temperature, **kwargs)
         self.draws, self.second_order = draws, False
 
     def noise_shapes(self, n):
-        """One uniform for the sample, and one for each draw of z given it."""
+        """Return the shapes of one uniform for the sample, and one for each draw of z given it."""
         shape = self.event_shape if self.family.name == "categorical" else (*self.event_shape, 2)
         return {"u": (n, *self.event_shape), "v": (self.draws, n, *shape)}
 
     def rao_slope(self, log_m: Tensor, b: Tensor, v: Tensor, step: Tensor) -> Tensor:
-        """GR along step: the softmax's slope, over the temperature, averaged over draws of z given b, logits log m."""
+        """Return Gumbel-Rao's slope times step.
+
+        It is the softmax's slope, over the temperature, averaged over draws of z given b, with logits log m.
+        """
         family = FAMILIES["categorical"]
         s = family.relax(family.conditional_path(log_m, b, v), self.temperature)
         return (s * (step - (s * step).sum(-1, keepdim=True))).mean(0) / self.temperature
 
     def combine(self, p: Tensor, tempered: Tensor, b: Tensor, v: Tensor, step: Tensor) -> Tensor:
-        """The slope of the stand-in along step, all of it categorical, ``(N, D, C)``."""
+        """Return the slope of the stand-in times step, all of it categorical, ``(N, D, C)``."""
         raise NotImplementedError(f"{type(self).__name__} does not implement combine")
 
     def relax(self, logits, noise):
-        """The hard sample in value, the formula of the class in slope."""
+        """Return the hard sample in value, with the slope that the class describes."""
         fixed = logits.detach()
         b, step = self.family.sample(fixed, noise["u"]), logits - fixed
         if self.family.name == "categorical":
@@ -45,12 +48,12 @@ class RaoSlope(ReinMax):
 
 
 def slope(p: Tensor, step: Tensor) -> Tensor:
-    """J(p) step with J(p) = diag(p) - p p'."""
+    """Return J(p) step with J(p) = diag(p) - p p'."""
     return p * (step - (p * step).sum(-1, keepdim=True))
 
 
 class ReinMaxRao(RaoSlope):
-    """ReinMax-Rao (Wang & Bui 2026, arXiv 2603.08257): `ReinMax` with Gumbel-Rao in its first term,
+    """ReinMax-Rao (Wang & Bui 2026, arXiv 2603.08257): `ReinMax` with Gumbel-Rao in its first term.
 
         2 GR(log m, b) - J(p) / 2,    m = (p + b) / 2,
 
@@ -60,12 +63,12 @@ class ReinMaxRao(RaoSlope):
     """
 
     def combine(self, p, tempered, b, v, step):
-        """2 GR - J(p) / 2."""
+        """Return 2 GR - J(p) / 2, times step."""
         return 2 * self.rao_slope(((p + b) / 2).log(), b, v, step) - slope(p, step) / 2
 
 
 class ReinMaxCV(RaoSlope):
-    """ReinMax-CV (Wang & Bui 2026, arXiv 2603.08257): `ReinMax` with the difference of two slopes as control variate,
+    """ReinMax-CV (Wang & Bui 2026, arXiv 2603.08257): `ReinMax` with the difference of two slopes as control variate.
 
         2 J((p_lambda + b) / 2) - J(p) / 2 - eta [J(m) / lambda - GR(log m, b)],    m = (p + b) / 2,
 
@@ -78,20 +81,20 @@ class ReinMaxCV(RaoSlope):
         self.eta = eta
 
     def combine(self, p, tempered, b, v, step):
-        """ReinMax less eta times the difference."""
+        """Return the slope of ReinMax less eta times the difference, times step."""
         m = (p + b) / 2
         reinmax = 2 * slope((tempered + b) / 2, step) - slope(p, step) / 2
         return reinmax - self.eta * (slope(m, step) / self.temperature - self.rao_slope(m.log(), b, v, step))
 
 
 class ZGR(Pathwise):
-    """ZGR, the limit of Gumbel-Rao at temperature zero (Shekhovtsov 2023; as in AISTATS 2026's "Generalized and optimal
-    straight-through estimators"): the mean of straight-through and of a score function of the class's own,
+    """ZGR, the limit of Gumbel-Rao at temperature zero (Shekhovtsov 2023): half straight-through, half score function.
 
         [J(p) + (b - p) (d log p(b) / d logits)'] / 2,
 
-    no draws and no temperature. Exact, and so unbiased, for a quadratic f. It is the same matrix as that of `ReinMax`
-    at temperature 1, written without a point between p and b.
+    so it takes no draws and no temperature (as in "Generalized and optimal straight-through estimators", AISTATS 2026).
+    It is exact, and so unbiased, for a quadratic f. It is the same matrix as that of `ReinMax` at temperature 1,
+    written without a point between p and b.
     """
 
     unbiased = False
@@ -99,16 +102,18 @@ class ZGR(Pathwise):
     needs = "gradient"
 
     def relax(self, logits, noise):
-        """The hard sample in value, the formula of the class in slope."""
+        """Return the hard sample in value, with the slope that the class describes."""
         b, log_p = self.family.sample(logits.detach(), noise["u"]), logits.log_softmax(-1)
         p = log_p.exp()
         return hard_with_slope(b, (p + (b - p.detach()) * (b * log_p).sum(-1, keepdim=True)) / 2)
 
 
 class MVE(Pathwise):
-    """The minimum-variance estimator of second order (AISTATS 2026, "Generalized and optimal straight-through
-    estimators"), in closed form: of all matrices S(b) for which df/db S(b) is exact for every quadratic f, those with
-    the least E |S(b)|^2. For the sampled class x, with J = J(p) = diag(p) - p p' and rows i,
+    """MVE, the minimum-variance estimator of second order, in closed form.
+
+    ("Generalized and optimal straight-through estimators", AISTATS 2026.) Of all matrices S(b) for which df/db S(b) is
+    exact for every quadratic f, it takes those with the least E |S(b)|^2. For the sampled class x, with J = J(p) =
+    diag(p) - p p' and rows i,
 
         S_xx = J_x / (2 p_x),    S_xi = p_i (v_i - v_x) / (p_i + p_x),    L v = J / 2,
 
@@ -122,7 +127,10 @@ class MVE(Pathwise):
     needs = "gradient"
 
     def relax(self, logits, noise):
-        """The hard sample in value, the formula of the class in slope. In logarithms, and scaled by p on both sides."""
+        """Return the hard sample in value, with the slope that the class describes.
+
+        It is computed in logarithms, and scaled by p on both sides.
+        """
         fixed = logits.detach()
         b, log_p, step = self.family.sample(fixed, noise["u"]), fixed.log_softmax(-1), logits - fixed
         p, root = log_p.exp(), (log_p / 2).exp()

@@ -15,7 +15,7 @@ MAX_SAMPLES = 8
 
 
 class Unordered(ScoreFunction):
-    """Unordered set estimator with the built-in baseline (Kool, van Hoof & Welling 2020):
+    """Unordered set estimator with the built-in baseline (Kool, van Hoof & Welling 2020).
 
         sum_s p(s) R(S, s) [f(s) - sum_s' p(s') R^{D\\s}(S, s') f(s')] d log p(s) / d logits,
 
@@ -42,22 +42,25 @@ class Unordered(ScoreFunction):
         self.samples = self.evaluations = min(samples, states)
 
     def noise_shapes(self, n):
-        """One uniform for every state of the joint."""
+        """Return the shape of one uniform for every state of the joint."""
         return {"u": (n, self.states)}
 
     def sample(self, logits, noise):
-        """The K states of each row with the largest perturbed log-probabilities, ``(K, N, D, C)``, in that order."""
+        """Return the K states of each row with the largest perturbed log-probabilities, ``(K, N, D, C)``."""
         classes = self.event_shape[1]
         index = (self._log_joint(logits) + gumbel(noise["u"])).topk(self.samples, -1).indices.movedim(-1, 0)
         digits = index.unsqueeze(-1) // self._powers(index) % classes
         return (digits.unsqueeze(-1) == torch.arange(classes, device=index.device)).to(logits.dtype)
 
     def objective(self, f_b: Tensor) -> Tensor:
-        """Refused: the weights of the samples depend on the logits. Raises TypeError."""
+        """Raise TypeError: the weights of the samples depend on the logits."""
         raise TypeError("unordered weights its samples by their probabilities: use out.loss, and one layer of latents")
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
-        """See `Estimator.from_sample`: b ``(K, N, D, C)`` without replacement, in any order; f_b ``(K, N)``."""
+        """Estimate the gradient from K samples that were drawn without replacement.
+
+        b is ``(K, N, D, C)``, in any order, with losses f_b ``(K, N)``.
+        """
         first, second = self._ratios(logits.detach(), b)
         f_s = f_b.detach().movedim(0, -1)
         signal = first * (second * (f_s.unsqueeze(-1) - f_s.unsqueeze(-2))).sum(-1)
