@@ -60,6 +60,9 @@ JOBS ?= 1
 reproduce-all: $(INSTALLED)  ## the papers' experiments, what is missing of them: BUDGET=smoke|cpu|published|paper JOBS=1
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --jobs $(JOBS)
 
+original: $(INSTALLED)  ## two epochs of RELAX on MNIST beside the original code's bounds (some minutes)
+	$(BIN)/python scripts/original.py
+
 report: $(INSTALLED)  ## their tables and figures, from the runs that are there
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --report
 
@@ -77,4 +80,4 @@ notebooks: $(INSTALLED)  ## execute the tutorials, keep what they print and draw
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all report docs site notebooks clean
+.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all original report docs site notebooks clean

@@ -26,7 +26,7 @@ from relax_exp.report.runs import CURVES, PROVENANCE, RELAXATIONS, Run, find_fol
 
 KEYS = ("run", "seed", "lr", "step", "failed")
 WORDS = ("run", "failed", "part", "estimator", "schedule", "problem", "verdict", "needs")  # columns that hold text
-UNUSED = re.compile(r"estimator/.*|train/loss|grad/mean_log_variance")  # by tables and figures
+UNUSED = re.compile(r"estimator/(?!eta$|penalty$).*|train/loss|grad/mean_log_variance")  # by tables and figures
 PLACES = ("out", "data_root")  # configuration keys that may hold a path of the machine
 EVALUATIONS = 200
 

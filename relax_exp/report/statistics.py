@@ -13,10 +13,14 @@ from relax_exp.report.runs import NO_VARIANCE
 
 
 class Column(NamedTuple):
-    """A column: its header, and of a cell the text for readers and the numbers for `table.csv`."""
+    """A column: its header, and of a cell the text for readers and the numbers for `table.csv`.
+
+    An ``optional`` column is left out of a table in which no cell has a value for it.
+    """
 
     header: str
     of: Callable[[Cell], tuple[str, dict[str, float | int | str]]]
+    optional: bool = False
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float | None]:

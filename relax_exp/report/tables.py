@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from relax_exp.report import formats, kinds
 from relax_exp.report.cells import Cell
-from relax_exp.report.formats import Table
+from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.groups import make_cells
 from relax_exp.report.runs import FAILED, Run, read_run
+from relax_exp.report.statistics import Column
 
 SHARED = "Wall time: of the whole run, all its seeds and learning rates."
 
 
-def row(cell: Cell) -> tuple[list[str], dict[str, Any]]:
+def row(cell: Cell, columns: Sequence[Column] | None = None) -> tuple[list[str], dict[str, Any]]:
     """One cell: texts in the order of the headers, and the record for `table.csv`."""
-    columns = [column.of(cell) for column in kinds.of(cell.kind).columns]
+    columns = columns or kinds.of(cell.kind).columns
+    made = [column.of(cell) for column in columns]
     texts = [cell.task, cell.estimator, f"{cell.lr:g}", f"{cell.steps:,}", str(len(cell.counted))]
-    texts += [text for text, _ in columns] + [cell.status]
+    texts += [text for text, _ in made] + [cell.status]
     record = {"kind": cell.kind, "task": cell.task, "estimator": cell.estimator, "lr": cell.lr, "steps": cell.steps}
     record |= {"seeds": " ".join(str(r.seed) for r in cell.counted), "status": cell.status}
-    for _, values in columns:
-        record |= values
+    for column, (text, values) in zip(columns, made, strict=True):
+        if not (column.optional and text == EMPTY):
+            record |= values
     return texts, record | {"runs": " ".join(run.label for run in cell.runs)}
 
 
 def of_kind(kind: str, cells: list[Cell]) -> Table:
-    """The table of cells of one kind."""
+    """The table of cells of one kind, without the optional columns that would be empty."""
     its = kinds.of(kind)
-    headers = ["task", "estimator", "lr", "steps", "seeds", *(column.header for column in its.columns), "status"]
-    rows, records = zip(*map(row, cells), strict=True)
+    columns = [c for c in its.columns if not c.optional or any(c.of(cell)[0] != EMPTY for cell in cells)]
+    headers = ["task", "estimator", "lr", "steps", "seeds", *(column.header for column in columns), "status"]
+    rows, records = zip(*(row(cell, columns) for cell in cells), strict=True)
     return Table(kind, its.title, headers, rows, f"{its.note} {SHARED}", records)
 
 

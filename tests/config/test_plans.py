@@ -17,7 +17,17 @@ from relax_exp.config.files import CONFIGS
 from relax_exp.errors import ConfigError
 from relax_exp.runs.folder import RunFolder
 
-NAMES = ["atari", "categorical", "rl_continuous", "rl_discrete", "rl_published", "table1", "temperature", "toy"]
+NAMES = [
+    "atari",
+    "categorical",
+    "original",
+    "rl_continuous",
+    "rl_discrete",
+    "rl_published",
+    "table1",
+    "temperature",
+    "toy",
+]
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ TOY = Kind(
         Column("median θ", theta),
         Column("seeds at optimum", found),
         MEAN_LOG_VARIANCE,
+        final("η", "estimator/eta")._replace(optional=True),
         TIME,
     ),
     note=f"{COMMON} Excess loss: exact expected loss above its minimum. Seeds at optimum: every θ within {NEAR:g} of "

@@ -34,6 +34,7 @@ VAE = Kind(
         validation("valid ELBO", "valid/elbo"),
         validation("valid 100-sample bound", "valid/bound100"),
         LAST_LOG_VARIANCE,
+        final("½ squared weights of the surrogate", "estimator/penalty", decimals=4)._replace(optional=True),
         TIME,
     ),
     note=f"{COMMON} Nats per example, higher is better; the train ELBO is the mean since the evaluation before. "

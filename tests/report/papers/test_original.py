@@ -1,0 +1,56 @@
+"""The comparison with the original code: its table, and the first epoch itself."""
+
+import os
+
+import pytest
+from folders import cells_of, configuration, write_run
+
+from relax_exp import data
+from relax_exp.report.papers.original import WITHIN, original
+from relax_exp.report.papers.published import published
+
+RELAX = {"name": "relax", "noise": "tied", "surrogate": "relaxed", "depth": 2, "width": 200, "activation": "relu"}
+RELAX |= {"lr_scale": 1.0, "weight_decay": 1e-3, "warmup": 1000}
+
+
+def run(path, bounds, lr=1e-3, steps=4166, model="linear1"):
+    task = {"name": "vae", "dataset": "mnist", "model": model}
+    config = configuration(task, {"name": "relax"}, (0,), (lr,), steps) | {"batch_size": 24, "eval_every": 2083}
+    rows = [
+        {"step": 2083 * i, "seed": 0, "lr": lr, "train/elbo": bound, "time/elapsed": 1.0}
+        for i, bound in enumerate(bounds, 1)
+    ]
+    return write_run(path, config, rows)
+
+
+def test_an_epoch_that_is_off_by_more_than_half_a_nat_is_found(tmp_path):
+    run(tmp_path / "a", [-156.81, -139.95])
+    table = original(cells_of(tmp_path))
+    assert [(row[3], row[5], row[7], row[8]) for row in table.rows] == [
+        ("0", "-156.71", "-0.10", "yes"),
+        ("1", "-139.41", "-0.54", "no"),
+    ]
+
+
+@pytest.mark.parametrize("other", [{"lr": 3e-4}, {"steps": 50_000}, {"model": "linear2"}])
+def test_other_runs_are_not_compared(tmp_path, other):
+    run(tmp_path / "a", [-156.81, -139.95], **other)
+    assert original(cells_of(tmp_path)) is None
+
+
+@pytest.mark.skipif(not os.environ.get("RELAX_EXP_TEST_DATA"), reason="needs MNIST in $RELAX_EXP_TEST_DATA")
+def test_epoch_0_is_that_of_the_original_code():
+    from relax_exp.tasks.vae import VAE
+    from relax_exp.training.replicas import Replicas
+
+    mnist = data.load("mnist", os.environ["RELAX_EXP_TEST_DATA"])
+    task = VAE(RELAX, mnist, first_epoch="file", score_term="kept")
+    replicas = Replicas(task, [0], [1e-3], compiled=True)
+    for _ in replicas.warm_up(task.warmup):
+        pass
+    for _ in replicas.advance(2083):
+        pass
+    known = published()["vae"]["original"][0]
+    assert (known["model"], known["lr"]) == ("linear1", 1e-3)
+    (means,) = replicas.means()
+    assert abs(means["train/elbo"] - known["epochs"][0]) < WITHIN
