@@ -20,24 +20,24 @@ from torch import Tensor
 
 
 def open_uniform(u: Tensor) -> Tensor:
-    """Uniform noise moved off 0 and 1, so that logit(u) and -log(-log u) stay finite in the noise's own precision."""
+    """Move uniform noise off 0 and 1, so that logit(u) and -log(-log u) stay finite in the noise's own precision."""
     eps = torch.finfo(u.dtype).eps
     return u.clamp(eps / 2, 1 - eps)
 
 
 def logit_uniform(u: Tensor) -> Tensor:
-    """Standard logistic noise logit(u)."""
+    """Turn uniform noise into standard logistic noise, logit(u)."""
     u = open_uniform(u)
     return u.log() - (-u).log1p()
 
 
 def gumbel(u: Tensor) -> Tensor:
-    """Standard Gumbel noise -log(-log u)."""
+    """Turn uniform noise into standard Gumbel noise, -log(-log u)."""
     return -(-open_uniform(u).log()).log()
 
 
 class Bernoulli:
-    """Independent Bernoulli variables, logits ``(..., D)``, samples in {0, 1}."""
+    """Independent Bernoulli variables, with logits ``(..., D)`` and samples in {0, 1} of the same shape."""
 
     name = "bernoulli"
     event_dims = 1  # trailing dimensions of a sample
@@ -45,74 +45,78 @@ class Bernoulli:
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's logits for samples of ``event_shape``."""
+        """Return the shape of one row's logits for samples of ``event_shape``."""
         return tuple(event_shape)
 
     @staticmethod
     def path(logits: Tensor, u: Tensor) -> Tensor:
-        """z = logits + logit(u): differentiable in the logits with slope one (RELAX draft, eq. 7)."""
+        """Return z = logits + logit(u), differentiable in the logits with slope one (RELAX draft, eq. 7)."""
         return logits + logit_uniform(u)
 
     @staticmethod
     def hard(z: Tensor) -> Tensor:
-        """b = 1 where z > 0."""
+        """Return the sample b that z stands for: 1 where z > 0, else 0."""
         return (z > 0).to(z.dtype)
 
     @classmethod
     def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """The sample that belongs to the uniform noise ``u``; same shape as ``logits``."""
+        """Return the sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
         return cls.hard(cls.path(logits, u))
 
     @staticmethod
     def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """z~ ~ p(z | b), differentiable in the logits: softplus(logit v + softplus(l)) if b = 1, and mirrored if b = 0.
+        """Return z~ ~ p(z | b) for uniform v, differentiable in the logits; all shapes are ``(..., D)``.
 
-        The same as ``log(v / (1 - v) / (1 - theta) + 1)`` of Le's notes on REBAR (004), written so that neither tail
-        overflows. (The published RELAX paper prints theta and 1 - theta swapped; enumeration decides for this one.)
+        It is softplus(logit v + softplus(l)) if b = 1, and mirrored if b = 0. This is the same as ``log(v / (1 - v) /
+        (1 - theta) + 1)`` of Le's notes on REBAR (004), written so that neither tail overflows. (The published RELAX
+        paper prints theta and 1 - theta swapped; enumeration decides for this one.)
         """
         sign = 2 * b - 1
         return sign * F.softplus(logit_uniform(v) + F.softplus(sign * logits))
 
     @staticmethod
     def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
-        """d z~ / d logits along `conditional_path`, as a function of the value z~ alone; elementwise."""
+        """Return d z~ / d logits along `conditional_path`, elementwise, as a function of the value of z~ alone."""
         sign = 2 * b - 1
         return torch.sigmoid(sign * logits) * -torch.expm1(-sign * z)
 
     @staticmethod
     def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
-        """Gradient with respect to the natural parameter of the path -> with respect to the logits: the identity."""
+        """Turn a gradient in the natural parameter of the path into one in the logits; here they are the same."""
         return grad
 
     @staticmethod
     def score(logits: Tensor, b: Tensor) -> Tensor:
-        """d log p(b) / d logits = b - theta."""
+        """Return the score d log p(b) / d logits = b - theta."""
         return b - torch.sigmoid(logits)
 
     @staticmethod
     def log_prob(logits: Tensor, b: Tensor) -> Tensor:
-        """log p(b), summed over the event: ``(...)``. Also defined for soft b, where it is linear in b."""
+        """Return log p(b), summed over the event, ``(...)``.
+
+        It is also defined for soft b, in which it is linear.
+        """
         return (b * logits - F.softplus(logits)).sum(-1)
 
     @staticmethod
     def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
-        """sigma(z / temperature): the binary Concrete relaxation (Maddison et al. 2017)."""
+        """Return sigma(z / temperature), the binary Concrete relaxation (Maddison et al. 2017)."""
         return torch.sigmoid(z / temperature)
 
     @staticmethod
     def mean(logits: Tensor) -> Tensor:
-        """theta = sigma(logits)."""
+        """Return the mean theta = sigma(logits)."""
         return torch.sigmoid(logits)
 
     @staticmethod
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
-        """All 2^D samples, ``(2^D, D)``."""
+        """Return all 2^D samples, ``(2^D, D)``."""
         rows = list(itertools.product((0.0, 1.0), repeat=event_shape[0]))
         return torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
 
 
 class Categorical:
-    """Independent categorical variables, logits ``(..., D, C)``, one-hot samples of the same shape."""
+    """Independent categorical variables, with logits ``(..., D, C)`` and one-hot samples of the same shape."""
 
     name = "categorical"
     event_dims = 2
@@ -120,31 +124,32 @@ class Categorical:
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's logits for samples of ``event_shape``."""
+        """Return the shape of one row's logits for samples of ``event_shape``."""
         return tuple(event_shape)
 
     @staticmethod
     def path(logits: Tensor, u: Tensor) -> Tensor:
-        """z = log p + Gumbel(u) with normalised log p."""
+        """Return z = log p + Gumbel(u) with normalised log p."""
         return logits.log_softmax(-1) + gumbel(u)
 
     @staticmethod
     def hard(z: Tensor) -> Tensor:
-        """One-hot argmax of z."""
+        """Return the sample that z stands for, its argmax, one-hot."""
         classes = torch.arange(z.shape[-1], device=z.device)
         return (z.argmax(-1, keepdim=True) == classes).to(z.dtype)
 
     @classmethod
     def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """The one-hot sample that belongs to the uniform noise ``u``; same shape as ``logits``."""
+        """Return the one-hot sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
         return cls.hard(cls.path(logits, u))
 
     @staticmethod
     def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """z~ ~ p(z | b) by truncated Gumbels, differentiable in the logits (RELAX, appendix B of the final paper).
+        """Return z~ ~ p(z | b) for uniform v by truncated Gumbels, differentiable in the logits, ``(..., D, C)``.
 
         The winner is -log(-log v_b), free of the logits; a loser is -log(-log v_i / p_i - log v_b) with the *winner's*
-        v_b. Written as -logaddexp(g_i, g_b) with g = log(-log v), so that tiny p_i cannot overflow.
+        v_b (RELAX, appendix B of the final paper). It is written as -logaddexp(g_i, g_b) with g = log(-log v), so that
+        tiny p_i cannot overflow.
         """
         log_p = logits.log_softmax(-1)
         g = (-open_uniform(v).log()).log()
@@ -154,35 +159,42 @@ class Categorical:
 
     @staticmethod
     def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
-        """d z~_i / d log p_i along `conditional_path`, from the value alone: 1 - exp(z_i - z_b), 0 for the winner."""
+        """Return d z~_i / d log p_i along `conditional_path` from the value alone.
+
+        It is 1 - exp(z_i - z_b), and 0 for the winner.
+        """
         winner = (b * z).sum(-1, keepdim=True)
         return -torch.expm1(z - winner)
 
     @staticmethod
     def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
-        """Gradient with respect to log p -> with respect to the logits, through log-softmax."""
+        """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 
     @staticmethod
     def score(logits: Tensor, b: Tensor) -> Tensor:
-        """d log p(b) / d logits = one-hot b - p."""
+        """Return the score d log p(b) / d logits = b - p for one-hot b."""
         return b - logits.softmax(-1)
 
     @staticmethod
     def log_prob(logits: Tensor, b: Tensor) -> Tensor:
-        """log p(b), summed over the event: ``(...)``. Also defined for soft b, where it is linear in b."""
+        """Return log p(b), summed over the event, ``(...)``.
+
+        It is also defined for soft b, in which it is linear.
+        """
         return (b * logits.log_softmax(-1)).sum((-2, -1))
 
     @staticmethod
     def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
-        """softmax(z / temperature): the Concrete / Gumbel-Softmax relaxation."""
+        """Return softmax(z / temperature), the Concrete or Gumbel-Softmax relaxation."""
         return (z / temperature).softmax(-1)
 
     @staticmethod
     def log_density(logits: Tensor, log_s: Tensor, temperature: Tensor | float) -> Tensor:
-        """Log density of log s for s = relax(path(logits, u), temperature), summed over the variables: ``(...)``.
+        """Return the log density of log s for s = relax(path(logits, u), temperature), ``(...)``.
 
-        (C-1)! lambda^(C-1) prod_k w_k / (sum_k w_k)^C with w = p s^-lambda (ExpConcrete: Maddison et al. 2017, eq. 25).
+        It is summed over the variables. The density is (C-1)! lambda^(C-1) prod_k w_k / (sum_k w_k)^C with w = p
+        s^-lambda (ExpConcrete: Maddison et al. 2017, eq. 25).
         """
         size, temperature = logits.shape[-1], torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device)
         w = (logits.log_softmax(-1) - temperature * log_s).log_softmax(-1)
@@ -190,21 +202,22 @@ class Categorical:
 
     @staticmethod
     def mean(logits: Tensor) -> Tensor:
-        """p = softmax(logits)."""
+        """Return the mean p = softmax(logits)."""
         return logits.softmax(-1)
 
     @staticmethod
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
-        """All C^D samples, ``(C^D, D, C)``."""
+        """Return all C^D samples, ``(C^D, D, C)``."""
         d, c = event_shape
         index = torch.tensor(list(itertools.product(range(c), repeat=d)), device=device)
         return F.one_hot(index, c).to(dtype or torch.get_default_dtype())
 
 
 class Gaussian:
-    """Independent normal variables: parameters ``(..., D, 2)`` = mean, log standard deviation; samples ``(..., D)``.
+    """Independent normal variables, with samples ``(..., D)``.
 
-    Here ``path`` is the reparameterisation itself and ``hard`` the identity: LAX treats b = z.
+    The parameters ``(..., D, 2)`` are the mean and the log standard deviation. ``path`` is the reparameterisation
+    itself and ``hard`` the identity: LAX treats b = z.
     """
 
     name = "gaussian"
@@ -213,39 +226,39 @@ class Gaussian:
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's parameters for samples of ``event_shape``."""
+        """Return the shape of one row's parameters for samples of ``event_shape``."""
         return (*event_shape, 2)
 
     @staticmethod
     def path(parameters: Tensor, u: Tensor) -> Tensor:
-        """mean + std * Phi^-1(u); ``u`` has the shape of a sample."""
+        """Return mean + std * Phi^-1(u), where ``u`` has the shape of a sample."""
         mean, log_std = parameters.unbind(-1)
         return mean + log_std.exp() * Gaussian.normal(u)
 
     @staticmethod
     def normal(u: Tensor) -> Tensor:
-        """Phi^-1(u): the standard normal number that the path shifts and scales."""
+        """Return Phi^-1(u), the standard normal number that the path shifts and scales."""
         return math.sqrt(2) * torch.erfinv(2 * open_uniform(u) - 1)
 
     @staticmethod
     def hard(z: Tensor) -> Tensor:
-        """The identity."""
+        """Return z itself, which is the sample."""
         return z
 
     @classmethod
     def sample(cls, parameters: Tensor, u: Tensor) -> Tensor:
-        """The sample that belongs to the uniform noise ``u``."""
+        """Return the sample that belongs to the uniform noise ``u``, ``(..., D)``."""
         return cls.path(parameters, u)
 
     @staticmethod
     def score(parameters: Tensor, b: Tensor) -> Tensor:
-        """d log p(b) / d (mean, log std), shape of ``parameters``."""
+        """Return the score d log p(b) / d (mean, log std), in the shape of ``parameters``."""
         mean, log_std = parameters.unbind(-1)
         return Gaussian.score_of(parameters, (b - mean) / log_std.exp())
 
     @staticmethod
     def score_of(parameters: Tensor, normal: Tensor) -> Tensor:
-        """The score of mean + std * ``normal`` from that number itself.
+        """Return the score of mean + std * ``normal`` from that number itself, in the shape of ``parameters``.
 
         (b - mean) / std loses all digits in single precision where the mean is large and the standard deviation small.
         """
@@ -253,19 +266,19 @@ class Gaussian:
 
     @staticmethod
     def log_prob(parameters: Tensor, b: Tensor) -> Tensor:
-        """log p(b), summed over the event: ``(...)``."""
+        """Return log p(b), summed over the event, ``(...)``."""
         mean, log_std = parameters.unbind(-1)
         normal = (b - mean) / log_std.exp()
         return (-0.5 * normal.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     @staticmethod
     def mean(parameters: Tensor) -> Tensor:
-        """The mean of a sample."""
+        """Return the mean of a sample, ``(..., D)``."""
         return parameters[..., 0]
 
 
 def weighted(weight: Tensor, values: Tensor) -> Tensor:
-    """weight * values, and 0 where the weight is 0 whatever the value: an infinite loss of an impossible sample."""
+    """Return weight * values, and 0 where the weight is 0, even if the value is infinite (an impossible sample)."""
     return torch.where(weight == 0, torch.zeros_like(weight), weight * torch.where(weight == 0, 0.0, values))
 
 
@@ -273,7 +286,10 @@ FAMILIES = {family.name: family for family in (Bernoulli, Categorical, Gaussian)
 
 
 def expand_event(values: Tensor, family, parameters: bool = False) -> Tensor:
-    """``(...)`` -> ``(..., 1, ..)``: per-row values made to broadcast against samples (or the family's parameters)."""
+    """Make per-row values ``(...)`` broadcast against samples: ``(..., 1, ..)``.
+
+    With ``parameters`` they broadcast against the family's parameters instead, which differ for a Gaussian.
+    """
     extra = family.event_dims + (1 if parameters and family is Gaussian else 0)
     return values.reshape(values.shape + (1,) * extra)
 
@@ -284,5 +300,5 @@ def sum_event(values: Tensor, family) -> Tensor:
 
 
 def normal(u: Tensor) -> Tensor:
-    """Standard normal numbers from uniform ones."""
+    """Turn uniform noise into standard normal noise."""
     return Gaussian.sample(torch.zeros(*u.shape, 2, dtype=u.dtype), u)

@@ -35,12 +35,16 @@ Text = Annotated[str, NOT_EMPTY]
 
 
 def hints(schema: type) -> dict[str, Any]:
-    """The annotated type of every key of a schema class."""
+    """Return the annotated type of every key of a schema class."""
     return get_type_hints(schema, include_extras=True)
 
 
 def check(values: dict, types: dict[str, Any], prefix: str = "") -> dict:
-    """``values`` in the order of ``types``, each of its type. ConfigError where a key is unknown, missing or wrong."""
+    """Return ``values`` in the order of ``types``, each of its type.
+
+    Raises:
+        ConfigError: A key is unknown, missing or wrong.
+    """
     for key in values:
         if key not in types:
             raise unknown_key(prefix + str(key), types)
@@ -51,7 +55,11 @@ def check(values: dict, types: dict[str, Any], prefix: str = "") -> dict:
 
 
 def checked(key: str, value: Any, hint: Any) -> Any:
-    """``value`` as the type ``hint``, or ConfigError with what is wanted and, where it is plain, what was meant."""
+    """Return ``value`` as the type ``hint``.
+
+    Raises:
+        ConfigError: It is not of the type. The message has what is wanted and, where it is plain, what was meant.
+    """
     with contextlib.suppress(ValueError):
         return convert(value, hint)
     message = f"{key}={show(value)}: must be {words(hint)}"
@@ -63,7 +71,11 @@ def checked(key: str, value: Any, hint: Any) -> Any:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """``value`` as the type ``hint`` (whole numbers count as floats, nothing else is converted) or ValueError."""
+    """Return ``value`` as the type ``hint``; whole numbers count as floats, and nothing else is converted.
+
+    Raises:
+        ValueError: It is not of the type.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         value = convert(value, args[0])
@@ -87,7 +99,7 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def words(hint: Any) -> str:
-    """The type in words."""
+    """Describe a type in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         wanted = ", ".join(check.wanted for check in args[1:])
@@ -104,35 +116,35 @@ def words(hint: Any) -> str:
 
 
 def one_of(names: Iterable[str], given: str = "") -> str:
-    """``one of a, b, c``, and the nearest of them to ``given`` if one is near."""
+    """Write ``one of a, b, c``, and the nearest of them to ``given`` if one is near."""
     names = list(names) or ["(none)"]
     near = difflib.get_close_matches(given, names, n=1)
     return f"one of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
-    """The error for ``a.key`` where only the keys ``known`` (without ``a.``) exist."""
+    """Make the error for ``a.key`` where only the keys ``known`` (without ``a.``) exist."""
     prefix, _, name = key.rpartition(".")
     message = f"unknown key {key}: must be {one_of(known, name)}"
     return ConfigError(message.replace("; did you mean ", f"; did you mean {prefix}.") if prefix else message)
 
 
 def show(value: Any) -> str:
-    """``value`` as it is typed on the command line."""
+    """Write ``value`` as it is typed on the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _nearest(value: Any, hint: Any) -> Any:
-    """``value`` with misspelt choices replaced by the nearest."""
+    """Return ``value`` with misspelt choices replaced by the nearest."""
     if isinstance(value, list):
         return [_nearest(item, hint) for item in value]
     return next(iter(difflib.get_close_matches(str(value), _choices(hint), n=1)), value)
 
 
 def _choices(hint: Any) -> list[str]:
-    """Every string that a Literal inside the type offers."""
+    """Return every string that a Literal inside the type offers."""
     if get_origin(hint) is Literal:
         return [choice for choice in get_args(hint) if isinstance(choice, str)]
     return [choice for part in get_args(hint) for choice in _choices(part)]

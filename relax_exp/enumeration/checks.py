@@ -34,8 +34,14 @@ ROUNDING = 1e-9  # difference of a noiseless coordinate that counts as none
 class Verdict(NamedTuple):
     """What `check` measured.
 
-    ``largest_z`` over coordinates and ``row_z`` over pairs of coordinates in different rows, ``tests`` of them in all;
-    ``variance`` of one draw, mean over coordinates; ``bias`` and ``cosine`` of the mean against the exact gradient.
+    Attributes:
+        largest_z: The largest |z| over coordinates.
+        row_z: The largest |z| of the correlations between coordinates in different rows, which must be zero.
+        tests: The number of z-scores in all, from which `threshold` follows.
+        variance: The variance of one draw, averaged over coordinates.
+        bias: The norm of the difference between the mean and the exact gradient.
+        cosine: The cosine between the mean and the exact gradient.
+        seconds_per_draw: The time that one draw took.
     """
 
     largest_z: float
@@ -48,14 +54,15 @@ class Verdict(NamedTuple):
 
 
 def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
-    """The |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
+    """Return the |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
     return float(stats.norm.isf(probability / (2 * max(tests, 1))))
 
 
 def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> Tensor:
-    """d E[f] / d logits, direct dependence included, by enumeration (Gauss-Hermite quadrature for a Gaussian, D = 1).
+    """Compute d E[f] / d logits by enumeration, f's direct dependence on the logits included.
 
-    With ``bound`` the expectation is that of -log mean_k exp(-f(b_k)) over ``samples`` independent b_k.
+    A Gaussian (D = 1) is integrated by Gauss-Hermite quadrature. With ``bound`` the expectation is that of -log mean_k
+    exp(-f(b_k)) over ``samples`` independent b_k.
     """
     family, f = FAMILIES[problem.family], as_objective(problem.f)
 
@@ -78,7 +85,7 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
 
 
 def perturbed(estimator: Estimator, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:
-    """Parameters and buffers moved away from where they start: unbiasedness must not depend on them."""
+    """Return parameters and buffers moved away from where they start, since unbiasedness must not depend on them."""
     values = {}
     for name, value in estimator.named_parameters():
         values[name] = value.detach() + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
@@ -97,7 +104,10 @@ def compare(
     chunk: int,
     rows: int = 1,
 ) -> Verdict:
-    """``draws`` values of ``one(noise)``, flat with the coordinates of a row together, against ``exact``."""
+    """Compare the mean of ``draws`` values of ``one(noise)`` with ``exact``.
+
+    The values are flat, with the coordinates of a row together.
+    """
     count, seconds = 0, 0.0
     first, second = torch.zeros_like(exact), exact.new_zeros((len(exact), len(exact)))
     while count < draws:
@@ -129,13 +139,13 @@ def compare(
 
 
 def chunk_size(draws: int, shapes: dict[str, tuple[int, ...]], evaluations: int) -> int:
-    """Draws of one vmapped call, so that the noise and what f is evaluated at fit into memory."""
+    """Return how many draws fit into one vmapped call, so that noise and what f is evaluated at fit into memory."""
     width = max(1, evaluations) * sum(math.prod(shape) for shape in shapes.values())
     return max(1, min(draws, CHUNK_NUMBERS // max(width, 1)))
 
 
 def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> Verdict:
-    """Compare ``draws`` gradients of ``estimator`` (double precision) with the exact one."""
+    """Compare ``draws`` gradients of ``estimator``, in double precision, with the exact one."""
     generator = stream(seed, f"verify {problem.name}")
     state = perturbed(estimator, generator)
     logits, rows = problem.logits, len(problem.logits)
@@ -158,7 +168,7 @@ def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> 
 
 
 def applies(name: str, options: dict, problem: Problem) -> bool:
-    """Whether the estimator is offered for the problem's family and f gives what it needs."""
+    """Tell whether the estimator is offered for the problem's family and f gives what it needs."""
     if problem.family not in estimators.lookup(name).families:
         return False
     if options.get("sampler") == "published_error" and problem.family != "categorical":
@@ -167,6 +177,6 @@ def applies(name: str, options: dict, problem: Problem) -> bool:
 
 
 def build(name: str, options: dict, problem: Problem, seed: int = 0) -> Estimator:
-    """The estimator for a problem, with a context."""
+    """Build the estimator for a problem, with a context."""
     generator = stream(seed, f"build {name}")
     return estimators.build(name, problem.family, problem.event_shape, (CONTEXT,), generator, **options).double()

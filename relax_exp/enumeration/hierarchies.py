@@ -34,7 +34,10 @@ def check_hierarchy(
     pixels: int = 4,
     score_term: str = "dropped",
 ) -> Verdict:
-    """Gradient of *all* parameters of a tiny VAE (encoder, decoder, prior) against enumeration of all its latents."""
+    """Compare the gradient of *all* parameters of a tiny VAE with enumeration of all its latents.
+
+    The parameters are those of encoder, decoder and prior.
+    """
     generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term)
     built = hierarchy.estimators
     shapes = hierarchy_noise(hierarchy, rows)
@@ -50,8 +53,10 @@ def check_hierarchy(
 
 
 def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
-    """Gradient of all parameters of a tiny VAE by a pathwise estimator whose relaxed loss is smooth (Concrete), against
-    differences of that loss: draw by draw, so few draws are enough."""
+    """Compare the gradient of a pathwise estimator in a tiny VAE with differences of its relaxed loss, draw by draw.
+
+    The loss has to be smooth (Concrete). As every draw is compared by itself, few draws are enough.
+    """
     generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed)
     shapes = hierarchy_noise(hierarchy, len(x))
     sizes = {k: v.numel() for k, v in model.params.items()}
@@ -80,7 +85,7 @@ def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, see
 
 
 def hierarchy_noise(hierarchy: Hierarchy, rows: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the noise of one gradient."""
+    """Return the shapes of the noise of one gradient, by name."""
     return {f"{i}.{k}": v for i, it in enumerate(hierarchy.estimators) for k, v in it.noise_shapes(rows).items()}
 
 
@@ -93,7 +98,11 @@ def tiny_hierarchy(
     pixels: int = 4,
     score_term: str = "dropped",
 ) -> tuple[torch.Generator, Hierarchy, Model, Tensor]:
-    """The generator of the draws to come, a VAE small enough to enumerate with an estimator, its state, and images."""
+    """Build a VAE small enough to enumerate, with an estimator.
+
+    Returns:
+        The generator of the draws to come, the hierarchy, its state, and images.
+    """
     generator = stream(seed, f"hierarchy {name} {layers}")
     uniform = torch.rand((rows + 1, pixels), generator=generator, dtype=torch.float64)
     x, mean = uniform[:rows].round(), uniform[rows]
@@ -116,12 +125,15 @@ def tiny_hierarchy(
 
 
 def flat(gradients: dict[str, Tensor]) -> Tensor:
-    """All parameters as one vector."""
+    """Return all gradients as one vector."""
     return torch.cat([g.flatten() for g in gradients.values()])
 
 
 def exact_parameter_gradient(hierarchy: Hierarchy, params, x: Tensor, samples: int = 1, bound: bool = False):
-    """Gradient of the exact minibatch-mean -ELBO (or ``samples``-sample bound) by enumeration of all layers."""
+    """Compute the gradient of the exact minibatch-mean -ELBO by enumeration of all layers.
+
+    With ``bound`` it is that of the bound of ``samples`` samples.
+    """
     vae = hierarchy.vae
     states = [f.enumerate(layer.shape, dtype=x.dtype) for f, layer in zip(vae.families, vae.layers, strict=True)]
     joint = list(itertools.product(*(range(len(s)) for s in states)))

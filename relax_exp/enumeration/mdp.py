@@ -1,8 +1,8 @@
-"""A Markov decision process small enough to be exact about: are policy gradients from episodes right?
+"""Policy gradients from episodes, checked on a Markov decision process small enough to be exact about.
 
 Three states, two actions (or more), three steps, random rewards and transitions, and an end that may come early.
-`simulate` is what an environment and `relax_exp.envs.rollout` do, for given noise and in tensors, so that a hundred
-thousand updates are one call; the gradient comes from `PolicyTask`, as in training, and `exact_gradient` from the
+`MDP.simulate` is what an environment and `relax_exp.envs.rollout` do, for given noise and in tensors, so that a hundred
+thousand updates are one call; the gradient comes from `PolicyTask`, as in training, and the exact one from the
 recursion of the values.
 """
 
@@ -46,14 +46,15 @@ VERIFIED = {  # label: estimator, its options, the task's
 
 
 def unbiased(label: str) -> bool:
-    """Whether that cell of `VERIFIED` claims to be so: all but the errors of published code."""
+    """Tell whether that cell of `VERIFIED` claims to be unbiased: all but the errors of published code do."""
     return "published_error" not in VERIFIED[label][1].values()
 
 
 class MDP:
-    """Rewards ``(S, A)``, transitions ``(S, A, S)`` and the probability of the end ``(S, A)``; starts in state 0 or 1.
+    """A Markov decision process of three states that is small enough to solve.
 
-    What a policy sees is (state, time), one-hot: the value of a state depends on the time that is left.
+    It has rewards ``(S, A)``, transitions ``(S, A, S)`` and probabilities of the end ``(S, A)``, and starts in state 0
+    or 1. What a policy sees is (state, time), one-hot: the value of a state depends on the time that is left.
     """
 
     def __init__(self, actions: int, gamma: float, seed: int = 0):
@@ -66,12 +67,15 @@ class MDP:
         self.start = torch.tensor([0.6, 0.4, 0.0], dtype=torch.float64)
 
     def seen(self, state: Tensor, t: int) -> Tensor:
-        """One-hot states ``(..., S)`` at time t -> what the policy sees, ``(..., S x T)``."""
+        """Return what the policy sees at time t, ``(..., S x T)``, for one-hot states ``(..., S)``."""
         time = F.one_hot(torch.tensor(t), HORIZON).to(state.dtype)
         return (time.unsqueeze(-1) * state.unsqueeze(-2)).flatten(-2)
 
     def action_values(self, params: dict[str, Tensor]) -> Tensor:
-        """Q, ``(T, S, A)``: discounted return-to-go of every action under the policy, by recursion from the end."""
+        """Compute Q, ``(T, S, A)``, by recursion from the end.
+
+        Q is the discounted return-to-go of every action under the policy.
+        """
         value, q = torch.zeros(STATES, dtype=torch.float64), []
         for t in reversed(range(HORIZON)):
             q.insert(0, self.rewards + self.gamma * (1 - self.ends) * (self.moves @ value))
@@ -80,21 +84,24 @@ class MDP:
         return torch.stack(q)
 
     def loss(self, params: dict[str, Tensor]) -> Tensor:
-        """Minus the expected discounted return."""
+        """Compute minus the expected discounted return."""
         q = self.action_values(params)[0]
         p = policy_logits(params, self.seen(torch.eye(STATES, dtype=torch.float64), 0)).softmax(-1)
         return -(self.start * (p * q).sum(-1)).sum()
 
     def noise_shapes(self, episodes: int) -> dict[str, tuple[int, ...]]:
-        """The noise of the start, of each transition and of each end."""
+        """Return the shapes of the noise of the start, of each transition and of each end."""
         return {"start": (episodes, STATES), "move": (episodes, HORIZON, STATES), "end": (episodes, HORIZON)}
 
     def simulate(
         self, params, noise: dict[str, Tensor], act: Tensor, forced: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Episodes ``(E, T, ...)`` for noise of `noise_shapes` and ``act`` ``(E, T, A)``.
+        """Play episodes ``(E, T, ...)`` for noise of `noise_shapes` and uniform noise ``act``, ``(E, T, A)``.
 
-        forced: one-hot actions ``(E, T, A)`` to take where there are any. As batches of `PolicyTask`, and the logits.
+        ``forced`` are one-hot actions ``(E, T, A)`` to take where there are any.
+
+        Returns:
+            A batch of `PolicyTask`, and the logits.
         """
         state = one_hot(self.start.log() + gumbel(noise["start"]))
         alive = torch.ones_like(noise["end"][:, 0])
@@ -121,12 +128,12 @@ class MDP:
 
 
 def one_hot(z: Tensor) -> Tensor:
-    """The argmax, one-hot."""
+    """Return the argmax, one-hot."""
     return (z.argmax(-1, keepdim=True) == torch.arange(z.shape[-1])).to(z.dtype)
 
 
 def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch of ``task``; where the estimator replays, with the values of what it would have done instead."""
+    """Play a batch for ``task``; where the estimator replays, with the values of what it would have done instead."""
     own = {k.removeprefix("mdp/"): v for k, v in noise.items() if k.startswith("mdp/")}
     batch = mdp.simulate(params, own, noise["act"])
     logits = batch.pop("logits")
@@ -152,7 +159,7 @@ def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> di
 
 
 def build(estimator: str, options: dict, task_options: dict) -> tuple[PolicyTask, MDP]:
-    """The task and the MDP of a cell of `VERIFIED`."""
+    """Build the task and the MDP of a cell of `VERIFIED`."""
     settings = {"gamma": 1.0, "entropy": 0.0, "hidden": (4,), "actions": 2, **task_options}
     most = HORIZON * settings["actions"]  # pseudo-actions of an episode
     settings["pseudo_rollouts"] = min(settings.get("pseudo_rollouts", most), most)

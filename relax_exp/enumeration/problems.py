@@ -17,11 +17,16 @@ CONTEXT = 5  # numbers in a row's context
 
 
 class Problem(NamedTuple):
-    """An expectation small enough to enumerate: ``(N, ...)`` logits and a loss, plain or an `Objective`.
+    """An expectation small enough to enumerate.
 
-    ``smooth``: f accepts soft samples. ``direct``: it also depends on the logits directly. ``rare``: has states so rare
-    that two rows' are never seen together, so that a correlation between rows cannot be judged. ``quadratic``: f is,
-    and estimators of second order are exact.
+    Attributes:
+        logits: The parameters of the variables, ``(N, ...)``.
+        f: The loss, plain or an `Objective`.
+        smooth: Whether f accepts soft samples.
+        direct: Whether f also depends on the logits directly.
+        rare: Whether there are states so rare that two rows' are never seen together, so that a correlation between
+            rows cannot be judged.
+        quadratic: Whether f is quadratic, so that estimators of second order are exact.
     """
 
     name: str
@@ -36,7 +41,10 @@ class Problem(NamedTuple):
 
 
 def smooth_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """A non-separable loss, different in every row, that accepts soft samples: ``(..., N, event)`` -> ``(..., N)``."""
+    """Make a loss that is not separable, differs in every row and accepts soft samples.
+
+    It maps ``(..., N, event)`` to ``(..., N)``.
+    """
     size, dims = math.prod(event_shape), len(event_shape)
     w = torch.randn((rows, size, 4), generator=generator, dtype=torch.float64)
     v = torch.randn((rows, size), generator=generator, dtype=torch.float64)
@@ -50,7 +58,7 @@ def smooth_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Genera
 
 
 def quadratic_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """x'Ax + a'x of the flattened sample, different in every row: what estimators of second order are exact for."""
+    """Make x'Ax + a'x of the flattened sample, different in every row; estimators of second order are exact for it."""
     size, dims = math.prod(event_shape), len(event_shape)
     matrix = torch.randn((rows, size, size), generator=generator, dtype=torch.float64)
     vector = torch.randn((rows, size), generator=generator, dtype=torch.float64)
@@ -65,7 +73,7 @@ def quadratic_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Gen
 def table_loss(
     family: str, event_shape: tuple[int, ...], rows: int, generator: torch.Generator
 ) -> Callable[[Tensor], Tensor]:
-    """A table of random numbers, one for each state, different in every row: a black box."""
+    """Make a black box: a table of random numbers, one for each state, different in every row."""
     states = FAMILIES[family].enumerate(event_shape, dtype=torch.float64)
     table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
     base = 2 if family == "bernoulli" else event_shape[1]
@@ -80,7 +88,10 @@ def table_loss(
 
 
 def direct_loss(f: Callable[[Tensor], Tensor], dims: int) -> Objective:
-    """f plus a term in the sample *and* the logits, such as log q in an ELBO; ``dims`` of one row's sample."""
+    """Add to f a term in the sample *and* the logits, such as log q in an ELBO.
+
+    ``dims`` is the number of dimensions of one row's sample.
+    """
 
     def total(b: Tensor, logits: Tensor) -> Tensor:
         return f(b) + (torch.tanh(logits) * b + 0.3 * logits.square()).sum(tuple(range(-dims, 0)))
@@ -89,7 +100,7 @@ def direct_loss(f: Callable[[Tensor], Tensor], dims: int) -> Objective:
 
 
 def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
-    """Black box and smooth losses, direct dependence on the logits, extreme logits; all three families."""
+    """Return problems of all three families: black box and smooth losses, direct dependence, extreme logits."""
     made = []
     cases = {
         "bernoulli": {(4,): "table", (3,): "smooth direct extreme quadratic", (1,): "smooth"},
@@ -121,7 +132,7 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
 
 
 def gaussian_problem(rows: int = 3, seed: int = 0) -> Problem:
-    """D = 1 Gaussian with a smooth loss, different in every row."""
+    """Return a Gaussian problem with D = 1 and a smooth loss, different in every row."""
     generator = stream(seed, "problem gaussian")
     parameters = torch.randn((rows, 1, 2), generator=generator, dtype=torch.float64) * 0.5
     phase = torch.randn((rows,), generator=generator, dtype=torch.float64)

@@ -13,7 +13,10 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": F.elu}
 
 
 def glorot_(weight: Tensor, fan_in: int | None = None) -> Tensor:
-    """Glorot-uniform weights ``(out, in)`` in place, the default of the original code; ``fan_in`` where split."""
+    """Draw Glorot-uniform weights ``(out, in)`` in place, the default of the original code.
+
+    ``fan_in`` is the number of inputs where the weight is a part of a larger one.
+    """
     bound = math.sqrt(6 / ((fan_in or weight.shape[1]) + weight.shape[0]))
     return nn.init.uniform_(weight, -bound, bound)
 
@@ -22,14 +25,14 @@ class Linear(nn.Linear):
     """An affine map with Glorot-uniform weights and zero bias."""
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights."""
+        """Draw the initial weights and set the bias to zero."""
         glorot_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
 
 class MLP(nn.Module):
-    """``depth`` hidden layers of ``width`` units, linear out: ``(..., *input_shape)`` -> ``(..., *output_shape)``."""
+    """A network with ``depth`` hidden layers of ``width`` units and a linear output."""
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Map inputs ``(..., *input_shape)`` to outputs ``(..., *output_shape)``."""
         x = x.flatten(-self.input_dims)
         for layer in self.hidden:
             x = self.activation(layer(x))
@@ -55,7 +58,7 @@ class MLP(nn.Module):
 
 
 class Surrogate(nn.Module):
-    """The learned control variate r(z, context) of RELAX: ``depth`` hidden layers, one number a row.
+    """The learned control variate r(z, context) of RELAX, a network with ``depth`` hidden layers and one output a row.
 
     The first layer is split into a part for z and a part for the context, so that the context, which is the larger
     input in a VAE, is multiplied once however often r is evaluated or differentiated in z.
@@ -84,7 +87,11 @@ class Surrogate(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def features(self, context: Tensor | None) -> Tensor | float:
-        """The context's share of the first layer, ``(N, width)``; zero where there is none. ValueError if missing."""
+        """Compute the context's share of the first layer, ``(N, width)``; zero where the network takes no context.
+
+        Raises:
+            ValueError: The network takes a context, and none is given.
+        """
         if self.from_context is None:
             return 0.0
         if context is None:
@@ -92,7 +99,7 @@ class Surrogate(nn.Module):
         return self.from_context(context.flatten(-self.context_dims))
 
     def forward(self, z: Tensor, features: Tensor | float) -> Tensor:
-        """r at z ``(..., N, *z_shape)`` with the ``features`` of the context: ``(..., N)``."""
+        """Return r at z ``(..., N, *z_shape)`` with the ``features`` of the context, ``(..., N)``."""
         h = self.activation(self.from_z(z.flatten(-self.z_dims)) + features)
         for layer in self.hidden:
             h = self.activation(layer(h))

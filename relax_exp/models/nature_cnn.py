@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def init_nature(actions: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters for observations ``(4, 84, 84)``: the network of Mnih et al. (2015), "Nature DQN".
+    """Draw the parameters of the network of Mnih et al. (2015), "Nature DQN", for observations ``(4, 84, 84)``.
 
     Orthogonal weights with the gains of the public A2C implementations: sqrt(2), .01 for the policy, 1 for the value;
     zero biases.
@@ -43,8 +43,11 @@ def init_nature(actions: int, generator: torch.Generator) -> dict[str, Tensor]:
 class Activations(NamedTuple):
     """What the network computes on the way, from which `pull_back` goes on.
 
-    layers: `pixels` and the output of each layer of filters, channels last; features ``(N, 512)``; logits ``(N, A)``;
-    values ``(N,)``.
+    Attributes:
+        layers: `pixels` and the output of each layer of filters, channels last.
+        features: The hidden layer, ``(N, 512)``.
+        logits: Of the actions, ``(N, A)``.
+        values: Of the states, ``(N,)``.
     """
 
     layers: tuple[Tensor, ...]
@@ -54,28 +57,28 @@ class Activations(NamedTuple):
 
 
 def _fold(x: Tensor, stride: int) -> Tensor:
-    """``(N, C, H, W)`` -> ``(N, stride C, H, W / stride)``, columns into channels: as it lies in memory, channels last.
+    """Turn columns into channels: ``(N, C, H, W)`` -> ``(N, stride C, H, W / stride)``.
 
-    A filter that moves by ``stride`` columns moves by one then, and has more channels: CPUs gain a tenth from that. On
-    a GPU it was not measured.
+    That is how it lies in memory, channels last. A filter that moves by ``stride`` columns moves by one then, and has
+    more channels: CPUs gain a tenth from that. On a GPU it was not measured.
     """
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(n, h, w // stride, stride * c).permute(0, 3, 1, 2)
 
 
 def _unfold(x: Tensor, stride: int) -> Tensor:
-    """The inverse of `_fold`."""
+    """Undo `_fold`."""
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(n, h, w * stride, c // stride).permute(0, 3, 1, 2)
 
 
 def _flat(x: Tensor) -> Tensor:
-    """``(N, C, H, W)`` -> ``(N, H W C)``, as it lies in memory."""
+    """Flatten ``(N, C, H, W)`` to ``(N, H W C)``, as it lies in memory."""
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def as_applied(params: dict[str, Tensor]) -> list[Tensor]:
-    """The weights of filters and hidden layer: folded, and over 255 instead of the pixels, which costs less."""
+    """Return the weights of filters and hidden layer, folded, and over 255 instead of the pixels, which costs less."""
     first, *others = (params[f"filters.{i}.weight"] for i in range(len(FILTERS)))
     last = [weight.contiguous(memory_format=torch.channels_last) for weight in (first / 255, *others)]
     folded = [_fold(weight, stride) for weight, (_, _, stride) in zip(last, FILTERS, strict=True)]
@@ -84,7 +87,7 @@ def as_applied(params: dict[str, Tensor]) -> list[Tensor]:
 
 @cache
 def _helper() -> ThreadPoolExecutor:
-    """A second thread, for what can be done beside the network while the games wait, and leave a core idle."""
+    """Return a second thread, for what can be done beside the network while the games wait, and leave a core idle."""
 
     def begin() -> None:
         torch.set_num_threads(1)
@@ -95,9 +98,10 @@ def _helper() -> ThreadPoolExecutor:
 
 
 def packed(params: dict[str, Tensor], rows: int) -> list[Tensor | Future]:
-    """`as_applied` for who applies them often, to so many rows, and not in compiled programs; packed where that gains.
+    """Return `as_applied` for callers that apply the weights often, to so many rows, and not in compiled programs.
 
-    The hidden layer's, 6 MB, are packed while the caller goes on, and needs the filters first.
+    The weights are packed where that gains. The hidden layer's, 6 MB, are packed while the caller goes on, and needs
+    the filters first.
     """
     *folded, hidden = as_applied(params)
     if not onednn.packs(hidden):
@@ -112,14 +116,20 @@ def packed(params: dict[str, Tensor], rows: int) -> list[Tensor | Future]:
 
 
 def pixels(observations: Tensor, out: Tensor) -> Tensor:
-    """Bytes to floats, channels last, both ``(N, 4, 84, 84)``; frame by frame takes half the time of all at once."""
+    """Turn bytes into floats, channels last, both ``(N, 4, 84, 84)``.
+
+    It goes frame by frame, which takes half the time of all at once.
+    """
     for frame in range(FRAMES):
         out[:, frame].copy_(observations[:, frame])
     return out
 
 
 def nature(params: dict[str, Tensor], observations: Tensor, applied: list | None = None) -> Activations:
-    """The network at observations ``(N, 4, 84, 84)``, bytes or their `pixels`; ``applied``: the `packed` parameters."""
+    """Apply the network to observations ``(N, 4, 84, 84)``, bytes or their `pixels`.
+
+    ``applied`` are the `packed` parameters, where there are any.
+    """
     *filters, hidden = applied or as_applied(params)
     layers = [observations.to(params["hidden.weight"].dtype, memory_format=torch.channels_last)]
     for i, (weight, (_, _, stride)) in enumerate(zip(filters, FILTERS, strict=True)):
@@ -134,10 +144,10 @@ def nature(params: dict[str, Tensor], observations: Tensor, applied: list | None
 
 
 def pull_back(params: dict[str, Tensor], seen: Activations, at_logits: Tensor, at_values: Tensor) -> dict[str, Tensor]:
-    """Gradients of the parameters from those at the logits and the values: reverse mode from the given activations.
+    """Compute the gradients of the parameters from those at the logits and the values.
 
-    What autograd would do, except that the forward pass is not repeated: a rollout has been through it already, and it
-    is a quarter of the arithmetic of an update.
+    This is reverse mode from the given activations: what autograd would do, except that the forward pass is not
+    repeated. A rollout has been through it already, and it is a quarter of the arithmetic of an update.
     """
     grads = {}
 
@@ -154,7 +164,7 @@ def pull_back(params: dict[str, Tensor], seen: Activations, at_logits: Tensor, a
 
 
 def _through(i: int, grad: Tensor, below: Tensor, weight: Tensor, *needed: bool) -> tuple[Tensor, ...]:
-    """Gradients below layer i of filters, of its weight and of its bias, all folded."""
+    """Return the gradients below layer i of filters, of its weight and of its bias, all folded."""
     number, _, stride = FILTERS[i]
     options = [number], [stride, 1], [0, 0], [1, 1], False, [0, 0], 1
     return aten.convolution_backward(grad, below, weight, *options, needed)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def init_policy(sizes: list[int], generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters of a network through layers of these sizes, from the states' to the number of actions.
+    """Draw the parameters of a network through layers of these sizes, from the states' to the number of actions.
 
     Orthogonal weights, sqrt(2) times in the hidden layers, and zero biases, as in the published code.
     """
@@ -23,7 +23,7 @@ def init_policy(sizes: list[int], generator: torch.Generator) -> dict[str, Tenso
 
 
 def policy_logits(params: dict[str, Tensor], x: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu) -> Tensor:
-    """States ``(N, S)`` -> logits, or means, ``(N, A)``; or all stacked over replicas, ``(R, N, S)``."""
+    """Map states ``(N, S)`` to logits, or means, ``(N, A)``; all may be stacked over replicas, ``(R, N, S)``."""
     layers = len(params) // 2
     for i in range(layers):
         x = x @ params[f"{i}.weight"].mT + params[f"{i}.bias"].unsqueeze(-2)

@@ -27,28 +27,35 @@ class Layer(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers in one row's sample."""
+        """The count of numbers in one row's sample."""
         return math.prod(self.shape)
 
 
 def network(inputs: int, outputs: int, widths: Sequence[int], activation: str) -> nn.Module:
-    """A linear map, after hidden layers of the ``widths`` if there are any."""
+    """Build a linear map, after hidden layers of the ``widths`` if there are any."""
     sizes = [inputs, *widths]
     hidden = [part for i, o in pairwise(sizes) for part in (Linear(i, o), ACTIVATIONS[activation]())]
     return nn.Sequential(*hidden, Linear(sizes[-1], outputs)) if hidden else Linear(inputs, outputs)
 
 
 class DiscreteVAE(nn.Module):
-    """Encoder q(b_0 | x) q(b_1 | b_0).., decoder p(x | b_0) p(b_0 | b_1).. and prior p(b_last).
+    """A variational autoencoder with one or more layers of discrete latents.
 
-    x: ``(..., N, pixels)`` in {0, 1}; b_l: ``(..., N, *layers[l].shape)``, in [0, 1] where relaxed. ``mean``: of the
-    training images, ``(pixels,)``. Centred input and 2b - 1 coding of Bernoulli layers as in the REBAR code; one-hot
-    samples are coded as they are. Called as ``vae(method_name, *args)``, which is what ``functional_call`` can reach.
+    It has the encoder q(b_0 | x) q(b_1 | b_0).., the decoder p(x | b_0) p(b_0 | b_1).. and the prior p(b_last). x is
+    ``(..., N, pixels)`` in {0, 1}, and b_l is ``(..., N, *layers[l].shape)``, in [0, 1] where relaxed. Input is centred
+    and Bernoulli layers are coded as 2b - 1, as in the REBAR code; one-hot samples are coded as they are. The module is
+    called as ``vae(method_name, *args)``, which is what ``functional_call`` can reach.
 
-    hidden: widths of hidden layers between x and b_0, in the encoder's order; decoder_hidden: those between b_0 and the
-    pixels, in the decoder's order (None: as ``hidden``, mirrored); the maps between layers of latents are linear.
-    centred=False: x as it is, and no constant in the pixels' logits. learned_prior=False: uniform. pinned: the
-    encoder gives all but the first logit of a categorical variable, which is 0 (ARSM's code).
+    Args:
+        layers: The layers of latents, from the one next to x.
+        mean: The mean of the training images, ``(pixels,)``.
+        hidden: Widths of hidden layers between x and b_0, in the encoder's order.
+        activation: That of the hidden layers.
+        decoder_hidden: Widths of hidden layers between b_0 and the pixels, in the decoder's order; None: as ``hidden``,
+            mirrored. The maps between layers of latents are linear.
+        centred: False: x as it is, and no constant in the pixels' logits.
+        learned_prior: False: a uniform one.
+        pinned: The encoder gives all but the first logit of a categorical variable, which is 0 (ARSM's code).
     """
 
     def __init__(
@@ -84,45 +91,52 @@ class DiscreteVAE(nn.Module):
         self.register_buffer("pixel_bias", (clipped.log() - (-clipped).log1p()) * centred)
 
     def forward(self, method: str, *args):
-        """Dispatch to a method by name."""
+        """Call the method of that name with the other arguments."""
         return getattr(self, method)(*args)
 
     def code(self, layer: int, b: Tensor) -> Tensor:
-        """What other networks see of b_layer, ``(..., N, size)``; of x for layer -1."""
+        """Return what other networks see of b_layer, or of x for layer -1, ``(..., N, size)``."""
         if layer < 0:
             return b - self.mean
         return 2 * b - 1 if self.families[layer] is Bernoulli else b.flatten(-2)
 
     def encode(self, layer: int, below: Tensor) -> Tensor:
-        """Logits of b_layer given what lies below it (x for layer 0)."""
+        """Return the logits of b_layer given what lies below it (x for layer 0)."""
         logits, shape = self.encoder[layer](self.code(layer - 1, below)), self.layers[layer].shape
         return F.pad(logits.unflatten(-1, (shape[0], -1)), (1, 0)) if self.pinned else logits.unflatten(-1, shape)
 
     def decode(self, layer: int, b: Tensor) -> Tensor:
-        """Logits of what lies below b_layer: the pixels for layer 0."""
+        """Return the logits of what lies below b_layer (the pixels for layer 0)."""
         logits = self.decoder[layer](self.code(layer, b))
         return logits + self.pixel_bias if layer == 0 else logits.unflatten(-1, self.layers[layer - 1].shape)
 
     def log_p(self, layer: int, b: Tensor, below: Tensor) -> Tensor:
-        """log p(below | b_layer), ``(..., N)``; below: x for layer 0."""
+        """Return log p(below | b_layer), ``(..., N)``, where below is x for layer 0."""
         family = self.families[layer - 1] if layer else Bernoulli
         return family.log_prob(self.decode(layer, b), below)
 
     def prior_logits(self, b: Tensor) -> Tensor:
-        """Logits of the prior of b_last; they may depend on b itself where its variables come one after another."""
+        """Return the logits of the prior of b_last.
+
+        They may depend on b itself where its variables come one after another.
+        """
         return self.prior
 
     def log_prior(self, b: Tensor) -> Tensor:
-        """log p(b_last), ``(..., N)``."""
+        """Return log p(b_last), ``(..., N)``."""
         return self.families[-1].log_prob(self.prior_logits(b), b)
 
     def chain(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], first: Tensor | None = None):
-        """Ancestral pass through the encoder, b_l = ``convert(l, logits_l)``, with the terms of the bound.
+        """Pass x through the encoder, with b_l = ``convert(l, logits_l)``, and collect the terms of the bound.
 
-        ``first``: the logits of layer 0, where they are known already.
+        Args:
+            x: ``(..., N, pixels)``.
+            convert: Makes a sample, hard or soft, from the number of the layer and its logits.
+            first: The logits of layer 0, where they are known already.
 
-        Returns lists by layer: logits, samples, ``log_q`` = log q(b_l | below), ``log_p`` = log p(below | b_l), each
-        ``(..., N)``, and log p(b_last).
+        Returns:
+            Lists by layer: logits, samples, log q(b_l | below) and log p(below | b_l), these two ``(..., N)`` each; and
+            log p(b_last), ``(..., N)``.
         """
         logits, samples, log_q, log_p = [], [], [], []
         below = x
@@ -135,7 +149,10 @@ class DiscreteVAE(nn.Module):
         return logits, samples, log_q, log_p, self.log_prior(below)
 
     def above(self, layer: int, s: Tensor, logits: Tensor, below: Tensor, convert: Callable[[int, Tensor], Tensor]):
-        """-ELBO less the terms of the layers under ``layer``, as a function of s in its place; layers above follow."""
+        """Return -ELBO less the terms of the layers under ``layer``, as a function of s in the place of its sample.
+
+        The layers above follow s by ``convert``.
+        """
         value = self.families[layer].log_prob(logits, s) - self.log_p(layer, s, below)
         for k in range(layer + 1, self.depth):
             below, upper = s, self.encode(k, s)
@@ -144,9 +161,12 @@ class DiscreteVAE(nn.Module):
         return value - self.log_prior(s)
 
     def relaxed(self, x: Tensor, convert: Callable[[int, Tensor], Tensor], divergence) -> tuple[Tensor, Tensor]:
-        """-log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of all layers, s_l = convert(l, q_logits).
+        """Compute the relaxed loss, -log p(x | s_0) plus ``divergence(l, q_logits, p_logits, s_l)`` of all layers.
 
-        Returns it, ``(N,)``, and the logits of layer 0.
+        s_l is convert(l, q_logits).
+
+        Returns:
+            The loss, ``(N,)``, and the logits of layer 0.
         """
         s = x
         q_logits, soft = [], []
@@ -159,7 +179,7 @@ class DiscreteVAE(nn.Module):
         return sum(apart) - self.log_p(0, soft[0], x), q_logits[0]
 
     def generate(self, uniforms: list[Tensor]) -> Tensor:
-        """Pixel probabilities of draws from the prior; ``uniforms`` by layer, ``(N, *shape)``."""
+        """Return the pixel probabilities of draws from the prior; ``uniforms`` by layer are ``(N, *shape)``."""
         logits = self.prior.expand_as(uniforms[-1])
         for layer in reversed(range(self.depth)):
             logits = self.decode(layer, self.families[layer].sample(logits, uniforms[layer]))

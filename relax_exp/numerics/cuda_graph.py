@@ -11,7 +11,11 @@ WARM_UPS = 3  # calls before the capture, in which libraries and compiled code s
 
 
 def capture(call: Callable) -> tuple[object, Callable[[], None]]:
-    """Capture ``call()``; returns its outputs, which live in the graph, and what recomputes them in place."""
+    """Capture ``call()`` in a CUDA graph.
+
+    Returns:
+        The outputs, which live in the graph, and a function that recomputes them in place.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -35,7 +39,7 @@ class Graphed:
         self.step, self.capture, self.replay = step, capture, None
 
     def __call__(self, *inputs):
-        """The outputs of the step at ``inputs``."""
+        """Return the outputs of the step at ``inputs``."""
         leaves, spec = tree_flatten(inputs)
         if self.replay is None:
             self.leaves = [leaf.clone() for leaf in leaves]

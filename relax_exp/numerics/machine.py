@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def hardware() -> dict:
-    """CPU model and usable cores; name of the GPU where torch is imported and sees one."""
+    """Return the CPU's model and usable cores, and the name of the GPU where torch is imported and sees one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -26,7 +26,7 @@ library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")
 
 @torch.library.impl(library, "product", "CPU")
 def product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    """a b + bias for ``(m, k)``, ``(k, n)`` and ``(n,)``, float32."""
+    """Compute a b + bias for float32 tensors ``(m, k)``, ``(k, n)`` and ``(n,)``."""
     return torch.ops.mkldnn._linear_pointwise(a, b.T, bias, "none", [], None)
 
 
@@ -37,25 +37,25 @@ def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 
 @functools.cache
 def useful() -> bool:
-    """Whether oneDNN is there, and faster here."""
+    """Tell whether oneDNN is there, and faster here."""
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
     slow = torch.backends.mkl.is_available() and "AMD" in hardware()["cpu"]
     return there and slow and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def large(a: Tensor, b: Tensor) -> bool:
-    """Whether a b gains: large, float32, on the CPU."""
+    """Tell whether the product a b gains: large, float32, on the CPU."""
     here = a.dtype == b.dtype == torch.float32 and a.device.type == "cpu"
     return here and a.dim() == b.dim() == 2 and a.shape[0] * a.shape[1] * b.shape[1] >= SMALLEST
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """a b, outside of the CPU's compiled programs."""
+    """Compute a b, outside of the CPU's compiled programs."""
     return product(a, b, None) if large(a, b) and useful() else a @ b
 
 
 def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """relu of ``F.linear``, outside of compiled programs; ``weight`` may be packed."""
+    """Compute relu of ``F.linear``, outside of compiled programs; ``weight`` may be packed."""
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], None)
     if large(x, weight.T) and useful() and not torch.is_grad_enabled():
@@ -64,7 +64,7 @@ def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
-    """relu of ``F.conv2d``; ``weight`` may be packed."""
+    """Compute relu of ``F.conv2d``; ``weight`` may be packed."""
     if weight.is_mkldnn:
         options = [0, 0], stride, [1, 1], 1, "relu", [], None
         return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *options)
@@ -72,17 +72,17 @@ def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int,
 
 
 def packs(weight: Tensor) -> bool:
-    """Whether it gains to lay a weight out as oneDNN reads it, where it is applied many times."""
+    """Tell whether it gains to lay a weight out as oneDNN reads it, where it is applied many times."""
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and useful()
 
 
 def packed_linear(weight: Tensor, rows: int) -> Tensor:
-    """A weight for `linear_relu`, packed for so many rows; for weights that `packs` says."""
+    """Pack a weight for `linear_relu` and so many rows; only for weights for which `packs` is true."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def packed_convolution(weight: Tensor, stride: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
-    """A weight for `convolution_relu`, packed for inputs of this shape; for weights that `packs` says."""
+    """Pack a weight for `convolution_relu` and inputs of this shape; only for weights for which `packs` is true."""
     return torch.ops.mkldnn._reorder_convolution_weight(weight, [0, 0], stride, [1, 1], 1, shape)
 
 
@@ -110,7 +110,7 @@ def replace(graph: torch.fx.Graph) -> None:
 
 @functools.cache
 def options() -> dict:
-    """What ``torch.compile`` is told."""
+    """Return what ``torch.compile`` is told."""
     if not useful():
         return {}
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
@@ -131,6 +131,6 @@ def options() -> dict:
 
 
 def compile(function: Callable, backend: str = "inductor", **more) -> Callable:
-    """``torch.compile(function)`` for fixed shapes, with the options ``more``."""
+    """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``."""
     chosen = {**options(), **more} if backend == "inductor" else more
     return torch.compile(function, backend=backend, dynamic=False, options=chosen or None)

@@ -12,17 +12,20 @@ BETAS = (0.9, 0.999)
 
 
 def adam_init(params) -> dict:
-    """Zero moments for a pytree of parameters."""
+    """Return zero moments for a pytree of parameters."""
     zeros = tree_map(torch.zeros_like, params)
     return {"m": zeros, "v": zeros}
 
 
 def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS, eps: float = 1e-8):
-    """One step; ``t`` counts from one. Returns new parameters and moments.
+    """Take one step of Adam; ``t`` counts from one.
 
     Kingma & Ba (2015), in the order given at the end of their section 2: the bias corrections go into the step size and
     eps is added to the *uncorrected* sqrt(v). With beta2 = .99999, as in the REBAR and RELAX code, that differs visibly
     from adding it after the correction.
+
+    Returns:
+        New parameters and moments.
     """
     beta1, beta2 = betas
     # 1 - beta^t without cancellation: in single precision 1 - .99999 is wrong in the third digit.
@@ -35,7 +38,7 @@ def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float
 
 
 def sgd(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):
-    """Plain gradient descent, with the arguments of `adam`; moments stay as they are."""
+    """Take one step of plain gradient descent, with the arguments of `adam`; moments stay as they are."""
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
 
 
@@ -49,11 +52,11 @@ def rmsprop(
     eps: float = 1e-5,
     alpha: float = 0.99,
 ):
-    """RMSProp with the arguments of `adam` (``betas`` unused) and the constants of the standard A2C implementations.
+    """Take one step of RMSProp, with the arguments of `adam` and the constants of the standard A2C implementations.
 
-    v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch. TensorFlow, and so the A2C
-    code of 2017, starts at v = 1 and has eps *inside* the root: there 1e-5 bounds sqrt(v) by 3e-3, here by 1e-5, so
-    that while gradients are small or few its steps are much shorter than these.
+    ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch.
+    TensorFlow, and so the A2C code of 2017, starts at v = 1 and has eps *inside* the root: there 1e-5 bounds sqrt(v) by
+    3e-3, here by 1e-5, so that while gradients are small or few its steps are much shorter than these.
     """
     v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
     return tree_map(lambda p, g, v: p - lr * g / (v.sqrt() + eps), params, grads, v), {**moments, "v": v}

@@ -12,11 +12,11 @@ import torch
 
 
 def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator for one purpose ("init", "data", "noise", "warmup", "evaluation", ...) and index."""
+    """Make a CPU generator for one purpose ("init", "data", "noise", "warmup", "evaluation", ...) and index."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def seed_of(seed: int, purpose: str, index: int) -> int:
-    """A seed for an environment."""
+    """Make a seed for an environment, from the run's seed, a purpose and an index."""
     return int(torch.randint(2**31 - 1, (), generator=stream(seed, purpose, index)))
