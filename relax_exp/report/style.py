@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import colorsys
+import math
 import re
 import zlib
 from typing import Any, NamedTuple
@@ -73,13 +73,18 @@ STYLES: dict[str, Style] = {
 }
 COLORS = ("#661100", "#6699CC", "#117733", "#AA3377", "#BBBB33", "#5D3A9B")  # for names that are not in the table
 LINES = (SOLID, DASHED, DASHDOT, LONG, TWO_DOTS)
-MARKERS = ("p", ">", "*", "h", "d", "8", "H")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", ">", "*", "h", "d", "8", "H", "<")
+# Taken where two colours of a figure are too close: distinct to colour-blind readers too, apart in lightness.
+SPARE = ("#5B2C06", "#6A3D9A", "#33BBEE", "#004D40", "#EE6677", "#AA7700", "#8A8A8A", "#1B1B6B", "#B8DE29", "#000000")
+FIRST = ("relax", "rebar", "reinforce", "lax", "a2c", "rloo", "arsm", "exact")  # keep their colours in every figure
+NEAR = 10.0  # distance of colours in CIELAB below which two lines are hard to tell apart
 
 
 def style(name: str, variant: int = 0) -> Style:
     """The style of an estimator: from the table, else from the name alone, so that it is the same in every report.
 
-    variant: 0 for the estimator itself, 1, 2 ... for further settings of it in the same figure, which keep its hue.
+    variant: 0 for the estimator itself, 1, 2 ... for further settings of it in the same figure, which have another hue,
+    dash and marker.
     """
     if name in STYLES:
         base = STYLES[name]
@@ -88,12 +93,102 @@ def style(name: str, variant: int = 0) -> Style:
         base = Style(COLORS[n % len(COLORS)], LINES[n // 7 % len(LINES)], MARKERS[n // 41 % len(MARKERS)])
     if not variant:
         return base
-    red, green, blue = (int(base.color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    hue, light, full = colorsys.rgb_to_hls(red, green, blue)
-    light = light * 0.55 if variant % 2 else min(0.8, light * 1.4)
-    color = "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, full))
     lines = [line for line in LINES if line != base.line]
-    return Style(color, lines[(variant - 1) % len(lines)], MARKERS[(variant - 1) % len(MARKERS)])
+    markers = [marker for marker in MARKERS if marker != base.marker]
+    color = SPARE[(variant - 1) % len(SPARE)]
+    return Style(color, lines[(variant - 1) % len(lines)], markers[(variant + 2) % len(markers)])
+
+
+def apart(styles: list[Style]) -> list[Style]:
+    """The styles of one figure, no marker twice and no two colours close; those of `FIRST` keep what they have."""
+    known = [STYLES[name] for name in FIRST]
+    out: dict[int, Style] = {}
+    for i in sorted(
+        range(len(styles)), key=lambda i: (known.index(styles[i]) if styles[i] in known else len(known), i)
+    ):
+        out[i] = _unlike(styles[i], list(out.values()))
+    return [out[i] for i in range(len(styles))]
+
+
+def _unlike(it: Style, others: list[Style]) -> Style:
+    """The style with another colour or marker where ``others`` have one that is too close."""
+    if any(near(it.color, other.color) for other in others):
+        free = [color for color in SPARE if not any(near(color, other.color) for other in others)]
+        it = it._replace(color=free[0] if free else it.color)
+    taken = {other.marker for other in others}
+    if it.marker != "None" and it.marker in taken:
+        it = it._replace(marker=next((m for m in MARKERS if m not in taken), it.marker))
+    return it
+
+
+def near(one: str, other: str) -> bool:
+    """Whether two colours are close, for full colour vision or for deuteranopia, the commonest blindness."""
+    return min(math.dist(lab(one, blind), lab(other, blind)) for blind in (False, True)) < NEAR
+
+
+def lab(color: str, blind: bool = False) -> tuple[float, float, float]:
+    """CIELAB of a hexadecimal sRGB colour (D65); ``blind``: as seen with deuteranopia (Machado et al. 2009)."""
+    rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    rgb = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    if blind:
+        rgb = [min(1.0, max(0.0, sum(m * c for m, c in zip(row, rgb, strict=True)))) for row in DEUTERANOPIA]
+    xyz = [sum(m * c for m, c in zip(row, rgb, strict=True)) for row in XYZ]
+    x, y, z = (c ** (1 / 3) if c > 0.008856 else 7.787 * c + 16 / 116 for c in xyz)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
+XYZ = (  # from linear sRGB, each row divided by the white point's coordinate
+    (0.4124 / 0.9505, 0.3576 / 0.9505, 0.1805 / 0.9505),
+    (0.2126, 0.7152, 0.0722),
+    (0.0193 / 1.089, 0.1192 / 1.089, 0.9505 / 1.089),
+)
+
+
+def words(label: str) -> str:
+    """A label of tables with raw keys and values as words, with their units."""
+    for pattern, said in WORDS.items():
+        label = re.sub(rf"(?<![\w.]){pattern}(?![\w.])", said, label)
+    return re.sub(
+        r"\d+\.\d{4,}|\b\d{5,}\b", lambda n: f"{float(n[0]):,.3g}" if "." in n[0] else f"{int(n[0]):,}", label
+    )
+
+
+WORDS = {
+    r"surrogate=network": "free network",
+    r"surrogate=relaxed": "network beside relaxed f",
+    r"granularity=parameter": "an eta for each tensor",
+    r"granularity=layer": "one eta",
+    r"noise=(tied|independent)": r"\1 noise",
+    r"samples=(\d+)": r"\1 samples",
+    r"schedule=(learned|annealed|fixed)": r"\1 temperature",
+    r"temperature=([\d.]+)": r"temperature \1",
+    r"lr_scale=([\d.]+)": r"tuning rate \1 x policy's",
+    r"surrogate_updates=1": "1 surrogate update",
+    r"surrogate_updates=(\d+)": r"\1 surrogate updates",
+    r"relaxed=kl": "categorical KL",
+    r"relaxed=density": "Concrete density",
+    r"relaxed=elbo": "relaxed ELBO",
+    r"score_term=(kept|dropped)": r"score term \1",
+    r"entropy=0": "no entropy bonus",
+    r"entropy=([\d.]+)": r"entropy weight \1",
+    r"frames=(\d+)": r"\1 frames",
+    r"objective=variance": "fitted to the variance",
+    r"mean=arithmetic": "arithmetic mean",
+    r"threshold=([\d.]+)": r"threshold \1",
+    r"frame_skip=(\d+)": r"actions repeated \1 times",
+    r"toy t=([\d.]+)": r"toy problem, t = \1",
+    r"mnist linear1": "MNIST, one linear layer",
+    r"mnist linear2": "MNIST, two linear layers",
+    r"mnist nonlinear": "MNIST, nonlinear",
+    r"omniglot linear1": "Omniglot, one linear layer",
+    r"omniglot linear2": "Omniglot, two linear layers",
+    r"omniglot nonlinear": "Omniglot, nonlinear",
+    r"digits linear1": "digits, one linear layer",
+    r"mnist (\d+)x(\d+)x(\d+)": r"MNIST, \1 x \2 variables of \3 categories",
+    r"omniglot (\d+)x(\d+)x(\d+)": r"Omniglot, \1 x \2 variables of \3 categories",
+    r"digits (\d+)x(\d+)x(\d+)": r"digits, \1 x \2 variables of \3 categories",
+}
 
 
 def order(name: str) -> tuple[int, str]:

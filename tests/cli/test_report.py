@@ -19,7 +19,7 @@ def test_report_writes_what_it_says(tmp_path, capsys):
     assert main([str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
     written = {path.name for path in (tmp_path / "runs" / "report").iterdir()}
-    figure_names = {f"{name}.{kind}" for name in ("figure1", "vae_digits_linear1") for kind in ("png", "pdf")}
+    figure_names = {f"{name}.{kind}" for name in ("figure1", "vae_digits_linear1") for kind in ("png", "svg")}
     assert written == {"table.md", "table.csv", "table.tex", "summary.json", "tb"} | figure_names
     assert {line.rsplit("/", 1)[1] for line in out.splitlines() if line.startswith("wrote ")} == written
     board = EventAccumulator(str(tmp_path / "runs" / "report" / "tb"))
@@ -31,7 +31,7 @@ def test_report_writes_what_it_says(tmp_path, capsys):
     assert "- runs/relax: `relax-exp out=relax` (commit 0123456789 + changes)" in markdown
     assert str(tmp_path) not in markdown + (tmp_path / "runs" / "report" / "table.csv").read_text()
     for path in (tmp_path / "runs" / "report").iterdir():
-        assert path.is_dir() or path.stat().st_size > (5000 if path.suffix in (".png", ".pdf") else 100)
+        assert path.is_dir() or path.stat().st_size > (5000 if path.suffix in (".png", ".svg") else 100)
 
 
 def test_report_from_python_names_figures_of_several_problems(tmp_path):

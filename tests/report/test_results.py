@@ -57,7 +57,7 @@ def test_the_runs_are_the_same_as_before(collected):
 
 def test_all_files_are_there_and_check_finds_no_difference(collected):
     names = {path.name for path in collected.iterdir()}
-    made = {"table.md", "table.csv", "table.tex", "summary.json", "README.md", "figure1.png", "figure1.pdf"}
+    made = {"table.md", "table.csv", "table.tex", "summary.json", "README.md", "figure1.png", "figure1.svg"}
     assert names == made | {"curves.csv", "provenance.json", "relaxations.json"}
     assert check(collected) == []
     readme = (collected / README).read_text()

@@ -10,7 +10,6 @@ from folders import cells_of, configuration, records, text_row, toy_run, vae_run
 from relax_exp.cli.report import status, tables
 from relax_exp.config.identity import MACHINE_KEYS
 from relax_exp.errors import ReportError
-from relax_exp.report.figures.axes import SAME
 from relax_exp.report.figures.curves import figure1, figures
 from relax_exp.report.groups import NOT_CONFIGURATION
 from relax_exp.report.runs import read_run
@@ -87,14 +86,14 @@ def test_null_values_show_as_missing(tmp_path):
     assert len(figures(cells_of(path))["vae_digits_linear1"].axes[0].lines) == 1
 
 
-def test_no_variance_is_minus_infinity_and_drawn_at_a_floor(tmp_path):
+def test_no_variance_is_minus_infinity_and_drawn_as_a_share(tmp_path):
     path = toy_run(tmp_path / "a", "exact")
     rows = [row | {"grad/log_variance": -87.34} for row in read_run(path).rows]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert text_row(tables([path]), "exact")["mean log-variance"] == "−∞"
     _, centre, *_ = figure1(cells_of(path)).axes
-    line, floor = centre.lines
-    assert set(line.get_ydata()) == {floor.get_ydata()[0]} and [text.get_text() for text in centre.texts] == [SAME]
+    (foot,) = centre.child_axes
+    assert not centre.lines and set(foot.lines[0].get_ydata()) == {1.0}
 
 
 def test_unknown_tasks_get_a_plain_table_and_figure(tmp_path):

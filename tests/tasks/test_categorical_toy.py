@@ -160,7 +160,7 @@ def test_the_temperature_study_leaves_tables_and_figures(tmp_path, monkeypatch, 
     resolved = resolve("task=temperature", *small)
     assert temperature.execute(resolved) == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"table.md", "table.json", "tradeoff.png", "tradeoff.pdf", "schedules.png", "schedules.pdf"} <= names
+    assert {"table.md", "table.json", "tradeoff.png", "tradeoff.svg", "schedules.png", "schedules.svg"} <= names
     content = json.loads((tmp_path / "run" / "table.json").read_text())
     assert {row["estimator"] for row in content["gradient"]} == {*temperature.STUDIED, *temperature.UNBIASED}
     assert {row["step"] for row in content["training"]} == {5, 10}

@@ -1,17 +1,24 @@
-"""What figures are drawn with: matplotlib without pyplot, so nothing global is touched and no display is needed."""
+"""What figures are drawn with: matplotlib without pyplot, so nothing global is touched and no display is needed.
+
+A curve is the mean over seeds, its band the 95% t interval of that mean, as in the tables; on a logarithmic axis both
+are those of the logarithms.
+"""
 
 from __future__ import annotations
 
 import re
+import string
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerLine2D
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -19,7 +26,7 @@ from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.runs import NO_VARIANCE
 from relax_exp.report.statistics import LOG_VARIANCE
-from relax_exp.report.style import Style, style
+from relax_exp.report.style import Style, apart, style, words
 
 LOOK = {
     "font.size": 9,
@@ -33,10 +40,12 @@ LOOK = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
     "legend.frameon": False,
-    "pdf.fonttype": 42,
+    "legend.handlelength": 4.6,
+    "svg.hashsalt": "relax-exp",
 }
 POINTS = 200  # of a curve over frames
-SAME = "no variance: every draw gives the same gradient"
+ZONE = 0.17  # of a panel's height: the share of seeds whose gradients have no variance
+LOGARITHMIC = ("excess",)  # metrics that are drawn on a logarithmic axis, where a figure has them
 RISING = ("train/elbo", "valid/bound100", "valid/elbo")
 
 
@@ -50,137 +59,243 @@ def look() -> Iterator[None]:
 
 
 def styled(cells: list[Cell]) -> list[tuple[Cell, Style, str]]:
-    """Style and legend label of each cell; the learning rate is named where they differ, as is what is unfinished."""
+    """Style and legend label of each cell, no two of a figure alike.
+
+    Learning rate and number of seeds are named where they differ, as is what is unfinished.
+    """
     seen: dict[str, int] = {}
-    rates = {cell.lr for cell in cells}
-    out = []
+    rates, sizes = {cell.lr for cell in cells}, {len(cell.counted) for cell in cells}
+    styles, labels = [], []
     for cell in cells:
         variant = seen[cell.name] = seen.get(cell.name, -1) + 1
-        label = cell.estimator + (f", lr {cell.lr:g}" if len(rates) > 1 else "")
-        out.append((cell, style(cell.name, variant), label if cell.finished else f"{label} (unfinished)"))
-    return out
+        label = words(cell.estimator) + (f", rate {cell.lr:g}" if len(rates) > 1 else "")
+        label += f", {seeds(len(cell.counted))}" if len(sizes) > 1 else ""
+        styles.append(style(cell.name, variant))
+        labels.append(label if cell.finished else f"{label} (unfinished)")
+    return list(zip(cells, apart(styles), labels, strict=True))
 
 
-def draw(ax: Axes, x: np.ndarray, values: np.ndarray, look: Style, label: str, shift: float = 0.0) -> np.ndarray:
-    """Median over seeds as a line, 10 to 90% as a band; `shift` in [0, 1) sets markers apart. Returns the medians."""
+def seeds(n: int) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{n} seed{'s' * (n != 1)}"
+
+
+def draw(
+    ax: Axes, x: np.ndarray, values: np.ndarray, look: Style, label: str, shift: float = 0.0, how: str = "mean"
+) -> np.ndarray:
+    """One curve of ``values`` ``(X, seeds)`` with its band; ``shift`` in [0, 1) sets markers apart. Returns centres.
+
+    ``how``: "mean" with its 95% t interval, "log" for both of the logarithms, "median" with all seeds as the band.
+    """
     keep = np.isfinite(values).any(axis=1)
     x, values = x[keep], values[keep]
     if not len(x):
         return np.empty(0)
-    low, median, high = np.nanpercentile(values, [10, 50, 90], axis=1)
+    low, centre, high = spread(values, how)
     every = max(1, len(x) // 8)
-    ax.plot(x, median, **look.keywords, label=label, markevery=(int(shift * every), every))
-    if values.shape[1] > 1:
-        ax.fill_between(x, low, high, color=look.color, alpha=0.18, lw=0)
-    return median
+    ax.plot(x, centre, **look.keywords, label=label, markevery=(int(shift * every), every))
+    if np.isfinite(low).any():
+        ax.fill_between(x, low, high, color=look.color, alpha=0.14, lw=0)
+        for edge in (low, high):  # so that bands that lie on each other can still be told apart
+            ax.plot(x, edge, color=look.color, lw=0.6, alpha=0.55, label="_band")
+    return centre
+
+
+def spread(values: np.ndarray, how: str = "mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lower edge, centre and upper edge over the seeds, see `draw`; edges are NaN where there is one value only."""
+    from scipy.stats import t
+
+    if how == "median":
+        return np.nanmin(values, 1), np.nanmedian(values, 1), np.nanmax(values, 1)
+    values = np.log(np.maximum(values, 1e-300)) if how == "log" else values
+    n, centre = np.isfinite(values).sum(1), np.nanmean(values, 1)
+    squares = np.nansum((values - centre[:, None]) ** 2, 1)
+    half = np.where(n > 1, t.ppf(0.975, np.maximum(n - 1, 1)) * np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan)
+    edges = centre - half, centre, centre + half
+    return tuple(np.exp(edge) for edge in edges) if how == "log" else edges
 
 
 def abscissa(cells: list[Cell]) -> str | None:
     """The metric that curves are drawn over; None: steps.
 
-    Frames of an environment, where there are any. But episodes where all run for a number of them: what an estimator
-    then spends in frames (ARSM's pseudo-rollouts count) would press the others' curves against the axis.
+    Frames of an environment, where there are any; but episodes for tasks that learn from whole ones, since what an
+    estimator spends in frames (ARSM's pseudo-rollouts count) would press the others' curves against the axis.
     """
     episodic = all(kinds.of(c.kind).by_episodes(c.runs[0].config["task"]) for c in cells)
     metrics = ("episodes", "frames") if episodic else ("frames",)
     return next((m for m in metrics if any(np.isfinite(c.last(m)).any() for c in cells)), None)
 
 
-def over(cell: Cell, metric: str, x: str | None, floor: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
-    """A metric, ``floor`` at least, over another one ``(X,)`` and ``(X, seeds)``; over steps where ``x`` is None.
+def over(
+    cell: Cell, metric: str, x: str | None, of: Callable[[np.ndarray], np.ndarray] = lambda values: values
+) -> tuple[np.ndarray, np.ndarray]:
+    """A metric, put through ``of``, over another one ``(X,)`` and ``(X, seeds)``; over steps where ``x`` is None.
 
     Where seeds differ in ``x`` at a step, their values are interpolated, as far as all seeds have some.
     """
     steps, values = cell.series(metric)
-    values = np.maximum(values, floor)
+    values = of(values)
     at = cell.series(x)[1] if x else np.full_like(values, np.nan)
     known = np.isfinite(at) & np.isfinite(values)
     if not known.any():
         return steps, values
-    rows = known.all(1)
-    if (rows == known.any(1)).all() and (at[rows] == at[rows][:, :1]).all():
-        return at[rows][:, 0], values[rows]
+    rows = known.any(1)
+    if (np.nanmax(at[rows], 1) == np.nanmin(at[rows], 1)).all():
+        return np.nanmax(at[rows], 1), values[rows]
     seeds = [(x[k], y[k]) for x, y, k in zip(at.T, values.T, known.T, strict=True) if k.any()]
     grid = np.linspace(max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds), POINTS)
     return grid, np.array([np.interp(grid, x, y) for x, y in seeds]).T
 
 
-def floor_of(values: Iterable[np.ndarray]) -> float | None:
-    """Where log-variances of no variance at all are drawn, below the bands of the others; None where there are none.
+def with_variance(values: np.ndarray) -> np.ndarray:
+    """Log-variances, NaN where there is no variance: gradients that are the same in all draws, as ARSM's once its
+    pseudo-rollouts return what its rollout does, have one of minus infinity, and stored is a smallest float's."""
+    return np.where(values > NO_VARIANCE, values, np.nan)
 
-    values: ``(X, seeds)`` of every line. Gradients that are the same in all draws, as ARSM's once its pseudo-rollouts
-    return what its rollout does, have a log-variance of minus infinity, and what is stored is a smallest float's.
-    """
-    values = list(values)
-    real = [np.where(v > NO_VARIANCE, v, np.nan) for v in values]
-    real = [v[np.isfinite(v).any(1)] for v in real]
-    if not any((v <= NO_VARIANCE).any() for v in values):
-        return None
-    if not any(v.size for v in real):
-        return NO_VARIANCE
-    low = min(np.nanpercentile(v, 10, axis=1).min() for v in real if v.size)
-    high = max(np.nanpercentile(v, 90, axis=1).max() for v in real if v.size)
-    return low - 0.1 * (high - low) - 0.1
+
+def without_variance(values: np.ndarray) -> np.ndarray:
+    """1 where there is no variance, else 0; NaN where nothing was measured."""
+    return np.where(np.isfinite(values), (values <= NO_VARIANCE).astype(float), np.nan)
 
 
 def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
     """One metric over what `abscissa` says, a line for each cell."""
-    medians, ends, x = [], [], abscissa(cells)
-    floor = floor_of(cell.series(metric)[1] for cell in cells) if metric == LOG_VARIANCE else None
+    x, variances = abscissa(cells), metric == LOG_VARIANCE
+    how = "log" if metric in LOGARITHMIC else "mean"
+    centres, ends, extremes, shares = [], [], [], []
     for i, (cell, look, label) in enumerate(styled(cells)):
-        steps, values = over(cell, metric, x, -np.inf if floor is None else floor)
+        steps, values = over(cell, metric, x, with_variance) if variances else over(cell, metric, x)
         ends.append(steps[-1])
-        medians.append(draw(ax, steps, values, look, label, i / len(cells)))
-    if floor is not None:
-        mark(ax, floor, SAME)
-    ax.set(xlabel=x or "step", ylabel=ylabel)
-    ax.ticklabel_format(axis="y", useOffset=False)
+        extremes.append(values)
+        centres.append(draw(ax, steps, values, look, label, i / len(cells), how))
+        if variances and np.nansum(without_variance(cell.series(metric)[1])):
+            at, none = over(cell, metric, x, without_variance)
+            shares.append((at, np.nanmean(none, 1), look))
+    ax.set(xlabel=(x or "step").replace("frames", "frames of the environment"), ylabel=ylabel)
     ax.set_xlim(0, 1.02 * max(ends))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    late = [m[len(m) // 10 :] for m in medians if len(m)]
-    if metric in RISING and late and max(map(len, medians)) >= 20:
+    in_short(ax.xaxis, max(ends))
+    if how == "log":
+        ax.set_yscale("log")
+    else:
+        ax.ticklabel_format(axis="y", useOffset=False)
+    late = [m[-(-len(m) // 10) :] for m in centres if len(m) > 1]
+    if metric in RISING and late:
         # The first climb is steep and alike for all: leave most of it below the axis.
         low, high = min(m.min() for m in late), max(m.max() for m in late)
-        ax.set_ylim(low - 0.03 * (high - low), high + 0.05 * (high - low))
+        room = high - low or 1.0
+        ax.set_ylim(low - 0.03 * room, high + 0.08 * room)
+    elif how == "mean" and (real := [v[np.isfinite(v)] for v in extremes if np.isfinite(v).any()]):
+        low, high = min(v.min() for v in real), max(v.max() for v in real)
+        room = 0.05 * (high - low) or 0.5
+        ax.set_ylim(max(ax.get_ylim()[0], low - room), min(ax.get_ylim()[1], high + room))
+    if shares:
+        zone(ax, shares)
+
+
+def in_short(axis: Axis, most: float) -> None:
+    """Ticks of a count: 20,000, or 1.5M where it goes beyond a million."""
+    axis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x and most >= 1e6 else f"{x:,.0f}")
+
+
+def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
+    """The foot of a panel of log-variances: over ``x``, the share of seeds whose gradient has no variance at all, and
+    so no logarithm. The curves above are means of the other seeds."""
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    ax.set_ylim(low - (ZONE + 0.03) / (1 - ZONE - 0.03) * (high - low), high)
+    ax.set_yticks(ticks)
+    foot = ax.inset_axes((0, 0, 1, ZONE), facecolor="0.955")
+    for x, share, look in shares:
+        foot.plot(x, share, color=look.color, ls=look.line, lw=1.2)
+    foot.set(xlim=ax.get_xlim(), ylim=(-0.06, 1.06), yticks=[0, 1], xticks=[])
+    foot.tick_params(labelsize=6, length=2, pad=1.5)
+    foot.grid(False)
+    foot.spines[["top", "right"]].set_visible(True)
+    foot.spines[:].set(color="0.6", linewidth=0.6)
+    ground = {"facecolor": "0.955", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
+    where = {"transform": foot.transAxes, "ha": "right", "va": "center", "bbox": ground}
+    foot.text(0.985, 0.5, "share of seeds without variance", fontsize=6.5, color="0.35", **where)
+
+
+def letters(axes: Iterable[Axes]) -> None:
+    """(a), (b), ... above the left edge of panels, for a text to refer to."""
+    for letter, ax in zip(string.ascii_lowercase, axes, strict=False):
+        ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=9)
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure that arranges itself."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure that arranges itself, its panels clear of their neighbours' labels."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.09, wspace=0.03)
+    return fig
 
 
 def legend(fig: Figure, cells: list[Cell], extra: tuple[Line2D, ...] = (), rule: str | None = None) -> None:
     """One legend for all panels below them, with what lines and bands are."""
     handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
-    notes = ["median over seeds, band: 10 to 90%"] if any(len(cell.counted) > 1 for cell in cells) else []
-    notes += [f"learning rate with the best {rule}"] if rule else []
-    inches = [0.75 + 0.07 * len(handle.get_label()) for handle in handles]
+    below(fig, handles, [*said_of(cells), *geometric(fig), *([f"learning rate with the best {rule}"] if rule else [])])
+
+
+def said_of(cells: list[Cell]) -> list[str]:
+    """What lines and bands are, and how many seeds are behind them."""
+    sizes = {len(cell.counted) for cell in cells}
+    if sizes == {1}:
+        return ["1 seed"]
+    count = seeds(sizes.pop()) if len(sizes) == 1 else "the seeds"
+    return [f"mean of {count}, band: 95% t interval"]
+
+
+def geometric(fig: Figure) -> list[str]:
+    """What to add where an axis of curves is logarithmic."""
+    return ["logarithmic axis: geometric mean"] if any(ax.get_yscale() == "log" for ax in fig.axes) else []
+
+
+def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> None:
+    """A legend of these lines below all panels, each long enough to show its dash, under the notes."""
+    handles = list(handles)
+    inches = [0.95 + 0.07 * len(handle.get_label()) for handle in handles]
     columns = len(handles) if sum(inches) < fig.get_figwidth() else max(1, int(fig.get_figwidth() / max(inches)))
     lines = textwrap.wrap("; ".join(notes), int(15 * fig.get_figwidth()))
-    title = {"title": "\n".join(lines) or None, "title_fontsize": 8}
     further = 0.2 * (-(-len(handles) // columns) - 1) + 0.15 * max(0, len(lines) - 1)
     fig.set_figheight(fig.get_figheight() + further)
-    made = fig.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.2, **title)
+    made = fig.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        title="\n".join(lines) or None,
+        title_fontsize=8,
+        # Two markers, so that the dash is seen between them, but of points one.
+        handler_map={h: HandlerLine2D(numpoints=1 if h.get_linestyle() == "None" else 2) for h in handles},
+    )
     made.get_title().set_multialignment("center")
 
 
-def mark(ax: Axes, value: float | None, label: str) -> None:
-    """A line at a value below the curves, if there is one."""
-    if value is not None:
-        ax.axhline(value, color="0.4", lw=0.8, ls=(0, (1, 2)))
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "top"}
-        ax.annotate(label, (0, value), (4, -2), fontsize=7, color="0.35", **where)
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, value - 0.08 * (high - value)), high)
+def mark(ax: Axes, value: float | None, label: str, above: bool = False) -> None:
+    """A horizontal line at a value, if there is one, with its name; an arrow where the axis would have to grow to
+    more than twice its length for it."""
+    if value is None or not np.isfinite(value):
+        return
+    low, high = ax.get_ylim()
+    note = {"fontsize": 7, "color": "0.35", "textcoords": "offset points"}
+    if value > high + (high - low) or value < low - (high - low):
+        up = value > high
+        ax.annotate(f"{label}: {value:.4g} {'↑' if up else '↓'}", (0, float(up)), (4, -3 if up else 3),
+                    xycoords="axes fraction", va="top" if up else "bottom", **note)  # fmt: skip
+        return
+    ax.axhline(value, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
+    if ax.get_yscale() != "log":
+        ax.set_ylim(min(low, value - 0.09 * (high - low)), max(high, value + (0.09 if above else 0.04) * (high - low)))
+    side = {"xytext": (4, 2), "va": "bottom"} if above else {"xytext": (4, -2), "va": "top"}
+    ax.annotate(label, (0, value), xycoords=("axes fraction", "data"), **side, **note)
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """PNG and PDF, without dates."""
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    """PNG to look at and SVG to print, without dates."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     with look():
         fig.savefig(paths[0], dpi=150, metadata={"Software": None})
-        fig.savefig(paths[1], metadata={"CreationDate": None})
+        fig.savefig(paths[1], metadata={"Date": None, "Creator": None})
     return paths
 
 

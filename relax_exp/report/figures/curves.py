@@ -10,30 +10,45 @@ from matplotlib.lines import Line2D
 
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
-from relax_exp.report.figures.axes import figure, legend, look, mark, panel, slug, styled
+from relax_exp.report.figures import differences
+from relax_exp.report.figures.axes import figure, legend, letters, look, panel, slug, styled
+from relax_exp.report.figures.references import draw_references, has_log
 from relax_exp.report.groups import best
 from relax_exp.report.kinds.base import VARIANCE_PANEL
+from relax_exp.report.style import words
 
 
 def curves(cells: list[Cell]) -> Figure:
-    """Training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
+    """Training curves of one task: for the VAE ELBO, validation bound, log-variance, and RELAX's lead over REBAR."""
     with look():
         cells, rule = best(cells)
         kind, panels = kinds.of(cells[0].kind), []
         for options in kind.panels:
             having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
+            if has_log(cells):  # whose bounds are of one sample
+                having = [o for o in having if o[0] != "valid/bound100"] or having
             panels += having[:1]
         panels = panels or [kind.panels[0][0]]
-        fig = figure(max(5.0, 3.8 * len(panels)), 3.7)
-        for ax, (metric, ylabel) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        paired = kind.name == "vae" and differences.pairs(cells) is not None
+        count = len(panels) + paired
+        fig = figure(max(5.0, 3.7 * count), 3.7)
+        axes = fig.subplots(1, count, squeeze=False)[0]
+        extra: dict[str, Line2D] = {}
+        for ax, (metric, ylabel) in zip(axes, panels, strict=False):
             panel(ax, cells, metric, ylabel)
-            if metric == "loss":
-                mark(ax, best_loss(cells), "minimum")
-            if metric == "valid/bpc100":
-                mark(ax, float(np.median(cells[0].last("valid/bpc_counts"))), "order-2 counts")
-        fig.suptitle(cells[0].task + kind.remark)
-        legend(fig, cells, rule=rule)
+            extra |= {handle.get_label(): handle for handle in draw_references(ax, metric, cells)}
+        if paired:
+            differences.panel(axes[-1], cells, axes[0].get_xlim())
+        letters(axes)
+        fig.suptitle(title(cells[0]) + kind.remark)
+        legend(fig, cells, tuple(extra.values()), rule)
         return fig
+
+
+def title(cell: Cell) -> str:
+    """The task in words."""
+    problem = {"arsm": "ARSM's categorical toy problem", "cos": "cosine of a categorical variable"}
+    return problem.get(cell.task, words(cell.task))
 
 
 def figure1(cells: list[Cell]) -> Figure:
@@ -44,19 +59,13 @@ def figure1(cells: list[Cell]) -> Figure:
         grid = fig.add_gridspec(2, 3)
         left, centre = fig.add_subplot(grid[:, 0]), fig.add_subplot(grid[:, 1])
         panel(left, cells, "loss", "exact expected loss")
-        mark(left, best_loss(cells), "minimum")
+        draw_references(left, "loss", cells)
         panel(centre, cells, *VARIANCE_PANEL[0])
         extra = relaxations(fig, grid, cells)
-        fig.suptitle(cells[0].task)
+        letters([left, centre, next(ax for ax in fig.axes if ax not in (left, centre))])
+        fig.suptitle(words(cells[0].task))
         legend(fig, cells, extra, rule)
         return fig
-
-
-def best_loss(cells: list[Cell]) -> float | None:
-    """The minimum of the exact loss: what is left of it without the excess."""
-    gaps = np.concatenate([c.last("loss") - c.last("excess") for c in cells])
-    gaps = gaps[np.isfinite(gaps)]
-    return float(np.median(gaps)) if len(gaps) else None
 
 
 def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
@@ -81,21 +90,21 @@ def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
         axes = [fig.add_subplot(grid[0, 2]), fig.add_subplot(grid[1, 2])]
         axes[0].set_ylim((low + high) / 2 - zoom, (low + high) / 2 + zoom)
         axes[0].tick_params(labelbottom=False)
-        axes[0].set_title("enlarged around f; below: the whole range", fontsize=8)
+        axes[0].set_title("enlarged around f; below: the whole range", fontsize=8, loc="right")
     else:
         axes = [fig.add_subplot(grid[:, 2])]
     axes[-1].set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))
-    step = {"color": "black", "lw": 2.2, "alpha": 0.75}
+    step = {"color": "black", "lw": 1.6}
     for ax in axes:
         for _, its, label, (curves, c) in drawn:
-            ax.plot(curves["u"], c, color=its.color, lw=0.5, alpha=0.35)
+            ax.plot(curves["u"], c, color=its.color, lw=0.5, alpha=0.3, label="_seeds")
             ax.plot(curves["u"], np.median(c, axis=1), **its.keywords, markevery=25, label=label)
         edge = 1 - source["theta"]
-        ax.plot([0, edge, edge, 1], np.repeat(source["f"], 2), label="f(b)", zorder=1.9, **step)
+        ax.plot([0, edge, edge, 1], np.repeat(source["f"], 2), label="f(b)", zorder=3, **step)
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.set_xlim(0, 1)
         ax.set_ylabel("c(z(u))")
-    axes[-1].set_xlabel(f"u, at θ = {source['theta']:g} (thin lines: single seeds)")
+    axes[-1].set_xlabel(f"u, at θ = {source['theta']:g} (thin: single seeds; thick: median)")
     return [Line2D([], [], label="f(b)", **step)]
 
 

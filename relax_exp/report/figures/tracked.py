@@ -6,11 +6,22 @@ import re
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.figures.axes import SAME, draw, floor_of, look, mark, slug
+from relax_exp.report.figures.axes import (
+    below,
+    draw,
+    letters,
+    look,
+    said_of,
+    slug,
+    with_variance,
+    without_variance,
+    zone,
+)
 from relax_exp.report.figures.axes import figure as empty
-from relax_exp.report.style import order, style
+from relax_exp.report.style import apart, order, style, words
 
 PANELS = {
     "log_variance": "log-variance of the gradient",
@@ -35,16 +46,20 @@ def figure(cell: Cell) -> Figure:
     with look():
         fig = empty(9.2, 3.9)
         tracked = names(cell)
-        for ax, (kind, ylabel) in zip(fig.subplots(1, 2), PANELS.items(), strict=True):
-            series = [cell.series(f"track/{name}/{kind}") for name in tracked]
-            floor = floor_of(values for _, values in series)
-            for i, (name, (steps, values)) in enumerate(zip(tracked, series, strict=True)):
-                values = values if floor is None else np.maximum(values, floor)
-                draw(ax, steps, values, style(name), name, i / len(tracked))
-            if floor is not None:
-                mark(ax, floor, SAME)
+        styles = apart([style(name) for name in tracked])
+        axes = fig.subplots(1, 2)
+        for ax, (kind, ylabel) in zip(axes, PANELS.items(), strict=True):
+            shares = []
+            for i, (name, look_of) in enumerate(zip(tracked, styles, strict=True)):
+                steps, values = cell.series(f"track/{name}/{kind}")
+                draw(ax, steps, with_variance(values), look_of, name, i / len(tracked))
+                if np.nansum(none := without_variance(values)):
+                    shares.append((steps, np.nanmean(none, 1), look_of))
             ax.set(xlabel="step", ylabel=ylabel)
-        fig.suptitle(f"{cell.task}: {cell.estimator} trains, all are measured at its parameters")
-        handles, labels = ax.get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), handlelength=3.2)
+            if shares:
+                zone(ax, shares)
+        letters(axes)
+        fig.suptitle(f"{words(cell.task)}: {words(cell.estimator)} trains, all are measured at its parameters")
+        handles = [Line2D([], [], **it.keywords, label=name) for name, it in zip(tracked, styles, strict=True)]
+        below(fig, handles, said_of([cell]))
         return fig

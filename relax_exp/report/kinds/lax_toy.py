@@ -19,5 +19,5 @@ LAX_TOY = Kind(
     ),
     note=f"{COMMON} Excess loss: exact expected loss above its infimum; mean and standard deviation of the Gaussian. "
     f"{LOG}, {RUN}",
-    panels=([("loss", "exact loss")], [("std", "standard deviation of b")], VARIANCE_PANEL),
+    panels=([("excess", "exact loss above its minimum")], [("std", "standard deviation of b")], VARIANCE_PANEL),
 )

@@ -8,12 +8,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from relax_exp.report.figures.axes import draw, figure, look
+from relax_exp.report.figures.axes import below, draw, figure, letters, look
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
-from relax_exp.report.style import style
+from relax_exp.report.style import apart, style
 from relax_exp.tasks.registry import CATEGORIES
 
 UNBIASED = ("reinforce", "rloo")  # to compare with
@@ -97,25 +98,28 @@ class Plain(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
+PROBLEMS = {"cos": "cosine", "arsm": "ARSM's"}  # in words
+
+
 def draw_tradeoff(run: Run) -> Figure:
-    """Bias, spread and error of one gradient over the temperature."""
+    """Bias, spread and error of one gradient over the temperature; a bias that was not resolved as its upper limit."""
     (size, problem_name), measured = problem(run), part(run, "gradient")
     bound = 1 / (size - 1)
+    names = list(dict.fromkeys(row["estimator"] for row in measured))
+    styles = dict(zip(names, apart([style(name) for name in names]), strict=True))
     titles = {"bias": "bias", "sd": "standard deviation", "rmse": "root mean square error"}
     with look():
-        fig = figure(10.5, 3.8)
-        for ax, (key, title) in zip(fig.subplots(1, 3), titles.items(), strict=True):
-            for name in dict.fromkeys(row["estimator"] for row in measured):
-                rows, it = [row for row in measured if row["estimator"] == name], style(name)
+        fig = figure(10.5, 3.9)
+        panels = fig.subplots(1, 3)
+        letters(panels)
+        for ax, (key, title) in zip(panels, titles.items(), strict=True):
+            for name in names:
+                rows, it = [row for row in measured if row["estimator"] == name], styles[name]
                 if name in UNBIASED:
                     if key != "bias":
-                        ax.axhline(rows[0][key], color=it.color, ls=it.line, lw=1, label=f"{name} (unbiased)")
+                        ax.axhline(rows[0][key], color=it.color, ls=it.line, lw=1.2)
                     continue
-                least = {"bias": lambda row: RESOLVED * row["error"]}.get(key, lambda row: NOTHING)
-                hidden = [row[key] <= least(row) for row in rows]
-                values = [math.nan if gone else row[key] for row, gone in zip(rows, hidden, strict=True)]
-                at = [row["temperature"] for row in rows]
-                ax.plot(at, values, color=it.color, ls=it.line, marker=it.marker, markevery=3, label=name)
+                _tradeoff(ax, rows, key, it)
             ax.axvline(bound, color="0.4", lw=0.9, ls=(0, (1, 2)))
             ax.annotate("1/(C-1)", (bound, 0.02), (3, 0), xycoords=("data", "axes fraction"), color="0.35",
                         textcoords="offset points", fontsize=7)  # fmt: skip
@@ -123,11 +127,26 @@ def draw_tradeoff(run: Run) -> Figure:
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))
-        fig.axes[0].set_ylabel("relative to the exact gradient")
-        fig.suptitle(f"{size}-way {problem_name} problem, one gradient")
-        handles, labels = fig.axes[1].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
+        panels[0].set_ylabel("relative to the exact gradient")
+        fig.suptitle(f"{size}-way {PROBLEMS[problem_name]} problem, one gradient")
+        handles = [
+            Line2D([], [], color=it.color, ls=it.line, marker="None" if name in UNBIASED else it.marker,
+                   label=name + (" (unbiased)" if name in UNBIASED else ""))
+            for name, it in styles.items()
+        ]  # fmt: skip
+        limit = Line2D([], [], color="0.35", ls="", marker="v", fillstyle="none", label="bias below detection: limit")
+        below(fig, [*handles, limit], [f"{run.config['task']['draws']:,} draws at each temperature"])
         return fig
+
+
+def _tradeoff(ax, rows: list[dict[str, Any]], key: str, it) -> None:
+    """One estimator's line; where a bias is within `RESOLVED` standard errors of zero, open triangles at that limit."""
+    limits = [RESOLVED * row["error"] if key == "bias" else NOTHING for row in rows]
+    at, values = np.array([row["temperature"] for row in rows]), np.array([row[key] for row in rows])
+    hidden = values <= np.array(limits)
+    ax.plot(at, np.where(hidden, math.nan, values), color=it.color, ls=it.line, marker=it.marker, markevery=3)
+    if key == "bias" and hidden.any():
+        ax.plot(at[hidden], np.array(limits)[hidden], color=it.color, ls="", marker="v", fillstyle="none", markersize=4)
 
 
 def draw_schedules(run: Run) -> Figure:
@@ -137,6 +156,8 @@ def draw_schedules(run: Run) -> Figure:
     with look():
         fig = figure(3.8 * len(names), 3.9)
         axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        letters(axes)
+        handles: dict[str, Line2D] = {}
         for ax, name in zip(axes, names, strict=True):
             labels = dict.fromkeys((row["estimator"], row.get("schedule", "")) for row in trained)
             for i, (other, label) in enumerate(labels):
@@ -150,11 +171,13 @@ def draw_schedules(run: Run) -> Figure:
                     at = math.inf if "annealed" in label else FIXED.index(float(label.split()[1])) / len(FIXED)
                     color = "#000000" if at == math.inf else matplotlib.colors.to_hex(matplotlib.cm.viridis(at))
                     it = it._replace(color=color, line="-" if at < math.inf else (0, (5, 2)), marker="None")
-                draw(ax, np.array(steps), np.maximum(values, 1e-12), it, label or other, i / len(labels))
+                said = f"temperature {label}" if label else f"{other} (unbiased)"
+                handles[said] = Line2D([], [], **it.keywords, label=said)
+                draw(ax, np.array(steps), np.maximum(values, 1e-12), it, said, i / len(labels), "median")
             ax.set(yscale="log", xlabel="step", title=name)
-        handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda both: len(both[1]))
-        fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
-        axes[0].set_ylabel("excess of the exact loss")
-        seeds, optimizer = len({row["seed"] for row in trained}), run.config["task"]["optimizer"]
-        fig.suptitle(f"{size}-way {problem_name} problem, {optimizer}: median of {seeds} seeds, band 10 to 90%")
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes[0].set_ylabel("exact loss above its minimum")
+        seeds, optimizer = len({row["seed"] for row in trained}), run.config["task"]["optimizer"].upper()
+        fig.suptitle(f"{size}-way {PROBLEMS[problem_name]} problem, {optimizer}")
+        below(fig, handles.values(), [f"median of {seeds} seeds, band: all of them"])
         return fig

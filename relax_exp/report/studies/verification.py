@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from relax_exp.report.figures.axes import figure, look
+from relax_exp.report.figures.axes import below, figure, letters, look
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
-from relax_exp.report.style import style
+from relax_exp.report.style import style, words
 
 HEADERS = {
     "estimator": "estimator",
@@ -26,6 +27,7 @@ HEADERS = {
 }
 DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
 SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances
+PROBLEMS = {"bernoulli 3 smooth": "three bits, smooth f", "categorical 2x3 smooth": "two of three classes, smooth f"}
 ROUNDING = 1e-9  # a relative variance below is none
 
 
@@ -69,36 +71,49 @@ def draw_law(law: dict[int, float]) -> Figure:
         axes.loglog(list(law), [law[1] / m for m in law], color="0.6", label="variance at M = 1, divided by M")
         it = style("reinforce")
         axes.loglog(list(law), list(law.values()), ls="", marker=it.marker, color=it.color, label="reinforce samples=M")
-        axes.set(xlabel="samples M", ylabel="variance of the gradient", title=SHOWN[0])
+        axes.set(xlabel="samples M", ylabel="variance of the gradient", title=PROBLEMS[SHOWN[0]])
         axes.set_xticks(list(law), [str(m) for m in law])
         axes.minorticks_off()
         axes.legend(fontsize=8)
         return fig
 
 
+def named(label: str) -> str:
+    """``relax noise=tied surrogate=network`` in words."""
+    name, *options = label.split()
+    return f"{name} ({', '.join(map(words, options))})" if options else name
+
+
 def draw_variances(rows: list[dict[str, Any]]) -> Figure:
-    """Bars of the variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
+    """Variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
     present = {row["problem"] for row in rows}
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
-    most = max(sum(row["problem"] == p for row in rows) for p in problems)
+    most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
     with look():
-        fig = figure(6.2 * len(problems), 1.4 + 0.2 * most)
-        for axes, problem in zip(fig.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
+        fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most))
+        panels = fig.subplots(1, len(problems), squeeze=False)[0]
+        letters(panels)
+        for axes, problem in zip(panels, problems, strict=True):
             chosen = [row for row in rows if row["problem"] == problem and row["relative"] > ROUNDING]
             chosen.sort(key=lambda row: row["relative"])
             at = range(len(chosen))
-            axes.barh(at, [row["per_evaluation"] for row in chosen], color="0.8", label="times evaluations of f")
-            axes.barh(at, [row["relative"] for row in chosen], color="#2166ac", height=0.45, label="of one draw")
+            for y, row in zip(at, chosen, strict=True):
+                axes.plot([row["relative"], row["per_evaluation"]], [y, y], color="0.75", lw=1)
+            once, times = ([row[key] for row in chosen] for key in ("relative", "per_evaluation"))
+            axes.plot(times, at, ls="", marker="D", ms=4, mfc="white", mec="#D55E00")
+            axes.plot(once, at, ls="", marker="o", ms=4.5, color="#0072B2")
             marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
-            axes.set_yticks(at, [row["estimator"] + mark for row, mark in zip(chosen, marks, strict=True)], fontsize=8)
-            axes.grid(axis="y", visible=False)
+            labels = [named(row["estimator"]) + mark for row, mark in zip(chosen, marks, strict=True)]
+            axes.set_yticks(at, labels, fontsize=8)
             axes.set_xscale("log")
             axes.axvline(1, color="black", linewidth=0.8)
-            axes.margins(y=0.01)
-            axes.set_title(problem, fontsize=10)
+            axes.set_ylim(-0.8, len(chosen) - 0.2)
+            axes.set_title(PROBLEMS.get(problem, problem), fontsize=9)
             axes.set_xlabel("variance relative to REINFORCE", fontsize=9)
-        fig.axes[0].legend(fontsize=8, loc="lower right")
-        note = "*: biased. Tuned estimators stand at random tuning parameters, not at tuned ones."
-        note += " Estimators without variance are left out."
-        fig.supxlabel(note, fontsize=8)
+        handles = [
+            Line2D([], [], ls="", marker="o", ms=4.5, color="#0072B2", label="of one draw"),
+            Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec="#D55E00", label="times its evaluations of f"),
+        ]
+        notes = ["*: biased", "tuned estimators stand at random tuning parameters, away from their best"]
+        below(fig, handles, [*notes, "estimators without variance are left out"])
         return fig

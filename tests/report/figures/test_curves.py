@@ -12,6 +12,11 @@ from relax_exp.report.studies.verification import draw_variances
 from relax_exp.report.style import STYLES, natural, style
 
 
+def curves_of(ax):
+    """The lines that have a name, without bands and references."""
+    return [line for line in ax.lines if not line.get_label().startswith("_")]
+
+
 def test_figure1_has_three_panels_with_every_estimator(tmp_path):
     for name in ("reinforce", "rebar", "relax"):
         toy_run(tmp_path / name, name)
@@ -19,11 +24,14 @@ def test_figure1_has_three_panels_with_every_estimator(tmp_path):
     left, centre, *right = fig.axes
     assert (left.get_ylabel(), centre.get_ylabel()) == ("exact expected loss", "log-variance of the gradient")
     for ax in (left, centre):
-        assert [line.get_label() for line in ax.lines[:3]] == ["reinforce", "rebar", "relax"]
-        assert [line.get_color() for line in ax.lines[:3]] == [style(n).color for n in ("reinforce", "rebar", "relax")]
+        drawn = curves_of(ax)
+        assert [line.get_label() for line in drawn] == ["reinforce", "rebar", "relax"]
+        assert [line.get_color() for line in drawn] == [style(n).color for n in ("reinforce", "rebar", "relax")]
         assert len(ax.collections) == 3  # bands
-    np.testing.assert_allclose(left.lines[0].get_ydata()[-1], BEST_LOSS + 2e-4)  # median over seeds
-    np.testing.assert_allclose(left.lines[3].get_ydata(), BEST_LOSS)  # the minimum
+    np.testing.assert_allclose(curves_of(left)[0].get_ydata()[-1], BEST_LOSS + 2e-4)  # mean over seeds
+    (minimum,) = [line for line in left.lines if line.get_label() == "_reference"]
+    np.testing.assert_allclose(minimum.get_ydata(), BEST_LOSS)
+    assert [ax.get_title("left") for ax in (left, centre, right[0])] == ["(a)", "(b)", "(c)"]
     assert len(right) == 2  # f's step of .002 would be invisible beside (u - t)^2
     for ax in right:
         drawn = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
@@ -50,7 +58,7 @@ def test_fixed_theta_is_a_table_and_a_figure_of_its_own(tmp_path):
     assert [c.kind for c in cells] == ["fixed_theta", "toy"]
     drawn = figures(cells)
     assert set(drawn) == {"figure1", "fixed_theta"}
-    assert len(drawn["figure1"].axes[0].lines) == 2 and len(drawn["fixed_theta"].axes) == 1
+    assert len(curves_of(drawn["figure1"].axes[0])) == 1 and len(drawn["fixed_theta"].axes) == 1
     fixed = next(record for record in records(cells) if record["kind"] == "fixed_theta")
     assert float(fixed["first log-variance"]) == pytest.approx(-5.1)
     assert float(fixed["last log-variance"]) == pytest.approx(-6.0)
@@ -70,9 +78,10 @@ def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
         "train ELBO (nats)",
         "validation 100-sample bound (nats)",
         "log-variance of the gradient",
+        "train ELBO minus REBAR's (nats)",
     ]
-    assert all(len(ax.lines) == 2 for ax in fig.axes)
-    assert len(fig.axes[2].lines[0].get_xdata()) == 28  # the two nulls are left out
+    assert [len(curves_of(ax)) for ax in fig.axes] == [2, 2, 2, 1]
+    assert len(curves_of(fig.axes[2])[0].get_xdata()) == 28  # the two nulls are left out
     assert "best final validation bound" in fig.legends[0].get_title().get_text()
 
 
@@ -92,7 +101,7 @@ def test_relaxed_objectives_are_rows_of_one_table(tmp_path):
         write_run(tmp_path / relaxed, config, rows)
     row = text_row(tables([tmp_path]), "digits 1x2x3", "concrete (relaxed=kl)")
     assert (row["train ELBO"], row["train relaxed"], row["valid KL form †"]) == ("-101.00", "-90.00 (kl)", "-95.00")
-    assert len(figures(cells_of(tmp_path))["categorical_vae_digits_1x2x3"].axes[0].lines) == 2
+    assert len(curves_of(figures(cells_of(tmp_path))["categorical_vae_digits_1x2x3"].axes[0])) == 2
 
 
 def test_a_text_model_without_latents_has_a_name(tmp_path):
@@ -107,7 +116,7 @@ def test_a_text_model_without_latents_has_a_name(tmp_path):
     assert text_row(markdown, "text, order 1", "no latents")["order-2 counts"] == "2.500"
     assert text_row(markdown, "text, order 1", "rloo")["held-out bpc, 100 samples"] == "3.100"
     _, held_out = figures(cells_of(tmp_path))["sequence_text_order_1"].axes
-    assert held_out.lines[-1].get_ydata()[0] == 2.5
+    assert [text.get_text() for text in held_out.texts] == ["order-2 counts: 2.5 ↓"]  # far below the curves
 
 
 def test_every_estimator_has_its_own_style():

@@ -9,7 +9,7 @@ from folders import cells_of, configuration, text_row, write_run
 from relax_exp.cli.report import tables
 from relax_exp.config.plans import planned
 from relax_exp.errors import ReportError
-from relax_exp.report.figures.axes import SAME, over
+from relax_exp.report.figures.axes import over
 from relax_exp.report.figures.curves import figures
 from relax_exp.report.papers.control import rl
 
@@ -78,7 +78,7 @@ def test_the_fewest_episodes_among_rates_at_which_all_seeds_solve_it(tmp_path):
     assert lines["CartPole-v0", "episodes to solve"]["relax"].startswith("650 ±")
     assert rates(tmp_path) == ("0.003, 1", RULE)
     (figure,) = figures(cells_of(tmp_path)).values()
-    assert len(figure.axes[0].lines) == 1
+    assert len([line for line in figure.axes[0].lines if not line.get_label().startswith("_")]) == 1
     assert "of rates at which all seeds do" in figure.legends[0].get_title().get_text().replace("\n", " ")
 
 
@@ -146,17 +146,16 @@ def test_labels_leave_out_what_is_null_and_write_whole_numbers(tmp_path):
     assert "cartpole_CartPole-v0_entropy-0" in figures(cells_of(tmp_path))
 
 
-def test_a_gradient_without_variance_is_drawn_at_a_floor_and_left_out_of_means(tmp_path):
+def test_a_gradient_without_variance_is_a_share_of_the_seeds_and_left_out_of_means(tmp_path):
     run(tmp_path / "a", "arsm", variances=((1.0, NONE), (NONE, NONE)))
     run(tmp_path / "b", "a2c", variances=((5.0, 6.0), (7.0, 8.0)))
     _, ax = figures(cells_of(tmp_path))["cartpole_CartPole-v0"].axes
-    a2c, arsm, floor = ax.lines
+    a2c, arsm = [line for line in ax.lines if not line.get_label().startswith("_")]
     assert (a2c.get_label(), arsm.get_label()) == ("a2c", "arsm")
     np.testing.assert_allclose(a2c.get_ydata(), [5.5, 7.5])
-    level = floor.get_ydata()[0]
-    assert -1 < level < 1 and arsm.get_ydata()[-1] == level and ax.get_ylim()[0] > -2
-    np.testing.assert_allclose(arsm.get_ydata()[0], (1 + level) / 2)
-    assert [text.get_text() for text in ax.texts] == [SAME]
+    np.testing.assert_allclose(arsm.get_ydata(), [1.0])
+    (foot,) = ax.child_axes
+    np.testing.assert_allclose(foot.lines[0].get_ydata(), [0.5, 1.0])
     markdown = tables([tmp_path])
     assert text_row(markdown, "CartPole-v0", "a2c")["mean log-variance"].startswith("6.50 ±")
     assert text_row(markdown, "CartPole-v0", "arsm")["mean log-variance"] == "1.00 (1 of 2 seeds), none in 75%"
@@ -201,7 +200,7 @@ def test_curves_over_frames_cover_what_all_seeds_have(tmp_path):
     assert frames[0] == frames[-1] == 100_000 and values.shape[1] == 2
     np.testing.assert_allclose(values[0], [100, 51])
     (figure,) = figures([cell]).values()
-    assert [ax.get_xlabel() for ax in figure.axes] == ["frames"]  # no panel for what was not measured
+    assert [ax.get_xlabel() for ax in figure.axes] == ["episodes"]  # no panel for what was not measured
 
 
 def test_curves_of_runs_without_a_limit_of_frames_are_over_episodes(tmp_path):

@@ -1,0 +1,50 @@
+"""Differences between estimators, paired by seed: what remains of two curves when the seeds' own luck is taken off."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from relax_exp.report.cells import Cell
+from relax_exp.report.figures.axes import draw, in_short, styled
+
+REFERENCE, COMPARED = "rebar", ("rebar", "relax")  # to whom, and who: the paper's question
+METRIC, YLABEL = "train/elbo", "train ELBO minus REBAR's (nats)"
+
+
+def pairs(cells: list[Cell]) -> tuple[Cell, list[Cell]] | None:
+    """REBAR as the paper has it, and the cells to set beside it; None where there is nothing to compare."""
+    default = [c for c in cells if c.name == REFERENCE and granularity(c) != "parameter"]
+    others = [c for c in cells if c.name in COMPARED and c not in default[:1]]
+    others = [c for c in others if default and len(difference(c, default[0])[0])]
+    return (default[0], others) if others else None
+
+
+def granularity(cell: Cell) -> str | None:
+    """Of REBAR's eta."""
+    return cell.runs[0].config["estimator"].get("granularity")
+
+
+def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Steps ``(S,)`` that both evaluated, and differences ``(S, seeds)`` of the seeds that both have."""
+    ours, theirs = ({r.seed: r for r in c.counted} for c in (cell, other))
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        return np.empty(0), np.empty((0, 0))
+    steps = sorted(set.intersection(*(set(of[seed].rows) for of in (ours, theirs) for seed in shared)))
+    values = [[ours[s].value(METRIC, step) - theirs[s].value(METRIC, step) for s in shared] for step in steps]
+    values = np.array(values, dtype=float).reshape(len(steps), len(shared))
+    keep = np.isfinite(values).any(1)
+    return np.array(steps)[keep], values[keep]
+
+
+def panel(ax: Axes, cells: list[Cell], xlim: tuple[float, float]) -> None:
+    """The differences over steps with their 95% t interval, and zero."""
+    reference, others = pairs(cells)
+    ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
+    for cell, look, label in styled(cells):
+        if cell in others:
+            steps, values = difference(cell, reference)
+            draw(ax, steps, values, look, label)
+    ax.set(xlabel="step", ylabel=YLABEL, xlim=xlim)
+    in_short(ax.xaxis, xlim[1])

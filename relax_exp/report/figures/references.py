@@ -1,0 +1,95 @@
+"""Lines and points that curves are to be read against: thresholds, random play and human scores, published logs."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from relax_exp.report.cells import Cell
+from relax_exp.report.figures.axes import mark
+from relax_exp.report.kinds.control import solvable
+from relax_exp.report.papers.published import published
+
+HIGHEST = "highest return"
+POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markeredgewidth": 1.3}
+
+
+def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
+    """Whatever a panel's metric is to be compared with; handles for the legend, of what has no label of its own."""
+    for value, label in lines(metric, cells):
+        mark(ax, value, label, above=label == HIGHEST)
+    steps, values = log(metric, cells)
+    if not len(steps):
+        return []
+    inside = steps <= ax.get_xlim()[1]
+    ax.plot(steps[inside], values[inside], **POINTS, zorder=3, label="_published")
+    return [Line2D([], [], **POINTS, label="published log (ARSM)")]
+
+
+def lines(metric: str, cells: list[Cell]) -> list[tuple[float | None, str]]:
+    """Values with their names."""
+    if metric == "loss":
+        return [(best_loss(cells), "minimum")]
+    if metric == "valid/bpc100":
+        return [(float(np.median(cells[0].last("valid/bpc_counts"))), "order-2 counts")]
+    task = cells[0].runs[0].config["task"]
+    if metric == "return100" and cells[0].kind in ("cartpole", "continuous") and solvable(cells[0]):
+        return of_environment(task)
+    if metric in ("eval/return", "return100") and cells[0].kind == "atari":
+        return of_game(task["env"])
+    return []
+
+
+def of_environment(task: dict) -> list[tuple[float | None, str]]:
+    """The return that counts as solved, and the highest there is where that is the length of an episode."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(task["env"])
+    threshold = task.get("threshold")
+    if threshold is None:
+        threshold = getattr(spec, "reward_threshold", None)
+    most = task.get("max_steps") or getattr(spec, "max_episode_steps", None)
+    found: list[tuple[float | None, str]] = [(threshold, "solved")]
+    if task["env"].startswith("CartPole") and most:
+        found.append((float(most), HIGHEST))
+    return found
+
+
+def of_game(env: str) -> list[tuple[float | None, str]]:
+    """The published scores of a random player and of a human."""
+    import re
+
+    from relax_exp.envs.atari_scores import SCORES
+
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", env.partition("/")[2].partition("-")[0]).lower()
+    random, human = SCORES.get(name, (None, None))
+    return [(random, "random player"), (human, "human")]
+
+
+def best_loss(cells: list[Cell]) -> float | None:
+    """The minimum of the exact loss: what is left of it without the excess."""
+    gaps = np.concatenate([c.last("loss") - c.last("excess") for c in cells])
+    gaps = gaps[np.isfinite(gaps)]
+    return float(np.median(gaps)) if len(gaps) else None
+
+
+def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of ARSM's published log, where a cell trained the model that it is of; else nothing."""
+    key = {"train/elbo": "train", "valid/elbo": "valid"}.get(metric)
+    if key is None or not has_log(cells):
+        return np.empty(0), np.empty(0)
+    known = published()["arsm_vae"]
+    steps = [(epoch + 1) * known["steps_per_epoch"] for epoch in known["negative_elbo"]]
+    return np.array(steps), -np.array([values[key] for values in known["negative_elbo"].values()])
+
+
+def has_log(cells: list[Cell]) -> bool:
+    """Whether one of the cells trained the model of ARSM's published log, with ARSM."""
+    known = published()["arsm_vae"]["model"]
+    return any(
+        cell.name == "arsm"
+        and cell.kind == "categorical_vae"
+        and {**cell.runs[0].config["task"], "batch_size": cell.runs[0].config["batch_size"]}.items() >= known.items()
+        for cell in cells
+    )

@@ -1,0 +1,130 @@
+"""How curves are drawn: bands, styles apart, the zone without variance, references, paired differences."""
+
+import numpy as np
+import pytest
+from folders import cells_of, configuration, vae_run, write_run
+
+from relax_exp.report.figures import differences, references
+from relax_exp.report.figures.axes import below, draw, figure, letters, look, mark, save, spread
+from relax_exp.report.figures.curves import curves, figures
+from relax_exp.report.style import STYLES, apart, near, style, words
+
+
+def test_a_curve_is_the_mean_and_its_band_the_t_interval():
+    low, centre, high = spread(np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]]))
+    assert centre.tolist() == [2.0, 4.0]
+    assert high[0] - 2 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-5)  # t of two degrees of freedom, deviation 1
+    assert np.isnan(low[1]) and np.isnan(high[1])  # one seed has no interval
+
+
+def test_on_a_logarithmic_axis_mean_and_interval_are_those_of_the_logarithms():
+    low, centre, high = spread(np.array([[1e-4, 1e-2]]), "log")
+    assert centre[0] == pytest.approx(1e-3)
+    assert low[0] * high[0] == pytest.approx(centre[0] ** 2)
+    assert [edge.tolist() for edge in spread(np.array([[1.0, 2.0, 9.0]]), "median")] == [[1.0], [2.0], [9.0]]
+
+
+def test_no_two_lines_of_a_figure_share_a_marker_or_a_colour():
+    names = ["nvil", "rloo", "st_gumbel", "disarm", "muprop", "concrete", "rebar", "relax", "lax", "a2c"]
+    styles = apart([*map(style, names), style("rebar", 1), style("relax", 1)])
+    markers = [it.marker for it in styles]
+    assert len(set(markers)) == len(markers)
+    close = [(a, b) for i, a in enumerate(styles) for b in styles[:i] if near(a.color, b.color)]
+    assert len(close) <= 1  # twelve hues that colour-blind readers tell apart are about all there are
+    assert styles[names.index("relax")].color == STYLES["relax"].color  # the well-known keep theirs
+
+
+def test_near_sees_with_deuteranopia():
+    assert near("#009E73", "#00A070")
+    assert not near("#D55E00", "#0072B2")
+    assert not near("#000000", "#FFFFFF")
+
+
+def test_raw_keys_become_words():
+    assert words("CartPole-v0, frames=250000, entropy=0.01") == "CartPole-v0, 250,000 frames, entropy weight 0.01"
+    assert words("relax (surrogate=network)") == "relax (free network)"
+    assert words("a2c (lr_scale=3.3333333)") == "a2c (tuning rate 3.33 x policy's)"
+    assert words("toy t=0.499") == "toy problem, t = 0.499"
+    assert words("mine") == "mine"
+
+
+def cartpole(path, name, log_variance):
+    task = {"name": "cartpole", "env": "CartPole-v0", "entropy": 0.0, "frames": None}
+    rows = [
+        {"step": s, "seed": seed, "lr": 0.1, "episodes": s, "frames": s * 50 * (seed + 1), "return100": 100.0 + seed}
+        | {"grad/log_variance": log_variance(s, seed)}
+        for seed in range(3)
+        for s in (50, 100, 150)
+    ]
+    write_run(path, configuration(task, name, [0, 1, 2], [0.1]), rows)
+
+
+def test_gradients_without_variance_are_a_share_and_no_number(tmp_path):
+    cartpole(tmp_path / "a", "a2c", lambda s, seed: 8.0 + seed)
+    cartpole(tmp_path / "b", "arsm", lambda s, seed: -87.3 if s >= 50 * (seed + 1) else 2.0)
+    ((_, fig),) = figures(cells_of(tmp_path)).items()
+    returns, variances = fig.axes
+    assert returns.get_xlabel() == variances.get_xlabel() == "episodes"
+    (foot,) = variances.child_axes
+    np.testing.assert_allclose(foot.lines[0].get_ydata(), [1 / 3, 2 / 3, 1])
+    (arsm,) = [line for line in variances.lines if line.get_label() == "arsm"]
+    np.testing.assert_allclose(arsm.get_ydata(), 2.0)
+    assert variances.get_ylim()[0] > -20  # nothing is drawn at -87
+    assert {text.get_text() for text in returns.texts} == {"solved", "highest return: 200 ↑"} or len(returns.texts) == 2
+
+
+def test_references_of_environments_and_games():
+    task = {"env": "CartPole-v0"}
+    assert references.of_environment(task) == [(195.0, "solved"), (200.0, "highest return")]
+    assert references.of_environment({**task, "threshold": 150.0})[0] == (150.0, "solved")
+    assert references.of_game("ALE/Pong-v5") == [(-20.7, "random player"), (14.6, "human")]
+    assert references.of_game("ALE/SpaceInvaders-v5")[1][0] > 1000
+    assert references.of_game("ALE/Nothing-v5") == [(None, "random player"), (None, "human")]
+
+
+def test_arsms_published_log_is_drawn_beside_its_model(tmp_path):
+    task = {"name": "categorical_vae", "dataset": "mnist", "layers": 1, "variables": 20, "categories": 10}
+    values = {"seed": 0, "lr": 0.1, "valid/elbo": -200.0, "valid/bound100": -9.0}
+    rows = [{"step": s, "train/elbo": -230 + s / 100, **values} for s in (275, 2750, 5500)]
+    config = configuration(task, "arsm", [0], [0.1]) | {"batch_size": 200}
+    write_run(tmp_path / "a", config, rows)
+    fig = curves(cells_of(tmp_path))
+    points = [line for line in fig.axes[0].lines if line.get_label() == "_published"]
+    assert points[0].get_xdata().tolist() == [275, 2750]
+    assert points[0].get_ydata().tolist() == [-228.35, -123.70]
+    assert fig.axes[1].get_ylabel() == "validation ELBO (nats)"
+    assert fig.legends[0].get_texts()[-1].get_text() == "published log (ARSM)"
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    vae_run(tmp_path / "a", "relax", seeds=(0, 1))
+    vae_run(tmp_path / "b", "rebar", seeds=(1, 0))
+    cells = cells_of(tmp_path)
+    reference, (other,) = differences.pairs(cells)
+    assert (reference.name, other.name) == ("rebar", "relax")
+    steps, values = differences.difference(other, other)
+    assert len(steps) and not values.any() and values.shape[1] == 2
+
+
+def test_a_reference_far_away_is_an_arrow_and_does_not_stretch_the_axis():
+    ax = figure(3, 3).subplots()
+    ax.set_ylim(-21, -20)
+    mark(ax, -20.7, "random player")
+    mark(ax, 14.6, "human")
+    assert [text.get_text() for text in ax.texts] == ["random player", "human: 14.6 ↑"]
+    assert ax.get_ylim() == (-21, -20)
+
+
+def test_a_figure_is_saved_as_picture_and_drawing_the_same_every_time(tmp_path):
+    def make(name):
+        with look():
+            fig = figure(4, 3)
+            ax = fig.subplots()
+            letters([ax])
+            draw(ax, np.arange(3), np.ones((3, 2)), style("relax"), "relax")
+            below(fig, [line for line in ax.lines if line.get_label() == "relax"], ["a note"])
+        return save(fig, tmp_path / name)
+
+    assert [path.suffix for path in make("a")] == [".png", ".svg"]
+    make("b")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
