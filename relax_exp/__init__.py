@@ -1,7 +1,8 @@
 """relax-exp: gradient estimators for discrete and black-box variables, verified and reproduced.
 
-`Latent` puts one into a model, `Chain` several on top of each other; `build` and `names` are the estimators behind
-them. Names are looked up when they are used: torch is not imported before.
+`Latent` puts one into a model, `Chain` several on top of each other; `testing` proves anybody's estimator right or
+wrong; `GradientMonitor` watches variances during training; `build` and `names` are the estimators behind all of it.
+Names are looked up when they are used: torch is not imported before.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relax_exp import distributions, estimators
+    from relax_exp import distributions, estimators, testing
     from relax_exp.distributions import FAMILIES as families
     from relax_exp.estimators import build, names
     from relax_exp.estimators.base import Estimator, Objective, Output
     from relax_exp.latent import Chain, Latent
+    from relax_exp.monitor import GradientMonitor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Chain",
     "Estimator",
+    "GradientMonitor",
     "Latent",
     "Objective",
     "Output",
@@ -29,11 +32,13 @@ __all__ = [
     "estimators",
     "families",
     "names",
+    "testing",
 ]
 
 _HOMES = {
     "Chain": "latent",
     "Estimator": "estimators.base",
+    "GradientMonitor": "monitor",
     "Latent": "latent",
     "Objective": "estimators.base",
     "Output": "estimators.base",

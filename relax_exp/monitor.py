@@ -1,0 +1,114 @@
+"""`GradientMonitor`: how noisy the gradients of a model are while it trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class GradientNoise(NamedTuple):
+    """Of one parameter tensor, at fixed parameters.
+
+    variance: of one gradient, mean over coordinates (n - 1 in the denominator). cosine: of one gradient with the mean
+    of ``reference`` others, averaged over draws. noise_scale: trace of the covariance over the squared norm of the mean
+    gradient (McCandlish et al. 2018, B_simple, with both unbiased): how many times over one gradient must be averaged
+    until noise and signal are even; infinite where the signal is lost in the noise.
+    """
+
+    variance: float
+    cosine: float
+    noise_scale: float
+
+
+class GradientMonitor:
+    """Measures variance, direction and noise scale of the gradient of each parameter tensor of a module.
+
+        monitor = GradientMonitor(model, "runs/mine")
+        ...
+        if step % 500 == 0:
+            monitor.measure(lambda: loss_of(fixed_batch), step)
+
+    ``gradient_variance/NAME``, ``gradient_cosine/NAME``, ``gradient_noise_scale/NAME``. reference: gradients whose
+    ``gradient_variance/NAME``, ``gradient_cosine/NAME`` and ``gradient_noise_scale/NAME``. reference: gradients whose
+    mean is the reference; draws: further ones that are compared with it.
+
+    A measurement leaves training as it was: ``.grad``, buffers (running means, BatchNorm) and the global random state
+    come back. On a fixed batch the noise of the estimator is measured; where the closure draws a batch, that of the
+    data is in it.
+    """
+
+    def __init__(self, module: nn.Module, writer: Any = None, reference: int = 100, draws: int = 20):
+        if reference < 2 or draws < 1:
+            raise ValueError(f"reference={reference} must be at least 2, draws={draws} at least 1")
+        self.module, self.reference, self.draws = module, reference, draws
+        self.writer = _writer(writer)
+
+    def measure(self, closure: Callable[[], Tensor], step: int = 0) -> dict[str, GradientNoise]:
+        """By name of the parameter; closure: computes the scalar loss anew, without ``backward``.
+
+        Takes ``reference + draws`` gradients. Parameters that the loss does not reach are left out. ValueError where
+        the loss is no scalar or has no gradient.
+        """
+        names, parameters = zip(*((k, p) for k, p in self.module.named_parameters() if p.requires_grad), strict=True)
+        buffers = [(b, b.clone()) for b in self.module.buffers()]
+        devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
+        try:
+            with torch.random.fork_rng(devices=devices), torch.enable_grad():
+                first = self._gradient(closure, parameters)
+                kept = [i for i, g in enumerate(first) if g is not None]
+                found = self._noise([first[i] for i in kept], closure, [parameters[i] for i in kept])
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+        noise = {names[i]: row for i, row in zip(kept, found, strict=True)}
+        if self.writer is not None:
+            for name, row in noise.items():
+                for key, value in row._asdict().items():
+                    self.writer.add_scalar(f"gradient_{key}/{name}", value, step)
+        return noise
+
+    def _gradient(self, closure, parameters) -> tuple[Tensor | None, ...]:
+        loss = closure()
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the closure must return a scalar loss with a gradient, not {got}; and not call backward")
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    def _noise(self, first: list[Tensor], closure, parameters: list[Tensor]) -> list[GradientNoise]:
+        n = self.reference
+        # Sums of deviations from the first gradient: stable in single precision.
+        total = [torch.zeros_like(g) for g in first]
+        squares = [torch.zeros_like(g) for g in first]
+        for _ in range(n - 1):
+            for i, g in enumerate(self._gradient(closure, parameters)):
+                deviation = g - first[i]
+                total[i] += deviation
+                squares[i] += deviation.square()
+        mean = [g + t / n for g, t in zip(first, total, strict=True)]
+        trace = [float((s - t.square() / n).clamp(min=0).sum()) / (n - 1) for s, t in zip(squares, total, strict=True)]
+        cosines = [0.0] * len(first)
+        for _ in range(self.draws):
+            for i, g in enumerate(self._gradient(closure, parameters)):
+                cosines[i] += float(torch.cosine_similarity(g.flatten(), mean[i].flatten(), dim=0)) / self.draws
+        rows = []
+        for m, t, c in zip(mean, trace, cosines, strict=True):
+            signal = float(m.square().sum()) - t / n
+            scale = t / signal if signal > 0 else (float("inf") if t > 0 else 0.0)
+            rows.append(GradientNoise(t / m.numel(), c, scale))
+        return rows
+
+
+def _writer(writer: Any) -> Any:
+    """The writer; a folder as a SummaryWriter in it. ImportError, saying what to install, without tensorboard."""
+    if writer is None or not isinstance(writer, (str, os.PathLike)):
+        return writer
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("GradientMonitor writes with tensorboard: pip install 'relax-exp[run]'") from error
+    return SummaryWriter(str(writer))

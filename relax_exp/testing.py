@@ -1,0 +1,217 @@
+"""Is a gradient estimator unbiased? A check for anybody's, by exact enumeration, to be used in a test.
+
+    from relax_exp.testing import assert_unbiased
+
+    def test_mine():
+        assert_unbiased(my_gradient, torch.tensor([[0.3, -1.0], [2.0, 0.1]]), lambda b: (b.sum(-1) - 0.4) ** 2)
+
+where ``my_gradient(logits, f, generator)`` returns one draw of an estimate of d E[f(b)] / d logits, a tensor like
+``logits``. With numpy arrays for logits everything is arrays (f and the gradient may compute with JAX) and the
+generator is a ``numpy.random.Generator``. The expectation is a sum over all states of a row, so few variables are
+wanted: they show a wrong formula as well as many do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relax_exp.distributions import FAMILIES
+
+MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
+FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
+ROUNDING = 1e-9  # a standard deviation, relative to the gradient, that counts as none
+EQUAL = 1e-5  # a relative deviation that counts as none where draws do not vary, of single precision too
+NODES = 120  # of the quadrature for a Gaussian
+
+
+class Bias(NamedTuple):
+    """What `bias` measured, all of the logits' shape, in double precision.
+
+    ``exact``: the enumerated gradient; ``mean`` of the draws; its ``standard_error``; ``z`` = (mean - exact) /
+    standard_error, infinite where draws do not vary and are wrong. ``limit``: what the largest \\|z\\| of an unbiased
+    estimator exceeds once in a million; ``draws``: their number.
+    """
+
+    exact: Tensor
+    mean: Tensor
+    standard_error: Tensor
+    z: Tensor
+    limit: float
+    draws: int
+
+    @property
+    def worst(self) -> tuple[int, ...]:
+        """The coordinate with the largest \\|z\\|."""
+        return tuple(int(i) for i in np.unravel_index(int(self.z.abs().argmax()), self.z.shape))
+
+    @property
+    def biased(self) -> bool:
+        """Whether some coordinate is further off than chance allows."""
+        return float(self.z.abs().max()) > self.limit
+
+    def __str__(self) -> str:
+        i = self.worst
+        verdict = "differs from" if self.biased else "agrees with"
+        return (
+            f"the mean of {self.draws:,} gradients {verdict} the enumerated gradient: in coordinate {i} it is "
+            f"{float(self.mean[i]):.6g} ± {float(self.standard_error[i]):.2g}, exact {float(self.exact[i]):.6g}, "
+            f"z = {float(self.z[i]):.1f}; the limit for {self.z.numel()} coordinates is {self.limit:.1f}"
+        )
+
+
+def assert_unbiased(
+    gradient: Callable[..., Any],
+    logits: Any,
+    f: Callable[[Any], Any],
+    family: str = "bernoulli",
+    draws: int = 100_000,
+    seed: int = 0,
+    samples: int | None = None,
+    vectorize: bool = False,
+) -> Bias:
+    """AssertionError unless the mean of ``draws`` gradients is the enumerated one; returns what was measured.
+
+    The message names the coordinate that is furthest off, its z-score and the limit. Arguments as for `bias`. A correct
+    estimator fails with probability 1e-6, for any number of coordinates. A bias much smaller than the standard error
+    goes unseen: `Bias.standard_error` says what could have been.
+    """
+    found = bias(gradient, logits, f, family, draws, seed, samples, vectorize)
+    if found.biased:
+        raise AssertionError(str(found))
+    return found
+
+
+def bias(
+    gradient: Callable[..., Any],
+    logits: Any,
+    f: Callable[[Any], Any],
+    family: str = "bernoulli",
+    draws: int = 100_000,
+    seed: int = 0,
+    samples: int | None = None,
+    vectorize: bool = False,
+) -> Bias:
+    """Compare the mean of independent gradients with the enumerated gradient of sum over rows of E[f(b)].
+
+    gradient: called ``draws`` times as ``gradient(logits, f, generator)``. logits: of Bernoulli variables
+    ``(*rows, D)``, categorical ones ``(*rows, D, C)``, or means and log standard deviations of D = 1 normal variable
+    ``(*rows, 1, 2)``; a tensor or a numpy array. f: samples of that shape (one-hot; normal: without the 2) -> losses
+    ``rows``, minimised, each of its row alone. samples: K, where the target is the bound -log mean_k exp(-f(b_k)) of
+    VIMCO instead of the mean of f. vectorize: draws are made by ``torch.func.vmap``, which is far quicker where the
+    estimator allows it; the generator is then None and noise comes from the seeded global generator.
+
+    Raises ValueError for shapes that do not fit, or more states than can be enumerated.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
+    if draws < 2:
+        raise ValueError(f"draws={draws} must be at least 2; thousands are wanted")
+    exact = exact_gradient(logits, f, family, samples)
+    total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
+    for chunk in _chunks(gradient, logits, f, draws, seed, vectorize):
+        deviation = chunk.double() - exact
+        total += deviation.sum(0)
+        squares += deviation.square().sum(0)
+    mean = total / draws
+    variance = ((squares - draws * mean.square()) / (draws - 1)).clamp(min=0)
+    fixed = variance <= (ROUNDING * (1 + exact.abs())).square()
+    error = torch.where(fixed, 0.0, (variance / draws).sqrt())
+    z = torch.where(fixed, torch.where(mean.abs() <= EQUAL * (1 + exact.abs()), 0.0, math.inf), mean / error)
+    limit = -NormalDist().inv_cdf(FAMILY_WISE / (2 * z.numel()))
+    return Bias(exact, exact + mean, error, z, limit, draws)
+
+
+def exact_gradient(
+    logits: Any, f: Callable[[Any], Any], family: str = "bernoulli", samples: int | None = None
+) -> Tensor:
+    """d/d logits of the sum over rows of E[f(b)], or of the ``samples``-sample bound; shape of the logits, double.
+
+    f sees samples of all rows at once, one state after the other. Arguments and errors as for `bias`.
+    """
+    kind, arrays = FAMILIES[family], not isinstance(logits, Tensor)
+    theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach()).double()
+    dims = kind.event_dims + (not kind.discrete)
+    if theta.dim() < dims or (not kind.discrete and tuple(theta.shape[-2:]) != (1, 2)):
+        wanted = {"bernoulli": "(*rows, D)", "categorical": "(*rows, D, C)", "gaussian": "(*rows, 1, 2)"}[family]
+        raise ValueError(f"logits of {family} variables must be {wanted}, not {tuple(theta.shape)}")
+    states, weights = _states(kind, theta, samples)
+
+    def at(state: Tensor) -> Tensor:
+        value = f(state.numpy()) if arrays else f(state.to(logits))
+        value = torch.as_tensor(np.asarray(value) if arrays else value).detach().double()
+        rows = theta.shape[: theta.dim() - dims]
+        if value.shape != rows:
+            raise ValueError(
+                f"f returned {tuple(value.shape)} for samples {tuple(state.shape)}; it must return {tuple(rows)}"
+            )
+        return value
+
+    values = torch.stack([at(state) for state in states])
+    if not kind.discrete:
+        score = torch.stack([kind.score(theta, state) for state in states])
+        return (weights.reshape(-1, *[1] * theta.dim()) * values[..., None, None] * score).sum(0)
+
+    def expectation(theta: Tensor) -> Tensor:
+        log_p = kind.log_prob(theta, states)
+        if samples is None:
+            return (log_p.exp() * values).sum()
+        index = torch.tensor(list(itertools.product(range(len(states)), repeat=samples)))
+        bounds = math.log(samples) - (-values[index]).logsumexp(1)
+        return (log_p[index].sum(1).exp() * bounds).sum()
+
+    return torch.func.grad(expectation)(theta)
+
+
+def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
+    """All states of a row, for all rows at once, ``(S, *rows, event)``; a Gaussian's nodes, with their weights."""
+    if not kind.discrete:
+        if samples is not None:
+            raise ValueError("the bound of several samples is enumerated for discrete variables only")
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        mean, log_std = theta.unbind(-1)
+        nodes = torch.from_numpy(nodes).reshape(-1, *[1] * mean.dim())
+        return mean + log_std.exp() * nodes, torch.from_numpy(weights / weights.sum())
+    event = tuple(theta.shape[-kind.event_dims :])
+    count = (2 if kind.event_dims == 1 else event[1]) ** (event[0] * (samples or 1))
+    if count > MAX_STATES:
+        raise ValueError(f"{event} variables have {count} states to enumerate; the limit is {MAX_STATES}: use fewer")
+    every = kind.enumerate(event, dtype=theta.dtype)
+    return every.reshape(-1, *[1] * (theta.dim() - kind.event_dims), *event).expand(-1, *theta.shape), None
+
+
+def _chunks(gradient, logits, f, draws: int, seed: int, vectorize: bool):
+    """Gradients, ``(chunk, *logits)``, of independent draws."""
+    if not isinstance(logits, Tensor):
+        logits = np.asarray(logits)
+        generator = np.random.default_rng(seed)
+    else:
+        generator = torch.Generator(logits.device).manual_seed(seed)
+    if vectorize:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            each = torch.func.vmap(lambda _: gradient(logits, f, None), randomness="different")
+            for size in _sizes(draws, 10_000):
+                yield _checked(each(torch.zeros(size)), (size, *logits.shape)).cpu()
+        return
+    for size in _sizes(draws, 1000):
+        drawn = [_checked(gradient(logits, f, generator), tuple(logits.shape)) for _ in range(size)]
+        yield torch.stack(drawn).cpu()
+
+
+def _sizes(draws: int, most: int) -> list[int]:
+    return [most] * (draws // most) + ([draws % most] if draws % most else [])
+
+
+def _checked(value: Any, shape: tuple[int, ...]) -> Tensor:
+    value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+    if tuple(value.shape) != shape:
+        raise ValueError(f"the gradient has shape {tuple(value.shape)}; it must be that of the logits, {shape}")
+    return value
