@@ -79,7 +79,7 @@ def estimate(runs: Iterable[Planned], seconds: float = SECONDS) -> dict[Path, Es
     unknown: list[dict] = []
     for config in (run.config for run in runs):
         told = [*(cost.kind for cost in _useful(known, config)), *map(kind, unknown)]
-        if TASKS[config["task"]["name"]].runner == "run" and kind(config) not in told:
+        if TASKS[config["task"]["name"]].runner == "runs.run" and kind(config) not in told:
             unknown.append(config)
     if unknown:
         print(f"timing {len(unknown)} kinds of runs, {seconds:.0f} s at most", file=sys.stderr, flush=True)
@@ -157,7 +157,7 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from relax_exp.runs.build import build_task
+    from relax_exp.runs.build import build_task, build_trainer
     from relax_exp.runs.run import choose_device, find_compiler, should_compile
 
     torch.set_num_threads(config["threads"])
@@ -166,7 +166,7 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
     with torch.no_grad():
         task = build_task(config, device)
         seeds, lrs = config["seeds"], config["lrs"]
-        replicas = task.replicas(seeds, lrs, device, False)
+        replicas = build_trainer(task, seeds, lrs, device, False)
         _, step = _steps(replicas)
         if like is None:
             begin = time.monotonic()
@@ -175,7 +175,7 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
             row = 3 * len(json.dumps(rows, default=str)) / len(rows)  # metrics.jsonl and TensorBoard
             compiling, compiled = 0.0, step
             if should_compile(config, task) and find_compiler(device):
-                compiling, compiled = _steps(task.replicas(seeds, lrs, device, True))
+                compiling, compiled = _steps(build_trainer(task, seeds, lrs, device, True))
             like = Relative(compiling, compiled / step, evaluation, row)
     size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(replicas.saved))
     row = like.row * len(seeds) * len(lrs)

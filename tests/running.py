@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from relax_exp.config import files, resolve
 from relax_exp.runs import run
 from relax_exp.runs.loggers import label
-from relax_exp.tasks.registry import HEADLINES
+from relax_exp.tasks.registry import TASKS
 
 TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
 VAE = (
@@ -84,7 +84,7 @@ def check_tensorboard(path: Path) -> None:
         times = [event.wall_time for event in shown["time/elapsed"]]
         assert times == sorted(times)
         # The hparams page, and the table as text, once.
-        headline = HEADLINES[OmegaConf.load(path / "config.yaml").task.name]
+        headline = TASKS[OmegaConf.load(path / "config.yaml").task.name].headline
         final = {tag: [event.value for event in shown[tag]] for tag in shown if tag.startswith("final/")}
         expected = {f"final/{k}": mine[-1].get(k) for k in headline if isinstance(mine[-1].get(k), float)}
         assert final == {tag: [pytest.approx(value, rel=1e-6)] for tag, value in expected.items()}

@@ -37,7 +37,7 @@ def tree(tmp_path_factory):
 
 
 def test_the_document_has_both_examples():
-    assert len(BLOCKS) == 8 and len(COMMANDS) == 3
+    assert len(BLOCKS) == 6 and len(COMMANDS) == 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)

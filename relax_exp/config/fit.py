@@ -1,4 +1,4 @@
-"""How many states and categories there are, and estimators that enumerate can take: plain numbers, so without torch."""
+"""Whether task and estimator fit each other: what the records of both say, compared. Without torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from relax_exp import estimators
 from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
 from relax_exp.estimators import own
-from relax_exp.schema import (
-    one_of,
-)
+from relax_exp.schema import one_of
 from relax_exp.tasks.registry import TASKS
 
-MAX_EXACT_LATENTS = 16  # 2^16 states
-MAX_STATES = {"exact": 2**MAX_EXACT_LATENTS, "unordered": 4096}  # of all variables of a layer
 MAX_MEASUREMENTS = 50  # of a variance from further episodes, in one run
-ONE_CATEGORY = ("reinforce", "rloo", "concrete")  # that take one category, where nothing is random
-MAX_CATEGORIES = {"arsm": 362}  # C (C - 1) / 2 + 1 evaluations, at most 2^16
+
+OPAQUE = {  # what makes f a black box: in words, and of a task's configuration
+    "an environment": lambda task: TASKS[task["name"]].experience != "data",
+    "task.black_box=true": lambda task: task.get("black_box"),
+    "task.problem=step": lambda task: task.get("problem") == "step",
+}
 
 
 def decoder_hidden(task: dict) -> int | None:
@@ -32,21 +32,27 @@ def decoder_hidden(task: dict) -> int | None:
     return None
 
 
-def check_categories(task: dict, name: str) -> None:
-    """Whether an estimator that enumerates can cope with so many. Raises ConfigError."""
+def check_states(task: dict, name: str) -> None:
+    """Whether an estimator that enumerates or compares states can cope with so many. Raises ConfigError."""
+    entry = estimators.lookup(name)
+    if entry.max_states and 2 ** task.get("latents", 0) > entry.max_states:
+        most = entry.max_states.bit_length() - 1
+        raise ConfigError(f"{name} enumerates 2^{task['latents']} states: task.latents must be at most {most}")
+    if entry.one_layer and task.get("layers", 1) > 1:
+        raise ConfigError(f"{name} works on one layer of latents: set task.layers=1, or use rloo")
+    if "categories" not in task:
+        return
     variables, categories = task.get("variables", 1), task["categories"] or 2
-    if categories == 1 and name not in ONE_CATEGORY:
-        raise ConfigError(f"with one category there is nothing to estimate: use {one_of(ONE_CATEGORY)}")
-    if categories > MAX_CATEGORIES.get(name, categories):
-        raise ConfigError(f"arsm compares all pairs of categories: at most {MAX_CATEGORIES[name]} of them; use ars")
-    limit = MAX_STATES.get(name)
-    if limit and categories**variables > limit:
+    if categories == 1 and not entry.one_category:
+        able = [other for other in estimators.names() if estimators.lookup(other).one_category]
+        raise ConfigError(f"with one category there is nothing to estimate: use {one_of(able)}")
+    if entry.max_categories and categories > entry.max_categories:
+        raise ConfigError(f"{name} compares all pairs of categories: at most {entry.max_categories} of them; use ars")
+    if entry.max_states and categories**variables > entry.max_states:
         raise ConfigError(
-            f"{name} enumerates {categories}^{variables} states, the limit is {limit}: lower task.variables or "
-            "task.categories, or use rloo"
+            f"{name} enumerates {categories}^{variables} states, the limit is {entry.max_states}: lower "
+            "task.variables or task.categories, or use rloo"
         )
-    if name == "unordered" and task.get("layers", 1) > 1:
-        raise ConfigError("unordered works on one layer of latents: set task.layers=1, or use rloo")
 
 
 def check_episodes(task: dict, config: dict) -> None:
@@ -67,7 +73,7 @@ def check_episodes(task: dict, config: dict) -> None:
 def check_segments(task: dict, config: dict) -> None:
     """Whether a task that learns from segments of games has one replica and whole segments. Raises ConfigError."""
     if len(config["seeds"]) * len(config["lrs"]) > 1:
-        raise ConfigError("task=atari trains one replica a run: for several runs type -m seed=0,1,2")
+        raise ConfigError(f"task={task['name']} trains one replica a run: for several runs type -m seed=0,1,2")
     if config["batch_size"] % task["envs"]:
         raise ConfigError(
             f"batch_size={config['batch_size']} agent steps in task.envs={task['envs']} games: must be a multiple, as "
@@ -77,7 +83,8 @@ def check_segments(task: dict, config: dict) -> None:
 
 def check_published_errors(task: dict, family: str | None, estimator: dict) -> None:
     """Whether the published code's errors are asked for where that code had them. Raises ConfigError."""
-    if estimator.get("advantage") == "published_error" and task["name"] not in ("cartpole", "verify"):
+    experience = TASKS[task["name"]].experience
+    if estimator.get("advantage") == "published_error" and family is not None and experience != "episodes":
         raise ConfigError(
             "estimator.advantage=published_error mixes the steps of an episode, as the published code does, and "
             f"task={task['name']} learns from something else: use advantage=correct, or task=cartpole"
@@ -90,18 +97,11 @@ def check_published_errors(task: dict, family: str | None, estimator: dict) -> N
         )
 
 
-OPAQUE = {  # keys of a task that make f a black box
-    "an environment": lambda task: "env" in task,
-    "task.black_box=true": lambda task: task.get("black_box"),
-    "task.problem=step": lambda task: task.get("problem") == "step",
-}
-
-
-def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
+def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
     """Whether the estimator can do the task. Raises ConfigError."""
     name, family = estimator["name"], TASKS[task["name"]].family
     if estimator.get("path"):
-        _check_own(task, estimator)
+        check_own(task, estimator)
         return
     least = 1 if name not in estimators.REGISTRY else estimators.lookup(name).least_samples
     if estimator.get("samples", least) < least:
@@ -120,22 +120,20 @@ def _check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         raise ConfigError(
             f"{name} differentiates f, which {opaque[0]} forbids: use {one_of(able)} with their defaults here"
         )
-    if estimator.get("granularity") == "parameter" and "vae" not in task["name"]:
+    if estimator.get("granularity") == "parameter" and not TASKS[task["name"]].encoder:
         raise ConfigError(
             f"estimator.granularity=parameter gives each tensor of an encoder an eta, and task={task['name']} has "
             "no encoder: use granularity=layer"
         )
-    if "categories" in task:
-        check_categories(task, name)
-    if task.get("relaxed") == "density" and name != "concrete":
-        raise ConfigError(f"task.relaxed=density is a density of soft samples, which {name} has not: use concrete")
-    if name == "exact" and task.get("latents", 0) > MAX_EXACT_LATENTS:
+    check_states(task, name)
+    if task.get("relaxed") == "density" and not estimators.lookup(name).density:
+        able = [other for other in estimators.names(family) if estimators.lookup(other).density]
         raise ConfigError(
-            f"exact enumerates 2^{task['latents']} states: task.latents must be at most {MAX_EXACT_LATENTS}"
+            f"task.relaxed=density is a density of soft samples, which {name} has not: use {' or '.join(able)}"
         )
 
 
-def _check_own(task: dict, estimator: dict) -> None:
+def check_own(task: dict, estimator: dict) -> None:
     """Whether an estimator in a user's file can do the task. Raises ConfigError."""
     entry, cls = TASKS[task["name"]], own.load(estimator["path"])
     where = f"estimator.path={estimator['path']}"

@@ -14,7 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import estimators
 from relax_exp.config import files, fit
-from relax_exp.config.fit import _check_fit
 from relax_exp.errors import ConfigError
 from relax_exp.estimators import options, own
 from relax_exp.schema import (
@@ -83,14 +82,15 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
             config[many] = [value]
 
     for each in (estimator, *config["track"].values()):
-        _check_fit(task, each, defaults)
+        fit.check_fit(task, each, defaults)
     if "score_term" in task and all(_target(each) != "mean" for each in (estimator, *config["track"].values())):
         task["score_term"] = "kept"  # it has no effect there
     if "decoder_hidden" in task:
         task["decoder_hidden"] = fit.decoder_hidden(task)
-    if "env" in task:
+    experience = TASKS[name].experience
+    if experience != "data":
         fit.check_episodes(task, config)
-    if name == "atari":
+    if experience == "segments":
         fit.check_segments(task, config)
     return {"task": task, "estimator": estimator, **config}
 

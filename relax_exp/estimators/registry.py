@@ -28,6 +28,12 @@ class Entry(NamedTuple):
     "gradient" or "relaxed"; ``variants`` are sets of options under which it is verified; ``least_samples`` is the least
     that the option ``samples`` may be; ``target`` is what it is a gradient of, the "mean" of f over samples, a "bound"
     of several, or f along a "path".
+
+    ``max_states``: of all variables of a layer, where it enumerates them; ``max_categories``: where it compares them;
+    ``one_category``: whether it takes one, where nothing is random; ``one_layer``: whether it works on one layer only;
+    ``density``: whether it has a density of soft samples. In episodes: ``by_variance``: tuned by the squared gradient
+    of the policy's parameters, as in the published code; ``replays``: whether it asks what other actions would have led
+    to; ``beside_a_value``: the estimator that takes its place where the task learns a value of the state itself.
     """
 
     path: str
@@ -37,11 +43,26 @@ class Entry(NamedTuple):
     variants: tuple[dict, ...] = ({},)
     least_samples: int = 1
     target: str = "mean"
+    max_states: int | None = None
+    max_categories: int | None = None
+    one_category: bool = False
+    one_layer: bool = False
+    density: bool = False
+    by_variance: bool = False
+    replays: bool = False
+    beside_a_value: str = ""
 
 
 REGISTRY: dict[str, Entry] = {
-    "exact": Entry("exact:Exact", (B, C), "value", "enumeration of all states (small problems)"),
-    "reinforce": Entry("score:Reinforce", (B, C, G), "value", "score function, samples=M draws", ({}, {"samples": 3})),
+    "exact": Entry("exact:Exact", (B, C), "value", "enumeration of all states (small problems)", max_states=2**16),
+    "reinforce": Entry(
+        "score:Reinforce",
+        (B, C, G),
+        "value",
+        "score function, samples=M draws",
+        ({}, {"samples": 3}),
+        one_category=True,
+    ),
     "baseline": Entry(
         "score:Baseline", (B, C), "value", "score function minus a learned constant", ({}, {"objective": "variance"})
     ),
@@ -49,7 +70,14 @@ REGISTRY: dict[str, Entry] = {
         "score:OptimalBaseline", (B, C), "value", "score function minus the constant of least variance"
     ),
     "nvil": Entry("score:NVIL", (B, C), "value", "score function minus a learned, input-dependent baseline"),
-    "a2c": Entry("actor_critic:A2C", (B, C, G), "value", "score function minus a learned value of the state", (SMALL,)),
+    "a2c": Entry(
+        "actor_critic:A2C",
+        (B, C, G),
+        "value",
+        "score function minus a learned value of the state",
+        (SMALL,),
+        beside_a_value="reinforce",
+    ),
     "mean_actor": Entry(
         "actor_critic:MeanActor", (C,), "value", "biased: sum over all actions of a learned Q", (SMALL,)
     ),
@@ -59,6 +87,7 @@ REGISTRY: dict[str, Entry] = {
         "value",
         "K samples, each with the others' mean as baseline (VarGrad)",
         least_samples=2,
+        one_category=True,
     ),
     "vimco": Entry(
         "multisample:VIMCO",
@@ -76,6 +105,8 @@ REGISTRY: dict[str, Entry] = {
         "K samples without replacement from the joint of a row",
         ({}, {"samples": 2}),
         least_samples=2,
+        max_states=4096,
+        one_layer=True,
     ),
     "muprop": Entry("muprop:MuProp", (B, C), "relaxed", "first-order Taylor control variate at the mean"),
     "concrete": Entry(
@@ -85,6 +116,8 @@ REGISTRY: dict[str, Entry] = {
         "biased: differentiates the relaxed sample, temperature fixed, annealed or learned",
         ({}, {"schedule": "learned"}),
         target="path",
+        one_category=True,
+        density=True,
     ),
     "straight_through": Entry(
         "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward", target="path"
@@ -129,9 +162,15 @@ REGISTRY: dict[str, Entry] = {
         "relaxed",
         "learned control variate, beside the relaxed f or alone",
         tuple({**noise, "surrogate": s, **SMALL} for s in ("relaxed", "network") for noise in TIED),
+        by_variance=True,
     ),
     "lax": Entry(
-        "lax:LAX", (B, C, G), "value", "learned control variate on the continuous path, no conditional draw", (SMALL,)
+        "lax:LAX",
+        (B, C, G),
+        "value",
+        "learned control variate on the continuous path, no conditional draw",
+        (SMALL,),
+        by_variance=True,
     ),
     "double_cv": Entry(
         "rodeo:DoubleCV",
@@ -162,7 +201,14 @@ REGISTRY: dict[str, Entry] = {
     "disarm_tree": Entry("antithetic:DisARMTree", (C,), "value", "DisARM over a balanced tree of binary decisions"),
     "disarm_sb": Entry("antithetic:DisARMSB", (C,), "value", "DisARM over stick-breaking binary decisions"),
     "ars": Entry("arsm:ARS", (C,), "value", "swaps with one random reference class, C evaluations"),
-    "arsm": Entry("arsm:ARSM", (C,), "value", "swaps of all pairs of classes, C(C-1)/2 + 1 evaluations"),
+    "arsm": Entry(
+        "arsm:ARSM",
+        (C,),
+        "value",
+        "swaps of all pairs of classes, C(C-1)/2 + 1 evaluations",
+        max_categories=362,
+        replays=True,
+    ),
     "bitflip": Entry("bitflip:BitFlip", (B,), "value", "one random latent flipped, scaled by their number"),
     "ugc": Entry("bitflip:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),
     "local_expectation": Entry("bitflip:LocalExpectation", (B,), "value", "every latent flipped in turn, D + 1"),

@@ -1,10 +1,17 @@
-"""The task of a configuration, from the registry."""
+"""The task of a configuration and the trainer of a task, from the registry."""
 
 from __future__ import annotations
 
 import importlib
 
-from relax_exp.tasks.registry import CLASSES
+from relax_exp.tasks.registry import TASKS
+
+TRAINERS = {  # by what a task learns from
+    "data": "replicas:Replicas",
+    "episodes": "episodes:Episodes",
+    "batches": "episode_batches:Batches",
+    "segments": "game_segments:Segments",
+}
 
 
 def build_task(config: dict, device):
@@ -14,8 +21,7 @@ def build_task(config: dict, device):
     options = dict(config["task"])
     name = options.pop("name")
     options |= {"batch_size": config["batch_size"], "dtype": getattr(torch, config["dtype"]), "device": device}
-    module, cls = CLASSES[name]
-    Chosen = getattr(importlib.import_module(f"relax_exp.tasks.{module}"), cls)
+    Chosen = _named("tasks", TASKS[name].path)
     if "dataset" in options:
         from relax_exp.data import load
 
@@ -28,3 +34,13 @@ def build_task(config: dict, device):
     from relax_exp.tasks.tracked import Tracked
 
     return Tracked(task, own, {name: Chosen(estimator=it, **options) for name, it in others.items()})
+
+
+def build_trainer(task, seeds: list[int], lrs: list[float], device, compiled: bool):
+    """The trainer of a registered task, with a replica for every seed and learning rate."""
+    return _named("training", TRAINERS[TASKS[task.name].experience])(task, seeds, lrs, device, compiled)
+
+
+def _named(package: str, path: str):
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"relax_exp.{package}.{module}"), name)

@@ -16,11 +16,11 @@ from relax_exp.config.identity import run_path
 from relax_exp.errors import RunError
 from relax_exp.report.tables import run_table
 from relax_exp.runs import checkpoint
-from relax_exp.runs.build import build_task
+from relax_exp.runs.build import build_task, build_trainer
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.runs.loggers import Console, MetricsFile, Row, TensorBoard, clean, gif, label
-from relax_exp.tasks.registry import HEADLINES
+from relax_exp.tasks.registry import TASKS
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -87,7 +87,7 @@ class Run:
         if self.compiled and not find_compiler(device):
             say("no compiler found that torch.compile could use: running without it (slower)")
             self.compiled = False
-        self.replicas = task.replicas(config["seeds"], config["lrs"], device, self.compiled)
+        self.replicas = build_trainer(task, config["seeds"], config["lrs"], device, self.compiled)
         self.labels = self.replicas.labels
         self.checkpoint_path = folder.path / "checkpoint.pt"
         self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
@@ -123,7 +123,7 @@ class Run:
             say(f"{many} on {self.replicas.device}{', compiled' * self.compiled} -> {path}")
         now = time.monotonic()
         self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
-        self.console = Console(self.steps, self.step, HEADLINES[self.task.name])
+        self.console = Console(self.steps, self.step, TASKS[self.task.name].headline)
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._warm_up()
@@ -254,7 +254,7 @@ class Run:
         write_atomically(path / "table.md", table + "\n")
         for replica in self.labels:
             last = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
-            final = {key: last.get(key) for key in HEADLINES[self.task.name]}
+            final = {key: last.get(key) for key in TASKS[self.task.name].headline}
             self.tensorboard.finish(replica, self._hparams(*replica), final, table, self.step)
         self.tensorboard.close()
         self.folder.update_meta(status="failed" if self.failed else "done")

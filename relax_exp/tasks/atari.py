@@ -19,7 +19,6 @@ from relax_exp.estimators.base import FromSample
 from relax_exp.models.nature_cnn import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
 from relax_exp.numerics.random_streams import seed_of, stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
-from relax_exp.training.game_segments import Segments
 
 PICTURES = 8  # frames of a strip
 
@@ -67,8 +66,8 @@ class Atari(Task):
         device: str | torch.device = "cpu",
     ):
         self.take(estimator)
-        if self.estimator_name != "relax":
-            self.options = {}
+        self.drawn_by = estimators.lookup(self.estimator_name).beside_a_value or self.estimator_name
+        self.options = self.options if self.drawn_by == self.estimator_name else {}
         self.env_id, self.envs, self.batch_size, self.length = env, envs, batch_size, batch_size // envs
         self.gamma, self.entropy, self.value_coef, self.max_norm = gamma, entropy, value_coef, clip
         self.optimizer, self.frame_skip, self.clip_rewards = optimizer, frame_skip, clip_rewards
@@ -94,12 +93,10 @@ class Atari(Task):
         threads = torch.get_num_threads()
         return Games(self.env_id, slots, seed, threads=threads, groups=groups, **self.options_of_games)
 
-    def replicas(self, seeds, lrs, device, compiled):
-        return Segments(self, seeds, lrs, device, compiled)
-
     def _build(self, generator) -> FromSample:
-        name = "relax" if self.estimator_name == "relax" else "reinforce"
-        built = estimators.build(name, "categorical", (1, self.actions), (FEATURES,), generator, **self.options)
+        built = estimators.build(
+            self.drawn_by, "categorical", (1, self.actions), (FEATURES,), generator, **self.options
+        )
         return FromSample(built).to(self.device, self.dtype)
 
     def init(self, generator):

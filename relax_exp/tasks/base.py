@@ -60,12 +60,6 @@ class Task:
         self.estimator_name = self.options.pop("name")
         self.lr_scale, self.warmup = self.options.pop("lr_scale", 1.0), self.options.pop("warmup", 0)
 
-    def replicas(self, seeds: list[int], lrs: list[float], device, compiled: bool):
-        """The trainer: `relax_exp.training.replicas.Replicas`, or a subclass that makes its own minibatches."""
-        from relax_exp.training.replicas import Replicas
-
-        return Replicas(self, seeds, lrs, device, compiled)
-
     def compile(self) -> None:
         """Compile what evaluation spends its time on; called where the step is compiled, on the CPU."""
 

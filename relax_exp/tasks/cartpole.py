@@ -14,7 +14,6 @@ from relax_exp.errors import RunError
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.episodic import PolicyTask
-from relax_exp.training.episodes import Episodes
 
 SHRINK = 4  # of films: every fourth row and column
 
@@ -65,9 +64,6 @@ class CartPole(PolicyTask):
         """Slots of the environment."""
         options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
         return vector.make(self.env_id, slots, "discrete", **options)
-
-    def replicas(self, seeds, lrs, device, compiled):
-        return Episodes(self, seeds, lrs, device, compiled)
 
     def evaluate(self, models, seeds, step, final):
         """Nothing but what the trainer records."""

@@ -90,7 +90,8 @@ class Continuous(Task):
         """The value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
         size = {k: self.options[k] for k in ("width", "depth", "activation")}
         event, context = (self.actions,), (self.states,)
-        name, options = ("lax", self.options) if self.estimator_name == "lax" else ("reinforce", {})
+        drawn_by = estimators.lookup(self.estimator_name).beside_a_value
+        name, options = (drawn_by, {}) if drawn_by else (self.estimator_name, self.options)
         surrogate = FromSample(estimators.build(name, "gaussian", event, context, generator, **options))
         value = estimators.build("a2c", "gaussian", event, context, generator, **size).critic
         return {"value": value.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
@@ -109,11 +110,6 @@ class Continuous(Task):
         sizes = {"state": (self.states,), "action": (self.actions,), "advantage": (), "target": (), "alive": ()}
         shape, like = (self.episodes, self.horizon), {"dtype": self.dtype, "device": self.device}
         return {k: torch.zeros(shape + size, **like) for k, size in sizes.items()}
-
-    def replicas(self, seeds, lrs, device, compiled):
-        from relax_exp.training.episode_batches import Batches
-
-        return Batches(self, seeds, lrs, device, compiled)
 
     def evaluate(self, models, seeds, step, final):
         """The policy's spread; what became of episodes is the trainer's to know."""

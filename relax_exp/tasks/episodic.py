@@ -13,9 +13,6 @@ from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task
 
-BY_VARIANCE = ("relax", "lax")  # tuned by the squared gradient of the policy's parameters, as in the published code
-REPLAYED = ("arsm",)  # ask what other actions would have led to
-
 
 class Row(nn.Module):
     """An estimator at one row, callable through ``functional_call``: gradient, tuning loss, scalars, new buffers.
@@ -28,7 +25,8 @@ class Row(nn.Module):
         self.of = estimator
 
     def forward(self, row: dict[str, Tensor], noise: dict[str, Tensor]):
-        """row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; of `REPLAYED`: values ``(A,)``."""
+        """row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; of one that replays: values
+        ``(A,)``."""
         logits = row["logits"].unsqueeze(-2).unsqueeze(-2)
         if "values" in row:
             out = self.of(logits, lambda b: (b * row["values"]).sum((-2, -1)), noise=noise)
@@ -50,7 +48,7 @@ class PolicyTask(Task):
     independent of the action, so that the gradient stays unbiased.
 
     A batch has ``state`` (E, T, S), one-hot ``action`` (E, T, A), ``loss`` (E, T), ``alive`` (E, T): 1 within the
-    episode; for `REPLAYED` estimators also ``values`` (E, T, A), the losses of all actions.
+    episode; for estimators that replay also ``values`` (E, T, A), the losses of all actions.
     """
 
     compile_after = 50_000  # the networks are small, and compiling takes a minute
@@ -81,7 +79,8 @@ class PolicyTask(Task):
         self.row = self._build(stream(0, "template"))
         self.samples = self.row.of.samples
         self.episodes = batch_size * self.samples
-        self.by_variance, self.replayed = self.estimator_name in BY_VARIANCE, self.estimator_name in REPLAYED
+        entry = estimators.lookup(self.estimator_name)
+        self.by_variance, self.replayed = entry.by_variance, entry.replays
         self.published_error = self.options.get("advantage") == "published_error"  # it needs whole episodes
         self.evaluations = self.episodes * (1 + self.replayed * pseudo_rollouts)  # episodes, whole or in part
 

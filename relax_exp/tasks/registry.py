@@ -1,8 +1,9 @@
-"""The tasks, by name: types of their keys, class, family and what the console shows of them."""
+"""The tasks by name, one record each. Plain data that does not import torch: configuration checks read it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypedDict
 
 from relax_exp import estimators
 from relax_exp.data import BINARIZATIONS, DATASETS
@@ -172,55 +173,93 @@ class VerifyOptions(TypedDict):
     draws: Draws
 
 
-class TaskEntry(NamedTuple):
-    """The keys of a task, the family of its random variables (None: any), and the module that executes it.
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """All that is to be known of a task before it is imported. What its tables and figures show is a
+    `relax_exp.report.kinds.base.Kind` of the same name, where it has one.
 
-    ``estimators``: those that can do the task, where its family alone does not say so.
+    options: types of its keys.
+    path: module and class below `relax_exp.tasks`; of a study, the module below `relax_exp.studies` that executes it.
+    family: of its random variables; None: any, as in a study.
+    experience: what it learns from, which decides on its trainer: "data" (a data set, or nothing but noise), whole
+        "episodes", "batches" of them, or "segments" of games that go on.
+    estimators: those that can do the task, where its family alone does not say so.
+    headline: metrics shown on the console at each evaluation.
+    encoder: whether it has one, whose tensors an estimator can tell apart.
     """
 
     options: type
-    family: str | None
-    runner: str = "runs.run"
+    path: str
+    family: str | None = None
+    experience: Literal["data", "episodes", "batches", "segments"] = "data"
     estimators: tuple[str, ...] | None = None
+    headline: tuple[str, ...] = ("loss", "grad/log_variance")
+    encoder: bool = False
+
+    @property
+    def runner(self) -> str:
+        """The module below `relax_exp` that executes a run of the task."""
+        return "runs.run" if ":" in self.path else f"studies.{self.path}"
 
 
+OF_BOUNDS = ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance")
+OF_EPISODES = ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance")
 TASKS = {
-    "toy": TaskEntry(ToyOptions, "bernoulli"),
-    "vae": TaskEntry(VAEOptions, "bernoulli"),
-    "categorical_toy": TaskEntry(CategoricalToyOptions, "categorical"),
-    "lax_toy": TaskEntry(LaxToyOptions, "gaussian"),
-    "categorical_vae": TaskEntry(CategoricalVAEOptions, "categorical"),
-    "sequence": TaskEntry(SequenceOptions, "categorical"),
-    "cartpole": TaskEntry(CartPoleOptions, "categorical", estimators=estimators.FROM_EPISODES),
-    "continuous": TaskEntry(ContinuousOptions, "gaussian", estimators=("a2c", "lax")),
-    "atari": TaskEntry(AtariOptions, "categorical", estimators=("a2c", "relax")),
-    "temperature": TaskEntry(TemperatureOptions, None, "studies.temperature"),
-    "verify": TaskEntry(VerifyOptions, None, "studies.verification"),
+    "toy": TaskEntry(
+        options=ToyOptions, path="toy:Toy", family="bernoulli", headline=("excess", "theta", "grad/log_variance")
+    ),
+    "vae": TaskEntry(options=VAEOptions, path="vae:VAE", family="bernoulli", headline=OF_BOUNDS, encoder=True),
+    "categorical_toy": TaskEntry(
+        options=CategoricalToyOptions,
+        path="categorical_toy:CategoricalToy",
+        family="categorical",
+        headline=("loss", "excess", "p_best", "grad/log_variance"),
+    ),
+    "lax_toy": TaskEntry(
+        options=LaxToyOptions,
+        path="lax_toy:LaxToy",
+        family="gaussian",
+        headline=("excess", "mean", "std", "grad/log_variance"),
+    ),
+    "categorical_vae": TaskEntry(
+        options=CategoricalVAEOptions,
+        path="categorical_vae:CategoricalVAE",
+        family="categorical",
+        headline=OF_BOUNDS,
+        encoder=True,
+    ),
+    "sequence": TaskEntry(
+        options=SequenceOptions,
+        path="sequence:Sequence",
+        family="categorical",
+        headline=("train/bpc", "valid/bpc", "valid/bpc100", "valid/bpc_counts", "grad/log_variance"),
+    ),
+    "cartpole": TaskEntry(
+        options=CartPoleOptions,
+        path="cartpole:CartPole",
+        family="categorical",
+        experience="episodes",
+        estimators=estimators.FROM_EPISODES,
+        headline=OF_EPISODES,
+    ),
+    "continuous": TaskEntry(
+        options=ContinuousOptions,
+        path="continuous:Continuous",
+        family="gaussian",
+        experience="batches",
+        estimators=("a2c", "lax"),
+        headline=OF_EPISODES,
+    ),
+    "atari": TaskEntry(
+        options=AtariOptions,
+        path="atari:Atari",
+        family="categorical",
+        experience="segments",
+        estimators=("a2c", "relax"),
+        headline=("return", "value_loss", "entropy", "eval/return", "time/frames_per_second"),
+    ),
+    "temperature": TaskEntry(options=TemperatureOptions, path="temperature"),
+    "verify": TaskEntry(options=VerifyOptions, path="verification"),
 }
-
 
 CATEGORIES = {"arsm": 30, "cos": 4}  # of the categorical toy problems, where none are given
-
-
-CLASSES = {  # module and class
-    "toy": ("toy", "Toy"),
-    "categorical_toy": ("categorical_toy", "CategoricalToy"),
-    "lax_toy": ("lax_toy", "LaxToy"),
-    "vae": ("vae", "VAE"),
-    "categorical_vae": ("categorical_vae", "CategoricalVAE"),
-    "sequence": ("sequence", "Sequence"),
-    "cartpole": ("cartpole", "CartPole"),
-    "atari": ("atari", "Atari"),
-    "continuous": ("continuous", "Continuous"),
-}
-HEADLINES = {  # metrics shown on the console at each evaluation
-    "toy": ("excess", "theta", "grad/log_variance"),
-    "categorical_toy": ("loss", "excess", "p_best", "grad/log_variance"),
-    "lax_toy": ("excess", "mean", "std", "grad/log_variance"),
-    "vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
-    "categorical_vae": ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance"),
-    "sequence": ("train/bpc", "valid/bpc", "valid/bpc100", "valid/bpc_counts", "grad/log_variance"),
-    "continuous": ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance"),
-    "cartpole": ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance"),
-    "atari": ("return", "value_loss", "entropy", "eval/return", "time/frames_per_second"),
-}

@@ -21,6 +21,7 @@ from relax_exp.errors import ConfigError, RunError
 from relax_exp.models.nature_cnn import _backward, as_applied, init_nature, nature, packed, pull_back
 from relax_exp.numerics import onednn as products
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import build_trainer
 from relax_exp.tasks.atari import Atari
 from relax_exp.training.game_segments import Segments, bootstrapped
 from relax_exp.training.returns import LAST, Records
@@ -267,7 +268,7 @@ class Scripted:
 def test_a_segment_by_hand():
     """The value is 2 whatever is seen, so the target of every step can be worked out; rewards count with their sign."""
     task = make(batch_size=6, gamma=0.5)
-    trainer = task.replicas([3], [1e-3], "cpu", False)
+    trainer = build_trainer(task, [3], [1e-3], "cpu", False)
     params = tree_map(torch.zeros_like, trainer.state.model.params)
     params["value.bias"] += 2
     trainer.state = trainer.state._replace(model=trainer.state.model._replace(params=params))
@@ -354,7 +355,7 @@ def test_games_go_on_from_their_state(groups):
 @pytest.mark.parametrize("name", ["a2c", "relax"])
 def test_a_trainer_goes_on_bit_for_bit(name):
     def trainer():
-        return make(name, dtype=torch.float32, max_frames=48).replicas([1], [1e-3], "cpu", False)
+        return build_trainer(make(name, dtype=torch.float32, max_frames=48), [1], [1e-3], "cpu", False)
 
     with torch.no_grad():
         whole = trainer()

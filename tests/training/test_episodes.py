@@ -16,7 +16,7 @@ from relax_exp.config import files
 from relax_exp.config import resolve as config
 from relax_exp.envs import vector
 from relax_exp.errors import ConfigError, RunError
-from relax_exp.runs.build import build_task
+from relax_exp.runs.build import build_task, build_trainer
 from relax_exp.training.episodes import LAST, Episodes, Records
 
 RUN = "task=cartpole out=run task.max_steps=30 "
@@ -30,7 +30,7 @@ def resolve(line):
 def trainer(line):
     resolved = resolve(RUN + line)
     device = torch.device("cpu")
-    return build_task(resolved, device).replicas(resolved["seeds"], resolved["lrs"], device, False)
+    return build_trainer(build_task(resolved, device), resolved["seeds"], resolved["lrs"], device, False)
 
 
 def rows(path):
