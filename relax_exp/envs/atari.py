@@ -35,7 +35,11 @@ OPTIONS = {  # of every game, those that have no key: said here, since their def
 
 
 def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.VectorEnv:
-    """ALE's vector environment. RunError for a game that there is not, or one that is not Atari."""
+    """Make ALE's vector environment.
+
+    Raises:
+        RunError: There is no such game, or it is not one of Atari's.
+    """
     with vector.explained(env_id):
         try:
             import ale_py
@@ -50,7 +54,7 @@ def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.V
 
 @contextlib.contextmanager
 def behind() -> Iterator[None]:
-    """Threads that begin here do not interrupt others when they wake, where the system is Linux.
+    """Let threads that begin here not interrupt others when they wake, where the system is Linux.
 
     All games wait for the thread that gives them their actions, so it should not wait for them.
     """
@@ -70,14 +74,15 @@ SEED_EVERY = 10_000  # steps: a reset with a seed loads the ROM anew, which take
 
 
 class Games:
-    """``slots`` games of ``env_id``; ``seed(slot, episode)`` is what a slot is seeded with.
+    """Many copies of a game, ``slots`` of ``env_id``, seeded with ``seed(slot, episode)``.
 
     A slot is seeded with its first episode, and with the next one after every ``seed_every`` steps: so often, since all
     steps after that have to be played again to go on from a checkpoint.
 
     They are stepped in ``groups`` (slices of the slots): while the games of one group run, in threads of their own, the
     caller may work on the others. A finished episode is followed by the reset of its slot at once, so that no step is
-    spent on resetting, as the environment itself would. ``observations``: ``(slots, 4, 84, 84)``, uint8, current ones.
+    spent on resetting, as the environment itself would. ``observations`` are the current ones, uint8 ``(slots, 4, 84,
+    84)``.
     """
 
     def __init__(
@@ -113,9 +118,9 @@ class Games:
         self.score = np.zeros(slots)
 
     def _reset(self, group: int, which: np.ndarray, anew: np.ndarray) -> None:
-        """Begin the next episode of the slots of a group that ``which`` says, with their seeds for those ``anew``.
+        """Begin the next episode of the slots of a group that ``which`` names, with their seeds for those ``anew``.
 
-        Both ``(slots of the group,)``; the seeds are those of the episodes in ``self.seeded``.
+        Both are ``(slots of the group,)``; the seeds are those of the episodes in ``self.seeded``.
         """
         first = self.groups[group].start
         chosen = np.flatnonzero(which)
@@ -137,10 +142,12 @@ class Games:
         self.envs[group].send(actions)
 
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, tuple[float, np.ndarray]]]:
-        """Wait for what the actions led to: rewards, whether the episode is over, whether only for its length.
+        """Wait for what the actions of a group led to.
 
-        The last, by slot, are the score and the final observation of the episodes that are over; their slots are in
-        the next episode now.
+        Returns:
+            Rewards, whether the episode is over, whether only for its length, each ``(slots of the group,)``; and by
+            slot the score and the final observation of the episodes that are over, whose slots are in the next episode
+            now.
         """
         where = self.groups[group]
         observations, rewards, terminated, truncated, _ = self.envs[group].recv()
@@ -160,21 +167,25 @@ class Games:
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What determines the games, by slot.
+        """Return what determines the games, by slot.
 
-        The numbers of the episodes that it is in and that it was seeded with, the steps and actions since then, the
-        score so far; and a checksum of what it shows.
+        It is the numbers of the episodes that a slot is in and that it was seeded with, the steps and actions since
+        then, the score so far; and a checksum of what it shows.
         """
         determining = {k: getattr(self, k) for k in ("episode", "seeded", "steps", "actions", "score")}
         return {**determining, "shown": self.shown}
 
     @property
     def shown(self) -> np.ndarray:
-        """Checksums of the observations, ``(slots,)``."""
+        """Return checksums of the observations, ``(slots,)``."""
         return np.array([zlib.crc32(picture) for picture in self.observations])
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Play what ``state`` says again, so that all slots arrive at the same time. RunError where that fails."""
+        """Play what ``state`` says again, so that all slots arrive at the same time.
+
+        Raises:
+            RunError: The games show something else than they did.
+        """
         for key in state.keys() - {"shown"}:
             getattr(self, key)[:] = state[key]
         episode, score = self.seeded.copy(), np.zeros(self.slots)

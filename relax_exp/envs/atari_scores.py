@@ -68,6 +68,9 @@ SCORES = {
 
 
 def human_normalised(env_id: str, score: float) -> float | None:
-    """0 for the score of an agent that acts at random, 1 for a human's; None for games without known scores."""
+    """Return the score on the scale where 0 is an agent that acts at random and 1 a human.
+
+    None for games without known scores.
+    """
     known = SCORES.get(gymnasium.spec(env_id).kwargs["game"])
     return None if known is None else (score - known[0]) / (known[1] - known[0])

@@ -13,8 +13,8 @@ from relax_exp.envs.vector import Resting
 class CartPoles(Resting):
     """`Resting` for environments that `fits`: the states of single ones, bit by bit, with actions repeated or not.
 
-    The environments draw the first state of each episode and know the constants; all later states are computed here,
-    in double precision as theirs, for all slots together. ``frame_skip``: as `Repeating`.
+    The environments draw the first state of each episode and know the constants; all later states are computed here, in
+    double precision as theirs, for all slots together. ``frame_skip`` is as in `Repeating`.
     """
 
     def __init__(self, makers, frame_skip: int = 1):
@@ -24,7 +24,7 @@ class CartPoles(Resting):
 
     @staticmethod
     def fits(env: gymnasium.Env) -> bool:
-        """Whether the environment is gymnasium's CartPole, unchanged, with a time limit and no other wrapper."""
+        """Tell whether the environment is gymnasium's CartPole, unchanged, with a time limit and no other wrapper."""
         if type(env) is not TimeLimit or type(env.env) is not OrderEnforcing or type(env.unwrapped) is not CartPoleEnv:
             return False
         model = env.unwrapped
@@ -40,7 +40,7 @@ class CartPoles(Resting):
         self._take_up(slots)
 
     def _take_up(self, slots: np.ndarray) -> None:
-        """The states that the chosen environments were just reset to."""
+        """Copy the states that the chosen environments were just reset to."""
         for i in np.flatnonzero(slots):
             self.state[:, i], self.taken[i] = self.envs[i].unwrapped.state, 0
 
@@ -67,7 +67,10 @@ class CartPoles(Resting):
         return self._observations, self._rewards, self._terminations, self._truncations, {}
 
     def _moved(self, actions: np.ndarray) -> np.ndarray:
-        """The states ``(4, S)`` one step of the environment later: `CartPoleEnv.step`, in its order of operations."""
+        """Return the states ``(4, S)`` one step of the environment later.
+
+        This is `CartPoleEnv.step` in its order of operations.
+        """
         model, (x, x_dot, theta, theta_dot) = self.model, self.state
         force = np.where(actions == 1, model.force_mag, -model.force_mag)
         cos, sin = np.cos(theta), np.sin(theta)

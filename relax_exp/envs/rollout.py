@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Rollout(NamedTuple):
-    """An episode a slot, zeros from its end to the time limit T: states ``(slots, T, S)``, the rest ``(slots, T)``."""
+    """An episode in each slot, with zeros from its end to the time limit T.
+
+    States are ``(slots, T, S)``, the rest ``(slots, T)``.
+    """
 
     states: np.ndarray
     actions: np.ndarray
@@ -25,7 +28,7 @@ class Rollout(NamedTuple):
     alive: np.ndarray
 
     def returns(self, gamma: float) -> np.ndarray:
-        """sum_k gamma^k r_(t+k), ``(slots, T)``: discounted returns-to-go, 0 beyond the end."""
+        """Compute the discounted returns-to-go sum_k gamma^k r_(t+k), ``(slots, T)``, 0 beyond the end."""
         returns, last = np.zeros_like(self.rewards), np.zeros(len(self.rewards))
         for t in reversed(range(int(self.alive.sum(1).max(initial=0)))):
             last = self.rewards[:, t] + gamma * last
@@ -34,7 +37,7 @@ class Rollout(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """Actions ``(slots, T)`` to take up to and including time ``until``, ``(slots,)``, whatever the policy says."""
+    """Actions to take whatever the policy says: ``(slots, T)``, up to and including time ``until``, ``(slots,)``."""
 
     actions: np.ndarray
     until: np.ndarray
@@ -47,9 +50,14 @@ def roll_out(
     noise: Tensor,
     prefix: Prefix | None = None,
 ) -> Rollout:
-    """An episode in each slot that has a seed: action = argmax(logits + Gumbel(noise)), noise ``(slots, T, A)``.
+    """Play an episode in each slot that has a seed.
 
-    ``policy`` maps states ``(slots, S)`` to logits ``(slots, A)``, of all slots in one call for each time step.
+    Args:
+        env: The slots.
+        seeds: A seed, or None for a slot that rests, by slot.
+        policy: Maps states ``(slots, S)`` to logits ``(slots, A)``, of all slots in one call for each time step.
+        noise: Uniform noise, ``(slots, T, A)``; the action is argmax(logits + Gumbel(noise)).
+        prefix: Actions to take whatever the policy says.
     """
     slots, horizon, _ = noise.shape
     perturbation = gumbel(noise).transpose(0, 1).contiguous()
@@ -81,11 +89,16 @@ def replay(
     weight: Tensor,
     gamma: float,
 ) -> tuple[Tensor, np.ndarray]:
-    """Returns from the chosen (t, a) of every episode, ``(slots, limit)``, and the time steps that follow t in each.
+    """Play every chosen (t, a) of every episode, and return what came of it.
 
     Each goes through the recorded actions from the episode's own seed up to t, takes a and follows the policy from
     there; all run side by side in ``slots * limit`` slots of ``env``, each with its noise, ``(slots * limit, T, A)``.
-    RunError where an environment does something else the second time.
+
+    Returns:
+        Returns from (t, a), ``(slots, limit)``, and the time steps that follow t in each.
+
+    Raises:
+        RunError: An environment does something else the second time.
     """
     limit, actions = index.shape[1], noise.shape[-1]
     t, action = (index // actions).flatten().numpy(), (index % actions).flatten().numpy()

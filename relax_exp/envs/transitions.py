@@ -12,10 +12,15 @@ from relax_exp.envs.vector import Resting
 
 
 class Steps(NamedTuple):
-    """What each slot saw, padded to T: ``state``, ``action``, ``following`` (slots, T, ...); the rest (slots, T).
+    """What each slot saw, padded to T steps: the first three are ``(slots, T, ...)``, the rest ``(slots, T)``.
 
-    ``following``: the state after the step, before any reset; ``terminated``: it is worth nothing more; ``ended``: by
-    that or by the time limit; ``score``: where it ended, the sum of the episode's rewards.
+    Attributes:
+        state: The state before the step.
+        action: What was done.
+        following: The state after the step, before any reset.
+        terminated: Whether that state is worth nothing more.
+        ended: Whether the episode ended there, by that or by the time limit.
+        score: Where it ended, the sum of the episode's rewards.
     """
 
     state: np.ndarray
@@ -29,9 +34,10 @@ class Steps(NamedTuple):
 
 
 def roll_out(env: Resting, seeds: list[int | None], policy, noise: Tensor, quota: int) -> Steps:
-    """Whole episodes in each slot that has a seed, begun until it has taken ``quota`` steps.
+    """Play whole episodes in each slot that has a seed, begun until it has taken ``quota`` steps.
 
-    ``policy`` maps states ``(slots, S)`` to mean and std ``(slots, A)``; noise: standard normal, ``(slots, T, A)``.
+    ``policy`` maps states ``(slots, S)`` to mean and std ``(slots, A)``; ``noise`` is standard normal, ``(slots, T,
+    A)``.
     """
     slots, horizon, size = noise.shape
     space, noise = env.single_action_space, noise.transpose(0, 1).contiguous()
@@ -60,9 +66,9 @@ def roll_out(env: Resting, seeds: list[int | None], policy, noise: Tensor, quota
 
 
 def advantages(steps: Steps, rewards, values, following, gamma: float, trace: float) -> np.ndarray:
-    """Generalised advantages (Schulman et al. 2016, eq. 16), ``(slots, T)``, 0 beyond the end.
+    """Compute generalised advantages (Schulman et al. 2016, eq. 16), ``(slots, T)``, 0 beyond the end.
 
-    ``values`` and ``following``: V of the state and of the state after the step, ``(slots, T)``.
+    ``values`` and ``following`` are V of the state and of the state after the step, ``(slots, T)``.
     """
     errors = (rewards + gamma * following * ~steps.terminated - values) * steps.alive
     carry, out, last = gamma * trace * ~steps.ended, np.zeros_like(errors), np.zeros(len(errors))
@@ -72,7 +78,10 @@ def advantages(steps: Steps, rewards, values, following, gamma: float, trace: fl
 
 
 def episodes(steps: Steps, replicas: int) -> tuple[Tensor, Tensor]:
-    """Returns and lengths of the episodes of each replica in the order of their ends, ``(R, K)``, padded with 0."""
+    """Return the returns and lengths of the episodes of each replica, ``(R, K)``.
+
+    They are in the order of their ends and padded with 0.
+    """
     slots = len(steps.ended) // replicas
     found: list[list[tuple[float, int]]] = [[] for _ in range(replicas)]
     since = np.zeros(len(steps.ended), np.int64)
@@ -86,5 +95,5 @@ def episodes(steps: Steps, replicas: int) -> tuple[Tensor, Tensor]:
 
 
 def clipped(actions: np.ndarray, space) -> np.ndarray:
-    """Actions ``(N, A)`` within the bounds of a space, in its shape and type."""
+    """Return actions ``(N, A)`` within the bounds of a space, in its shape and type."""
     return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)

@@ -25,7 +25,7 @@ KINDS = {
 
 @contextlib.contextmanager
 def explained(env_id: str) -> Iterator[None]:
-    """RunErrors in the place of gymnasium's: for a name that it does not know, or a package that is not installed."""
+    """Raise RunErrors in the place of gymnasium's, for an unknown name or a package that is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is out of date.*")  # CartPole-v0, which the papers use
@@ -44,7 +44,7 @@ def explained(env_id: str) -> Iterator[None]:
 
 
 class Repeating(gymnasium.Wrapper):
-    """Every action taken ``times`` times, or until the episode ends: "frame skip".
+    """A wrapper that takes every action ``times`` times, or until the episode ends: "frame skip".
 
     The rewards are summed and the state is the elementwise maximum of the last two, as Atari's pictures are treated
     (Mnih et al. 2015) and as the published code of RELAX's experiments treats the states of CartPole: numbers whose
@@ -57,7 +57,7 @@ class Repeating(gymnasium.Wrapper):
         self.times = times
 
     def step(self, action):
-        """See the class."""
+        """Take the action ``times`` times, and return the maximum of the last two states and the sum of the rewards."""
         total, states = 0.0, []
         for _ in range(self.times):
             state, reward, terminated, truncated, info = self.env.step(action)
@@ -74,7 +74,11 @@ class Resting(SyncVectorEnv):
         super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
 
     def reset(self, *, seed: list[int | None], options=None):
-        """Begin an episode in the slots that have a seed; the others rest. -> observations ``(S, ...)``, {}."""
+        """Begin an episode in the slots that have a seed, while the others rest.
+
+        Returns:
+            Observations, ``(S, ...)``, and an empty dictionary.
+        """
         for i, one in enumerate(seed):
             self._terminations[i] = self._truncations[i] = False
             self._autoreset_envs[i] = one is None
@@ -83,7 +87,11 @@ class Resting(SyncVectorEnv):
         return self._observations, {}
 
     def step(self, actions):
-        """Step the slots that are awake. ``(S,)`` actions -> observations, rewards, terminations, truncations, {}."""
+        """Step the slots that are awake with actions ``(S,)``.
+
+        Returns:
+            Observations, rewards, terminations, truncations, and an empty dictionary.
+        """
         self._rewards[:] = 0.0
         actions = list(actions) if actions.dtype.kind == "f" else actions.tolist()  # an int is checked fastest
         for i in np.flatnonzero(~self._autoreset_envs):
@@ -94,7 +102,10 @@ class Resting(SyncVectorEnv):
         return self._observations, self._rewards, self._terminations, self._truncations, {}
 
     def restart(self, slots: np.ndarray) -> None:
-        """Another episode in the chosen slots, ``(S,)`` bool, from where their random numbers are; others go on."""
+        """Begin another episode in the chosen slots, ``(S,)`` bool, from where their random numbers are.
+
+        The others go on.
+        """
         for i in np.flatnonzero(slots):
             self._observations[i], _ = self.envs[i].reset()
         for over in (self._terminations, self._truncations, self._autoreset_envs):
@@ -102,18 +113,27 @@ class Resting(SyncVectorEnv):
 
     @property
     def awake(self) -> np.ndarray:
-        """Which slots are in an episode, ``(S,)``."""
+        """Tell which slots are in an episode, ``(S,)``."""
         return ~self._autoreset_envs
 
 
 def make(
     env_id: str, slots: int, actions: str = "discrete", resting: bool = False, frame_skip: int = 1, **options
 ) -> SyncVectorEnv:
-    """``slots`` environments stepped together; ``resting``: as `Resting`, without resets of their own.
+    """Make ``slots`` environments that are stepped together.
 
-    ``frame_skip``: how often an action is taken, as `Repeating`. Resting slots of CartPole are computed together, as
-    `CartPoles`. ``options`` are those of ``gymnasium.make``. RunError for an unknown name, a missing package, or where
-    the actions are not ``discrete`` or ``continuous`` as asked, or the observations not vectors.
+    Args:
+        env_id: The name that gymnasium knows.
+        slots: How many.
+        actions: "discrete" or "continuous", what the task needs.
+        resting: Whether they rest after an episode, as `Resting`, without resets of their own. Those of CartPole are
+            then computed together, as `CartPoles`.
+        frame_skip: How often an action is taken, as `Repeating`.
+        options: Those of ``gymnasium.make``.
+
+    Raises:
+        RunError: The name is unknown, a package is missing, the actions are not of that kind, or the observations are
+            not vectors.
     """
     from relax_exp.envs.cartpole_slots import CartPoles
 
@@ -129,12 +149,16 @@ def make(
 
 
 def _repeating(maker: Callable[[], gymnasium.Env], times: int) -> Repeating:
-    """A new environment in `Repeating`."""
+    """Make an environment in `Repeating`."""
     return Repeating(maker(), times)
 
 
 def check_spaces(env_id: str, env: gymnasium.Env, actions: str) -> None:
-    """Whether actions and observations are of the kind asked for. RunError that names the task to use instead."""
+    """Check whether actions and observations are of the kind asked for.
+
+    Raises:
+        RunError: They are not. The message names the task to use instead.
+    """
     wanted, _ = KINDS[actions]
     if not isinstance(env.action_space, wanted):
         found = next((kind for kind, (space, _) in KINDS.items() if isinstance(env.action_space, space)), None)

@@ -24,7 +24,9 @@ PICTURES = 8  # frames of a strip
 
 
 class Atari(Task):
-    """A2C (Mnih et al. 2016): minimise, as means over the ``batch_size`` rows of a segment,
+    """A2C (Mnih et al. 2016) with the score function or RELAX.
+
+    It minimises, as means over the ``batch_size`` rows of a segment,
 
         -A log p(b | s) - ``entropy`` H(p(. | s)) + ``value_coef`` (R - V(s))^2,    A = R - V(s),
 
@@ -85,7 +87,7 @@ class Atari(Task):
         self.drawn = self._build(stream(0, "template"))
 
     def games(self, slots: int, seed, groups: int | None = None) -> Games:
-        """Copies of the game, in as many threads for each group as torch has.
+        """Make copies of the game, in as many threads for each group as torch has.
 
         A GPU takes as long for the actions of few games as for those of many: fewer groups then.
         """
@@ -112,7 +114,7 @@ class Atari(Task):
         return self.drawn.of.noise_shapes(self.batch_size) if self.drawn.of.tuned else {}
 
     def noise_shapes(self):
-        """See `Task.noise_shapes`; ``act`` makes the actions of a segment."""
+        """Return the shapes of the estimator's noise, and ``act``, which makes the actions of a segment."""
         return {"act": (self.length, self.envs, 1, self.actions), **self._own_noise()}
 
     def example(self):
@@ -126,7 +128,7 @@ class Atari(Task):
         }
 
     def clip(self, rewards: Tensor) -> Tensor:
-        """Rewards as they are learned from."""
+        """Return rewards as they are learned from."""
         return rewards.sign() if self.clip_rewards else rewards
 
     def _estimate(self, model: Model, tuning, logits, action, loss, noise, features):
@@ -169,12 +171,12 @@ class Atari(Task):
         return Gradients(grads, tuning, {**model.buffers, **out.buffers}, loss, tuning_loss, metrics)
 
     def segment_variance(self, model: Model, batch: dict[str, Tensor], seed: int, step: int) -> dict[str, float]:
-        """``grad/log_variance`` of the policy gradient (no entropy, no value) on a fixed segment at fixed parameters.
+        """Measure ``grad/log_variance`` of the policy gradient (no entropy, no value) on a segment at fixed parameters.
 
-        From ``variance_draws`` bootstrap samples: N of its N rows (state, action, return) drawn with replacement, with
-        fresh noise for relax. So it is what varies from one minibatch of such rows to another, but for their
-        dependence. Before clipping, over the policy's parameters; most have no gradient at all on so few states (dead
-        features), so that the mean of their logarithms would say nothing.
+        It comes from ``variance_draws`` bootstrap samples: N of the N rows (state, action, return) drawn with
+        replacement, with fresh noise for relax. So it is what varies from one minibatch of such rows to another, but
+        for their dependence. It is taken before clipping, over the policy's parameters; most have no gradient at all on
+        so few states (dead features), so that the mean of their logarithms would say nothing.
         """
         seen = nature(model.params, batch["observation"])
         logits, loss, rows = seen.logits.unsqueeze(-2), seen.values - batch["return"], len(seen.values)
@@ -199,9 +201,12 @@ class Atari(Task):
         return {"grad/log_variance": float(log_variance)}
 
     def play(self, params: dict[str, Tensor], seed: int, purpose: str, episodes: int):
-        """Episodes side by side by the policy as it is: their scores, and the frames of the first, uint8 (T, 84, 84).
+        """Play episodes side by side by the policy as it is.
 
         A game that is over rests in the sense that what its slot does afterwards is not looked at.
+
+        Returns:
+            The scores, and the frames of the first game, uint8 (T, 84, 84).
         """
         generator = stream(seed, purpose)
 
@@ -224,7 +229,7 @@ class Atari(Task):
         return scores, np.stack(frames)
 
     def evaluate(self, models, seeds, step, final):
-        """Scores of ``evaluate_episodes`` games, actions drawn from the policy."""
+        """Return the scores of ``evaluate_episodes`` games, with actions drawn from the policy."""
         rows = []
         for i, seed in enumerate(seeds):
             params = tree_map(lambda x, i=i: x[i], models.params)
@@ -234,6 +239,6 @@ class Atari(Task):
         return rows
 
     def videos(self, models, replica, seed):
-        """See `Task.videos`: an episode."""
+        """Return the film of one episode."""
         params = tree_map(lambda x: x[replica], models.params)
         return {"episode": torch.from_numpy(self.play(params, seed, "video", 1)[1])}

@@ -21,7 +21,16 @@ class Model(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """One draw of all gradients: of the minibatch-mean loss, of the tuning loss; new buffers; scalars to average."""
+    """One draw of all gradients.
+
+    Attributes:
+        params: The gradient of the minibatch-mean loss in the model's parameters.
+        tuning: The gradient of the tuning loss in the estimators' parameters.
+        buffers: New values of the estimators' buffers.
+        loss: The minibatch-mean loss, a scalar.
+        tuning_loss: The tuning loss, a scalar.
+        metrics: Scalars to average over the steps between evaluations.
+    """
 
     params: Tree
     tuning: Tree
@@ -64,65 +73,84 @@ class Task:
         """Compile what evaluation spends its time on; called where the step is compiled, on the CPU."""
 
     def init(self, generator: torch.Generator) -> Model:
-        """Initial parameters, drawn from ``generator``."""
+        """Draw the initial parameters of one replica from ``generator``."""
         raise NotImplementedError
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the uniform noise that one step uses."""
+        """Return the shapes of the uniform noise that one step of one replica uses, by name."""
         raise NotImplementedError
 
     def example(self) -> dict[str, Tensor]:
-        """A minibatch such as `gradients` takes, whatever its numbers."""
+        """Return a minibatch such as `gradients` takes, whatever its numbers."""
         return {} if self.data is None else {"x": self.data[: self.batch_size]}
 
     def gradients(self, model: Model, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Gradients:
-        """One draw of all gradients; a pure function that draws nothing. batch: {} or {"x": rows of ``data``}."""
+        """Draw all gradients of one replica once; a pure function that draws no noise itself.
+
+        Args:
+            model: The parameters and buffers of one replica.
+            batch: {}, or {"x": rows of ``data``}, or what the trainer has played.
+            noise: Uniform noise of `noise_shapes`.
+        """
         raise NotImplementedError
 
     def tune(self, model: Model, grads: Gradients, moments: Tree, t: Tensor, lr: Tensor, batch, noise):
-        """New tuning parameters and moments: one step of Adam, the ``t``-th, here; pure as `gradients` is."""
+        """Return new tuning parameters and moments; pure as `gradients` is.
+
+        Here it is one step of Adam, the ``t``-th.
+        """
         return adam(model.tuning, grads.tuning, moments, t, lr, self.betas)
 
     def evaluate(self, models: Model, seeds: list[int], step: int, final: bool) -> list[dict[str, float]]:
-        """Metrics of all replicas (``models`` stacked in front), one dictionary each; draws from named streams."""
+        """Return the metrics of all replicas, one dictionary each, with ``models`` stacked in front.
+
+        It draws from named streams.
+        """
         raise NotImplementedError
 
     def variance(self, models: Model, seeds: list[int], step: int) -> list[dict[str, float]]:
-        """The gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws; in ``evaluate`` too."""
+        """Return the gradient's log-variance (`summarize_variance`) of all replicas, from fresh draws.
+
+        `evaluate` has it too.
+        """
         raise NotImplementedError
 
     def test(self, params: dict[str, Tensor], best: dict[str, Tensor], seeds: list[int]) -> list[dict[str, float]]:
-        """Metrics on the test set at the end, of the last ``params`` and of the ``best`` by `selection`.
+        """Return metrics on the test set at the end, of the last ``params`` and of the ``best`` by `selection`.
 
-        Both are stacked over replicas; one dictionary each.
+        Both are stacked over replicas; the result is one dictionary each.
         """
         raise NotImplementedError
 
     def finish(self, models: Model, labels: list[str]) -> dict[str, Any]:
-        """Files to leave in the run folder at the end, by name: JSON-able content."""
+        """Return files to leave in the run folder at the end, as JSON-able content by name."""
         return {}
 
     def images(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
-        """Pictures for TensorBoard, ``(N, C, H, W)`` in [0, 1] by name; C is 1 or 3."""
+        """Return pictures for TensorBoard, ``(N, C, H, W)`` in [0, 1] by name, where C is 1 or 3."""
         return {}
 
     def videos(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
-        """Episodes as films, uint8 ``(T, H, W)`` or ``(T, H, W, 3)`` by name."""
+        """Return episodes as films, uint8 ``(T, H, W)`` or ``(T, H, W, 3)`` by name."""
         return {}
 
 
 def draw(shapes: dict[str, tuple[int, ...]], count: int, generator: torch.Generator, dtype) -> dict[str, Tensor]:
-    """Uniform noise of ``count`` steps: ``(count, *shape)`` by name."""
+    """Draw the uniform noise of ``count`` steps, ``(count, *shape)`` by name."""
     return {k: torch.rand((count, *s), generator=generator, dtype=dtype) for k, s in shapes.items()}
 
 
 def log_variances(gradients: Tensor) -> dict[str, Tensor]:
-    """``(draws, parameters)`` -> `summarize_variance` of the per-parameter sample variance (n - 1)."""
+    """Return `summarize_variance` of the sample variance (n - 1) of gradients ``(draws, parameters)``."""
     return summarize_variance(gradients.var(0))
 
 
 def summarize_variance(variance: Tensor) -> dict[str, Tensor]:
-    """``(parameters,)`` -> ``grad/log_variance``, log of the mean, and ``grad/mean_log_variance``, mean of the logs."""
+    """Summarise variances ``(parameters,)``, in natural logarithms.
+
+    Returns:
+        ``grad/log_variance``, the log of the mean, and ``grad/mean_log_variance``, the mean of the logs.
+    """
     tiny = torch.finfo(variance.dtype).tiny
     variance = variance.clamp(min=tiny)
     return {"grad/log_variance": variance.mean().log(), "grad/mean_log_variance": variance.log().mean()}

@@ -22,13 +22,14 @@ class CartPole(PolicyTask):
     """The RELAX paper's discrete control problems: one whole episode an update, on ``env``.
 
     ``return`` and ``return100`` are means over the episodes since the last evaluation and over the last 100 episodes,
-    undiscounted. Solved: the mean of the last 100 returns, of a full hundred, reaches ``threshold`` (the environment's
-    own where there is none). ``frames`` are the steps in the environment, those of arsm's pseudo-rollouts included but
-    for their way back to where they start; at ``frames`` of them (counted after an update) a replica stops.
+    undiscounted. An environment is solved when the mean of the last 100 returns, of a full hundred, reaches
+    ``threshold`` (the environment's own where there is none). ``frames`` are the steps in the environment, those of
+    arsm's pseudo-rollouts included but for their way back to where they start; at ``frames`` of them (counted after an
+    update) a replica stops.
 
-    ``frame_skip``: the environment takes each action so often, `envs.vector.Repeating`; the policy then acts, and
-    learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. ``until_solved``: a replica
-    stops once it has solved the environment, as the published code does.
+    With ``frame_skip`` the environment takes each action so often, `envs.vector.Repeating`; the policy then acts, and
+    learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. With ``until_solved`` a
+    replica stops once it has solved the environment, as the published code does.
     """
 
     name = "cartpole"
@@ -61,16 +62,16 @@ class CartPole(PolicyTask):
         super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
 
     def make(self, slots: int, **options) -> vector.Resting:
-        """Slots of the environment."""
+        """Make slots of the environment."""
         options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
         return vector.make(self.env_id, slots, "discrete", **options)
 
     def evaluate(self, models, seeds, step, final):
-        """Nothing but what the trainer records."""
+        """Return nothing but what the trainer records."""
         return [{} for _ in seeds]
 
     def videos(self, models, replica, seed):
-        """See `Task.videos`: an episode of the first replica; a line where a package to draw it is missing."""
+        """Return an episode of the first replica, or say so where a package to draw it is missing."""
         if replica:
             return {}
         params = {k: v[0].to("cpu", torch.float32) for k, v in models.params.items()}

@@ -10,7 +10,7 @@ from relax_exp.tasks.toy import Toy
 
 
 def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """f of every category, ``(C,)``.
+    """Return f of every category, ``(C,)``.
 
     arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C) that differs from
     the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised.
@@ -40,25 +40,25 @@ class CategoricalToy(Toy):
 
     @property
     def event_shape(self):
-        """One variable of C categories."""
+        """The shape of one sample: one variable of C categories."""
         return 1, len(self.values)
 
     def loss(self, b: Tensor) -> Tensor:
-        """f at (soft) one-hot samples, ``(..., 1, C)`` -> ``(...)``."""
+        """Return f at (soft) one-hot samples, ``(..., 1, C)`` -> ``(...)``."""
         if self.problem == "arsm":
             return (b * self.values).sum((-2, -1))
         return (b * torch.arange(len(self.values), dtype=b.dtype, device=b.device)).sum((-2, -1)).cos()
 
     def exact(self, models) -> list[dict[str, float]]:
-        """Exact loss, its excess over the optimum and the best category's probability, for each replica."""
+        """Return for each replica the exact loss, its excess over the optimum and the best category's probability."""
         p = models.params["logit"][:, 0].softmax(-1)
         values = {"loss": p @ self.values, "excess": p @ self.above, "p_best": p[:, self.above.argmin()]}
         return [dict(zip(values, row, strict=True)) for row in torch.stack([*values.values()], 1).tolist()]
 
     def evaluate(self, models, seeds, step, final):
-        """`exact`, and the gradient's variance from fresh draws."""
+        """Return `exact`, and the gradient's variance from fresh draws."""
         return [row | other for row, other in zip(self.exact(models), self.variance(models, seeds, step), strict=True)]
 
     def finish(self, models, labels):
-        """Nothing: there is no curve of one number to draw."""
+        """Return nothing, since there is no curve of one number to draw."""
         return {}

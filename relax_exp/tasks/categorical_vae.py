@@ -16,11 +16,12 @@ from relax_exp.tasks.vae import BOUND_IMAGES, VAE
 
 
 class CategoricalVAE(VAE):
-    """``task=categorical_vae``; metrics as for `VAE`.
+    """The categorical VAE, ``task=categorical_vae``, with metrics as for `VAE`.
 
-    ``relaxed``: the objective that pathwise estimators train (see `Hierarchy.relaxed`), logged as ``train/relaxed_*``;
-    ``train/elbo`` is always that of the discrete model at hard samples. With ``concrete`` the relaxed objectives are
-    also evaluated on the first 1,000 validation images: ``valid/relaxed_kl``, ``valid/relaxed_density``.
+    ``relaxed`` is the objective that pathwise estimators train (see `Hierarchy.relaxed`), logged as
+    ``train/relaxed_*``; ``train/elbo`` is always that of the discrete model at hard samples. With ``concrete`` the
+    relaxed objectives are also evaluated on the first 1,000 validation images: ``valid/relaxed_kl``,
+    ``valid/relaxed_density``.
     """
 
     name = "categorical_vae"
@@ -55,7 +56,7 @@ class CategoricalVAE(VAE):
         return DiscreteVAE(self.layers, self.mean.cpu(), **self.architecture)
 
     def evaluate(self, models, seeds, step, final):
-        """`VAE.evaluate`, and the relaxed objectives where there is a relaxation."""
+        """Return what `VAE.evaluate` does, and the relaxed objectives where there is a relaxation."""
         results = super().evaluate(models, seeds, step, final)
         first = self.hierarchy.estimators[0]
         if not isinstance(first, Pathwise):
@@ -68,7 +69,7 @@ class CategoricalVAE(VAE):
         return results
 
     def _relaxed_bound(self, model, kind: str, seed: int, step: int) -> float:
-        """Minus the relaxed objective, with one sample for each of the first validation images."""
+        """Return minus the relaxed objective, with one sample for each of the first validation images."""
         rows = self.valid[:BOUND_IMAGES]
         generator = stream(seed, "evaluation/relaxed", step)
         x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)

@@ -83,11 +83,11 @@ class Continuous(Task):
         self.networks = self._build(stream(0, "template"))
 
     def make(self, slots: int) -> vector.Resting:
-        """Slots of the environment."""
+        """Make slots of the environment."""
         return vector.make(self.env_id, slots, "continuous", resting=True)
 
     def _build(self, generator) -> dict[str, nn.Module]:
-        """The value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
+        """Build the value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
         size = {k: self.options[k] for k in ("width", "depth", "activation")}
         event, context = (self.actions,), (self.states,)
         drawn_by = estimators.lookup(self.estimator_name).beside_a_value
@@ -103,7 +103,7 @@ class Continuous(Task):
         return Model(tree_map(lambda x: x.to(self.device, self.dtype), params), tuning, {})
 
     def noise_shapes(self):
-        """See `Task.noise_shapes`; ``act`` makes the actions."""
+        """Return the shapes of the estimator's noise, and ``act``, which makes the actions."""
         return {"act": (self.episodes, self.horizon, self.actions)}
 
     def example(self):
@@ -112,28 +112,28 @@ class Continuous(Task):
         return {k: torch.zeros(shape + size, **like) for k, size in sizes.items()}
 
     def evaluate(self, models, seeds, step, final):
-        """The policy's spread; what became of episodes is the trainer's to know."""
+        """Return the policy's spread; what became of episodes is the trainer's to know."""
         return [{"std": value} for value in models.params["log_std"].exp().mean(-1).tolist()]
 
     def mean(self, params, states: Tensor) -> Tensor:
-        """Of the policy at ``(..., N, S)``: ``(..., N, A)``."""
+        """Return the mean of the policy at states ``(..., N, S)``, ``(..., N, A)``."""
         return policy_logits(params["mean"], states, torch.tanh)
 
     def distribution(self, params, states: Tensor) -> Tensor:
-        """Parameters of the policy at ``(..., N, S)``: ``(..., N, A, 2)``."""
+        """Return the parameters of the policy at states ``(..., N, S)``, ``(..., N, A, 2)``."""
         mean = self.mean(params, states)
         return torch.stack([mean, params["log_std"].unsqueeze(-2).expand_as(mean)], -1)
 
     def value(self, tuning, states: Tensor) -> Tensor:
-        """V, in units of ``reward_scale``."""
+        """Return V, in units of ``reward_scale``."""
         return functional_call(self.networks["value"], tuning["value"], (states,))
 
     def _value_loss(self, value, rows: dict[str, Tensor]) -> Tensor:
-        """Mean squared error of V over the steps of the batch."""
+        """Return the mean squared error of V over the steps of the batch."""
         return (rows["weight"] * (self.value({"value": value}, rows["state"]) - rows["target"]).square()).sum()
 
     def _rows(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch as rows, with the ``weight`` of a mean over its steps and the loss f of each."""
+        """Return the batch as rows, with the ``weight`` of a mean over its steps and the loss f of each."""
         rows = {k: v.flatten(0, 1) for k, v in batch.items()}
         weight, advantage = rows["alive"] / rows["alive"].sum().clamp(min=1), rows["advantage"]
         if self.normalize:
@@ -142,7 +142,10 @@ class Continuous(Task):
         return rows | {"weight": weight, "loss": -advantage}
 
     def _policy_gradient(self, model: Model, rows: dict[str, Tensor]):
-        """The batch's gradient as a function of the surrogate's parameters: to (square norm, (gradient, scalars))."""
+        """Return the batch's gradient as a function of the surrogate's parameters.
+
+        The function returns (square norm, (gradient, scalars)).
+        """
         parameters, pull = vjp(lambda params: self.distribution(params, rows["state"]), model.params)
         parameters = parameters.detach()
 
@@ -159,7 +162,7 @@ class Continuous(Task):
         return of
 
     def gradients(self, model, batch, noise):
-        """See `Task.gradients`; ``tuning`` holds the first of the updates that `tune` makes."""
+        """Draw all gradients of one replica once; ``tuning`` holds the first of the updates that `tune` makes."""
         rows = self._rows(batch)
         surrogate, (square, gradient, scalars) = grad(self._policy_gradient(model, rows), has_aux=True)(
             model.tuning["surrogate"]
@@ -183,7 +186,7 @@ class Continuous(Task):
         )
 
     def tune(self, model, grads, moments, t, lr, batch, noise):
-        """See `Task.tune`: ``updates`` Adam steps for each network, all with this batch, at the same policy."""
+        """Take ``updates`` Adam steps for each network, all with this batch, at the same policy."""
         rows, (new, m, v) = self._rows(batch), ({}, {}, {})
         slopes = {
             "value": grad(lambda value: self._value_loss(value, rows)),

@@ -17,7 +17,7 @@ from relax_exp.tasks.base import Gradients, Model, Task
 class Row(nn.Module):
     """An estimator at one row, callable through ``functional_call``: gradient, tuning loss, scalars, new buffers.
 
-    One row at a time, so that rows which belong to no episode can be left out of every mean.
+    It takes one row at a time, so that rows which belong to no episode can be left out of every mean.
     """
 
     def __init__(self, estimator: estimators.base.Estimator):
@@ -25,8 +25,13 @@ class Row(nn.Module):
         self.of = estimator
 
     def forward(self, row: dict[str, Tensor], noise: dict[str, Tensor]):
-        """row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; of one that replays: values
-        ``(A,)``."""
+        """Estimate the gradient at one row.
+
+        Args:
+            row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; for `REPLAYED` estimators also values
+                ``(A,)``.
+            noise: Uniform noise of one row.
+        """
         logits = row["logits"].unsqueeze(-2).unsqueeze(-2)
         if "values" in row:
             out = self.of(logits, lambda b: (b * row["values"]).sum((-2, -1)), noise=noise)
@@ -96,7 +101,7 @@ class PolicyTask(Task):
         return Model(params, tuning, {k: v.clone() for k, v in row.named_buffers()})
 
     def noise_shapes(self):
-        """See `Task.noise_shapes`; ``act`` makes the actions of an episode."""
+        """Return the shapes of the estimator's noise, and ``act``, which makes the actions of an episode."""
         steps = (self.episodes, self.horizon, self.actions)
         shapes = {"act": steps}
         if self.by_variance:
@@ -112,7 +117,7 @@ class PolicyTask(Task):
         return {k: torch.zeros(shape + size, dtype=self.dtype, device=self.device) for k, size in sizes.items()}
 
     def _rows(self, values: Tensor) -> Tensor:
-        """``(E, T, ...)`` -> ``(rows, ...)``, or ``(K, rows, ...)``."""
+        """Turn ``(E, T, ...)`` into ``(rows, ...)``, or ``(K, rows, ...)``."""
         rows = values.flatten(0, 1)
         return rows.unflatten(0, (self.samples, -1)) if self.samples > 1 else rows
 
@@ -167,10 +172,10 @@ class PolicyTask(Task):
         )
 
     def _discounts(self, like: Tensor) -> Tensor:
-        """gamma^t, ``(T,)``."""
+        """Return gamma^t, ``(T,)``."""
         return self.gamma ** torch.arange(self.horizon, dtype=like.dtype, device=like.device)
 
 
 def expand(weight: Tensor, values: Tensor) -> Tensor:
-    """Weights of rows made to broadcast against their values, which have more dimensions."""
+    """Make weights of rows broadcast against their values, which have more dimensions."""
     return weight.reshape(weight.shape + (1,) * (values.dim() - weight.dim()))

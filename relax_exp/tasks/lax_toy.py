@@ -20,7 +20,7 @@ class Problem(NamedTuple):
 
 
 def cosine_excess(m: Tensor, s: Tensor) -> Tensor:
-    """1 - exp(-s^2 / 2) cos m, without the cancellation near the optimum."""
+    """Return 1 - exp(-s^2 / 2) cos m, without the cancellation near the optimum."""
     damping = -s.square() / 2
     return 2 * damping.exp() * (m / 2).sin().square() - torch.expm1(damping)
 
@@ -52,16 +52,19 @@ class LaxToy(Toy):
         super().__init__(*args, t=t, **kwargs)
 
     def loss(self, b: Tensor) -> Tensor:
-        """f(b): ``(..., D)`` -> ``(...)``."""
+        """Return f(b), ``(..., D)`` -> ``(...)``."""
         return self.problem.f(b - self.t).mean(-1)
 
     def excess(self, parameters: Tensor) -> Tensor:
-        """E[f] above its infimum, exact: ``(..., D, 2)`` -> ``(...)``. Its gradient is that of E[f]."""
+        """Return E[f] above its infimum, exactly, ``(..., D, 2)`` -> ``(...)``.
+
+        Its gradient is that of E[f].
+        """
         mean, log_std = parameters.unbind(-1)
         return self.problem.excess(mean - self.t, log_std.exp()).mean(-1)
 
     def evaluate(self, models, seeds, step, final):
-        """Exact loss, its excess over the infimum, mean and std, and the gradient's variance from fresh draws."""
+        """Return the exact loss, its excess over the infimum, mean and std, and the gradient's variance."""
         parameters = models.params["logit"]
         excess, (mean, log_std) = self.excess(parameters), parameters.unbind(-1)
         exact = {"loss": excess + self.problem.infimum, "excess": excess, "mean": mean.mean(-1)}
@@ -70,5 +73,5 @@ class LaxToy(Toy):
         return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
 
     def finish(self, models, labels):
-        """Nothing: c is a function of the real line, not of the uniform noise of `Toy`'s curves."""
+        """Return nothing, since c is a function of the real line, not of the uniform noise of `Toy`'s curves."""
         return {}

@@ -29,13 +29,16 @@ Noise = list[dict[str, Tensor]]  # by layer
 
 
 def context_shapes(vae: DiscreteVAE) -> list[tuple[int, ...]]:
-    """What the estimator of each layer may look at: the centred input and the codes of the layers below."""
+    """Return the shape of what the estimator of each layer may look at.
+
+    That is the centred input and the codes of the layers below.
+    """
     sizes = [len(vae.mean), *(layer.size for layer in vae.layers)]
     return [(sum(sizes[: i + 1]),) for i in range(vae.depth)]
 
 
 def by_layer(noise: dict[str, Tensor], depth: int) -> Noise:
-    """Noise named ``l.name`` as a list by layer."""
+    """Return noise named ``l.name`` as a list by layer."""
     return [{k.partition(".")[2]: v for k, v in noise.items() if k.startswith(f"{i}.")} for i in range(depth)]
 
 
@@ -47,7 +50,7 @@ class Thermometer(nn.Module):
         self.of = estimator
 
     def forward(self) -> Tensor | float:
-        """lambda as it stands."""
+        """Return the temperature lambda as it stands."""
         return self.of.temperature
 
 
@@ -69,29 +72,33 @@ class Hierarchy:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of f for one gradient: those at the samples serve all layers, all others are a layer's own."""
+        """The evaluations of f for one gradient.
+
+        Those at the samples serve all layers; all others are a layer's own.
+        """
         first = self.estimators[0]
         if isinstance(first, ScoreFunction) and first.evaluations == first.samples:  # MuProp's are at each layer's mean
             return first.evaluations
         return 1 + sum(estimator.evaluations - 1 for estimator in self.estimators)
 
     def call(self, params, method: str, *args):
-        """A method of the vae under ``params``."""
+        """Call a method of the vae under ``params``."""
         return functional_call(self.vae, params, (method, *args))
 
     def bound_terms(
         self, params, x: Tensor, convert, first: Tensor | None = None, score_term: bool = True
     ) -> tuple[Tensor, tuple]:
-        """-ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass.
+        """Return -ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass.
 
-        ``first``: the logits of layer 0, where they are known already. ``score_term``: log q may be differentiated.
+        ``first`` are the logits of layer 0, where they are known already. With ``score_term`` log q may be
+        differentiated.
         """
         logits, samples, log_q, log_p, log_prior = self.call(params, "chain", x, convert, first)
         attached = sum(log_q) if score_term else sum(log_q).detach()
         return attached - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
 
     def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
-        """Gradients with respect to ``model.params``; ``fixed``: parameters of the vae held constant.
+        """Draw the gradients with respect to ``model.params``, with parameters of the vae in ``fixed`` held constant.
 
         With ``fixed``, even empty, the tuning gradients are left out (None): what measures a variance needs none.
         """
@@ -146,7 +153,7 @@ class Hierarchy:
         return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
 
     def combined(self, params, i: int, below: Tensor, parts: Tensor, eta: Tensor) -> dict[str, Tensor]:
-        """REBAR's ``parts`` ``(2, N, event)``, of one layer, pushed into that layer's weights: A + eta B, an eta each.
+        """Push REBAR's ``parts`` ``(2, N, event)``, of one layer, into that layer's weights: A + eta B, an eta each.
 
         The gradient is linear in the parts, so both are pushed once and every tensor takes its own eta, ``(tensors,)``.
         """
@@ -156,14 +163,14 @@ class Hierarchy:
         return {k: both[0] + eta[j] * both[1] for j, (k, both) in enumerate(pushed.items())}
 
     def target(self, logits: list[Tensor], samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
-        """``out.loss`` as a function of f at the samples."""
+        """Return ``out.loss`` as a function of f at the samples."""
         first = self.estimators[0]
         if isinstance(first, Unordered):  # its samples are not equally likely, and it takes one layer only
             return lambda f: first.from_sample(logits[0], samples[0], f).loss
         return first.objective
 
     def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
-        """f as a function of what stands in place of b_i, with the layers below as they were drawn."""
+        """Return f as a function of what stands in the place of b_i, with the layers below as they were drawn."""
         below = samples[i - 1] if i else x
         constant = sum(log_q[:i]) - sum(log_p[:i]) if i else 0.0
 
@@ -181,7 +188,7 @@ class Hierarchy:
         )
 
     def context(self, x: Tensor, below: list[Tensor]) -> Tensor:
-        """The centred input and the codes of the lower layers, ``(..., N, size)``."""
+        """Return the centred input and the codes of the lower layers, ``(..., N, size)``."""
         parts = [x - self.vae.mean, *(self.vae.code(i, b) for i, b in enumerate(below))]
         if len(parts) == 1:
             return parts[0]
@@ -189,13 +196,16 @@ class Hierarchy:
         return torch.cat(parts, -1)
 
     def relaxed(self, params, tuning, buffers, x: Tensor, noise: Noise, kind: str) -> tuple[Tensor, Tensor]:
-        """-ELBO ``(N,)`` with the stand-ins s of a pathwise estimator for the samples of all layers, and the logits of
-        layer 0. By ``kind``,
+        """Compute -ELBO with the stand-ins s of a pathwise estimator for the samples of all layers.
 
-        elbo: log q and log p are the log masses of the discrete variables, linear in s (the REBAR code);
-        kl: in these two places the mean takes the place of s, which is the categorical KL (Jang et al. 2017; no bound);
-        density: they are the log densities of s itself, a bound of the relaxed model (Maddison et al. 2017, eq. 20),
-        with the temperature of the estimator in both.
+        Args:
+            kind: What stands for log q and log p of the discrete variables. elbo: their log masses, linear in s (the
+                REBAR code). kl: in these two places the mean takes the place of s, which is the categorical KL (Jang et
+                al. 2017; no bound). density: the log densities of s itself, a bound of the relaxed model (Maddison et
+                al. 2017, eq. 20), with the temperature of the estimator in both.
+
+        Returns:
+            -ELBO, ``(N,)``, and the logits of layer 0.
         """
 
         def state(i):
@@ -217,7 +227,7 @@ class Hierarchy:
         return self.call(params, "relaxed", x, convert, divergence)
 
     def _pathwise(self, model: Model, x, noise: Noise, fixed) -> Gradients:
-        """One relaxed pass through all layers, differentiated as a whole; ``train/elbo`` is the discrete bound."""
+        """Differentiate one relaxed pass through all layers as a whole; ``train/elbo`` is the discrete bound."""
 
         def relaxed(params, tuning):
             losses, logits = self.relaxed({**params, **fixed}, tuning, model.buffers, x, noise, self.trained)

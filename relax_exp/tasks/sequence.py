@@ -26,28 +26,32 @@ STRIDES = 4  # training windows begin at every quarter of a window
 
 
 def read_corpus() -> list[str]:
-    """Blocks of the normalised text: lower case, other characters left out, runs of blanks as one."""
+    """Read the blocks of the normalised text: lower case, other characters left out, runs of blanks as one."""
     text = resources.files("relax_exp.data").joinpath("founding.txt").read_text(encoding="utf-8").lower()
     text = " ".join("".join(c if c in ALPHABET else " " if c.isspace() or c == "-" else "" for c in text).split())
     return [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
 
 
 def split(blocks: list[str]) -> tuple[list[str], list[str]]:
-    """Training and held-out blocks."""
+    """Return the training and the held-out blocks."""
     held = [block for i, block in enumerate(blocks) if i % HELD_OUT == HELD_OUT - 1]
     return [block for i, block in enumerate(blocks) if i % HELD_OUT != HELD_OUT - 1], held
 
 
 def windows(blocks: list[str], given: int, length: int, stride: int) -> Tensor:
-    """Rows of ``given`` characters to start from and ``length`` to model, as indices, ``(N, given + length)`` uint8."""
+    """Return rows of characters as uint8 indices, ``(N, given + length)``.
+
+    Of each, ``given`` characters are to start from and ``length`` to model.
+    """
     indices = [torch.tensor([ALPHABET.index(c) for c in block], dtype=torch.uint8) for block in blocks]
     return torch.cat([block.unfold(0, given + length, stride) for block in indices if len(block) >= given + length])
 
 
 def count_bits(train: list[str], rows: Tensor, given: int) -> float:
-    """Bits per character of an order-2 count model on ``rows``, with Witten-Bell interpolation down to uniform.
+    """Compute the bits per character of an order-2 count model on ``rows``.
 
-    p(c | ab) = (n(abc) + t(ab) p(c | b)) / (n(ab) + t(ab)), t the number of different characters seen after ab.
+    Witten-Bell interpolates it down to uniform: p(c | ab) = (n(abc) + t(ab) p(c | b)) / (n(ab) + t(ab)), t the number
+    of different characters seen after ab.
     """
     counts: dict[str, Counter] = defaultdict(Counter)
     for block in train:
@@ -65,11 +69,13 @@ def count_bits(train: list[str], rows: Tensor, given: int) -> float:
 
 
 class SequenceModel(DiscreteVAE):
-    """p(z_1) prod_k p(z_k | z_{k-1}) prod_t p(x_t | the ``order`` characters before it, its segment's z), q(z_k | x).
+    """A model of text with one latent for each ``segment`` characters, which says something else at each place in it.
 
-    One latent for each ``segment`` characters, which says something else at each place in it. x: rows of one-hot
-    characters, flat. q sees the segment and its two neighbours. Without latents (one category) it is the
-    autoregressive model alone, and the bound its likelihood.
+        p(z_1) prod_k p(z_k | z_{k-1}) prod_t p(x_t | the ``order`` characters before it, its segment's z)
+
+    is the model and q(z_k | x) its approximate posterior. x is rows of one-hot characters, flat. q sees the segment and
+    its two neighbours. Without latents (one category) it is the autoregressive model alone, and the bound its
+    likelihood.
     """
 
     def __init__(self, layer: Layer, mean: Tensor, segment: int, order: int, hidden: int):
@@ -86,17 +92,17 @@ class SequenceModel(DiscreteVAE):
         self.register_buffer("mean", mean.clone())
 
     def text(self, x: Tensor) -> Tensor:
-        """x as ``(..., N, given + T, letters)``."""
+        """Return x as ``(..., N, given + T, letters)``."""
         return x.unflatten(-1, (-1, len(ALPHABET)))
 
     def encode(self, layer, below):
-        """Logits ``(N, variables, categories)`` from the text."""
+        """Return logits ``(N, variables, categories)`` from the text."""
         segments = self.text(below)[..., self.given :, :].unflatten(-2, (-1, self.segment)).flatten(-2)
         padded = F.pad(segments, (0, 0, 1, 1))
         return self.encoder(torch.cat([padded[..., :-2, :], segments, padded[..., 2:, :]], -1))
 
     def log_p(self, layer, b, below):
-        """log p(x | z) of the T characters after the given ones."""
+        """Return log p(x | z) of the T characters after the given ones."""
         text, length = self.text(below), self.segment * b.shape[-2]
         hidden = self.decoder["latent"](b).unflatten(-1, (self.segment, -1)).flatten(-3, -2)
         if self.order:
@@ -106,16 +112,17 @@ class SequenceModel(DiscreteVAE):
         return (logits.log_softmax(-1) * text[..., self.given :, :]).sum((-2, -1))
 
     def prior_logits(self, b):
-        """Logits of every z_k given the one before it."""
+        """Return the logits of every z_k given the one before it."""
         first = self.prior.expand(*b.shape[:-2], 1, -1)
         return torch.cat([first, self.prior + self.transition(b[..., :-1, :])], -2)
 
 
 class Sequence(CategoricalVAE):
-    """``task=sequence``; metrics as for `CategoricalVAE`, per window, and in bits per character, lower is better:
+    """Text with categorical latents over time, ``task=sequence``, with the metrics of `CategoricalVAE` per window.
 
-    ``train/bpc`` and ``valid/bpc`` of the discrete bound with one sample, ``valid/bpc100`` with a hundred;
-    ``valid/bpc_counts`` of an order-2 count model on the same characters.
+    It has them in bits per character too, where lower is better: ``train/bpc`` and ``valid/bpc`` of the discrete bound
+    with one sample, ``valid/bpc100`` with a hundred; ``valid/bpc_counts`` of an order-2 count model on the same
+    characters.
     """
 
     name = "sequence"
@@ -145,11 +152,11 @@ class Sequence(CategoricalVAE):
         return SequenceModel(self.layers[0], self.mean.cpu(), self.segment, self.order, self.width)
 
     def pixels(self, rows, uniform):
-        """Indices as flat one-hot characters."""
+        """Return indices as flat one-hot characters."""
         return F.one_hot(rows.long(), len(ALPHABET)).to(self.dtype).flatten(-2)
 
     def bits(self, nats):
-        """Bits per character of a bound in nats per window."""
+        """Return bits per character of a bound in nats per window."""
         return -nats / (self.length * math.log(2))
 
     def gradients(self, model, batch, noise, fixed=None):
@@ -157,7 +164,7 @@ class Sequence(CategoricalVAE):
         return out._replace(metrics=out.metrics | {"train/bpc": self.bits(out.metrics["train/elbo"])})
 
     def evaluate(self, models, seeds, step, final):
-        """`CategoricalVAE.evaluate`, also in bits per character, beside the counts."""
+        """Return what `CategoricalVAE.evaluate` does, also in bits per character, beside the counts."""
         rows = super().evaluate(models, seeds, step, final)
         for row in rows:
             row |= {"valid/bpc": self.bits(row["valid/elbo"]), "valid/bpc100": self.bits(row["valid/bound100"])}
@@ -165,5 +172,5 @@ class Sequence(CategoricalVAE):
         return rows
 
     def images(self, models, replica, seed):
-        """None: it is text."""
+        """Return nothing, since the data are text."""
         return {}

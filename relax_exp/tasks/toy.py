@@ -46,7 +46,7 @@ class Toy(Task):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+        """The shape of one sample, ``(latents,)``."""
         return (self.latents,)
 
     def _build(self, generator):
@@ -55,7 +55,7 @@ class Toy(Task):
         return built.to(self.device, self.dtype)
 
     def loss(self, b: Tensor) -> Tensor:
-        """f(b) = mean over latents of (b - t)^2: ``(..., D)`` -> ``(...)``."""
+        """Return f(b), the mean over latents of (b - t)^2, ``(..., D)`` -> ``(...)``."""
         return (b - self.t).square().mean(-1)
 
     def init(self, generator):
@@ -93,7 +93,7 @@ class Toy(Task):
         )
 
     def evaluate(self, models, seeds, step, final):
-        """Exact loss, its excess over the optimum, theta, and the gradient's variance from fresh draws."""
+        """Return the exact loss, its excess over the optimum, theta, and the gradient's variance from fresh draws."""
         theta = torch.sigmoid(models.params["logit"])
         loss = (theta * (1 - self.t) ** 2 + (1 - theta) * self.t**2).mean(-1)
         # Not the difference of losses, of which single precision would leave little once theta is near the optimum.
@@ -114,7 +114,7 @@ class Toy(Task):
         return [{k: v[i] for k, v in values.items()} for i in range(len(seeds))]
 
     def finish(self, models, labels):
-        """``curves.json``: the learned relaxation c(z) against the uniform u of z = logit(u), at theta = .5."""
+        """Return ``curves.json``, the learned relaxation c(z) against the uniform u of z = logit(u), at theta = .5."""
         u = torch.linspace(0, 1, 203, dtype=self.dtype, device=self.device)[1:-1]
         curves = {"u": u.tolist(), "theta": 0.5, "f": [self.t**2, (1 - self.t) ** 2], "relaxation": {}}
         if hasattr(self.estimator, "relaxation") and self.latents == 1:

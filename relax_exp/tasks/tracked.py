@@ -26,7 +26,7 @@ class Tracked(Task):
             setattr(self, attribute, getattr(task, attribute))
 
     def init(self, generator):
-        """See `Task.init`; the run's own draws come first."""
+        """Draw the initial parameters of the run, which come first, and of all probes."""
         models = {name: task.init(generator) for name, task in self.everything.items()}
         return Model(
             models[self.own_name].params,
@@ -35,7 +35,7 @@ class Tracked(Task):
         )
 
     def noise_shapes(self):
-        """The run's own noise under its names, first; a probe's under ``track/NAME/``."""
+        """Return the shapes of the run's own noise under its names, first, and of a probe's under ``track/NAME/``."""
         shapes = dict(self.task.noise_shapes())
         for name, probe in self.probes.items():
             own = {k: v for k, v in probe.noise_shapes().items() if k not in self.task.data_noise}
@@ -43,7 +43,7 @@ class Tracked(Task):
         return shapes
 
     def of(self, model: Model, name: str) -> Model:
-        """The model as one of the estimators sees it."""
+        """Return the model as one of the estimators sees it."""
         return Model(model.params, model.tuning[name], model.buffers[name])
 
     def gradients(self, model, batch, noise):
@@ -59,7 +59,7 @@ class Tracked(Task):
         return Gradients(main.params, tuning, buffers, main.loss, main.tuning_loss, main.metrics)
 
     def evaluate(self, models, seeds, step, final):
-        """The run's own metrics and all variances."""
+        """Return the run's own metrics and all variances."""
         rows = self.task.evaluate(self.of(models, self.own_name), seeds, step, final)
         for name, task in self.everything.items():
             own = name == self.own_name

@@ -32,14 +32,14 @@ EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
 
 class VAE(Task):
-    """``task=vae``. data: images, see `relax_exp.data.load`; estimator: name and options; score_term: see `Hierarchy`.
+    """The binary VAE, ``task=vae``, on images of `relax_exp.data.load`; score_term: see `Hierarchy`.
 
     Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
     ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; at the
     end ``test/elbo`` and ``test/bound100`` on all test images, and the same with ``_best`` for the parameters kept from
     the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of those that measured it (without
     ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over encoder parameters, direct part
-    included; the estimators' scalars. Bounds in nats per image, higher is better.
+    included; the estimators' scalars. Bounds are in nats per image, higher is better.
     """
 
     name = "vae"
@@ -96,7 +96,7 @@ class VAE(Task):
         return Hierarchy(vae, built, self.relaxed, self.score_term)
 
     def network(self) -> DiscreteVAE:
-        """The model, with weights from the global generator."""
+        """Build the model, with weights from the global generator."""
         depth, nonlinear = MODELS[self.model]
         hidden, back = [(width,) * 2 if nonlinear else () for width in (self.hidden, self.decoder_hidden)]
         return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden, back)
@@ -110,7 +110,10 @@ class VAE(Task):
         )
 
     def noise_shapes(self):
-        """Noise of layer l under ``l.name``; ``binarize`` where the pixels are drawn anew at each step."""
+        """Return the shapes of the noise of layer l under ``l.name``.
+
+        There is ``binarize`` too, where the pixels are drawn anew at each step.
+        """
         shapes = {
             f"{i}.{k}": shape
             for i, estimator in enumerate(self.hierarchy.estimators)
@@ -119,13 +122,13 @@ class VAE(Task):
         return shapes | {"binarize": (self.batch_size, len(self.mean))} if self.dynamic else shapes
 
     def pixels(self, rows: Tensor, uniform: Tensor | None) -> Tensor:
-        """Rows of ``data`` as pixels in {0, 1}; ``uniform`` binarises grey values."""
+        """Return rows of ``data`` as pixels in {0, 1}; ``uniform`` binarises grey values."""
         if self.dynamic:
             return (uniform < rows / 255).to(self.dtype)
         return rows.to(self.dtype)
 
     def gradients(self, model, batch, noise, fixed=None):
-        """See `Task.gradients`; ``fixed`` are parameters of the model held constant."""
+        """Draw all gradients of one replica once, with parameters of the model in ``fixed`` held constant."""
         x = self.pixels(batch["x"], noise.get("binarize"))
         return self.hierarchy.gradients(model, x, by_layer(noise, self.hierarchy.vae.depth), fixed)
 
@@ -133,7 +136,7 @@ class VAE(Task):
         return lambda i, logits: self.hierarchy.families[i].sample(logits, uniforms[i])
 
     def evaluate(self, models, seeds, step, final):
-        """Bounds on validation images and the gradient's variance, one replica after the other."""
+        """Return bounds on validation images and the gradient's variance, one replica after the other."""
         full = final or bool(self.bound_every and step % self.bound_every == 0)
         results = []
         for i, seed in enumerate(seeds):
@@ -147,7 +150,7 @@ class VAE(Task):
         return [row | other for row, other in zip(results, self.variance(models, seeds, step), strict=True)]
 
     def test(self, params, best, seeds):
-        """See `Task.test`: bounds on the test images."""
+        """Return bounds on the test images, of the last parameters and of the best."""
         results = []
         for i, seed in enumerate(seeds):
             last, kept = (tree_map(lambda leaf, i=i: leaf[i], stacked) for stacked in (params, best))
@@ -160,20 +163,20 @@ class VAE(Task):
         return results
 
     def variance(self, models, seeds, step):
-        """See `Task.variance`: of the encoder's parameters."""
+        """Return the log-variance of the gradient of the encoder's parameters."""
         return [self._variance(tree_map(lambda leaf, i=i: leaf[i], models), seed, step) for i, seed in enumerate(seeds)]
 
     def compile(self):
-        """See `Task.compile`: the bound."""
+        """Compile the bound."""
         self._compiled = onednn.compile(self._sums)
 
     def _sums(self, params, x: Tensor, uniforms: list[Tensor]) -> Tensor:
-        """Sums over images of the mean one-sample bound and of the importance bound: ``(2,)``."""
+        """Return the sums over images of the mean one-sample bound and of the importance bound, ``(2,)``."""
         log_w = -self.hierarchy.bound_terms(params, x, self._sample(uniforms))[0]
         return torch.stack([log_w.mean(0).sum(), (log_w.logsumexp(0) - math.log(BOUND_SAMPLES)).sum()])
 
     def _bounds(self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Mean one-sample bound, ``elbo``, and 100-sample importance bound, ``bound100``, over ``images``."""
+        """Return the mean one-sample bound, ``elbo``, and the 100-sample bound, ``bound100``, over ``images``."""
         at_once = max(1, ROWS_AT_ONCE // BOUND_SAMPLES)
         totals = torch.zeros(2, dtype=torch.float64)
         for rows in images.split(at_once):
@@ -189,7 +192,7 @@ class VAE(Task):
         return torch.rand(shape, generator=generator, dtype=self.dtype).to(self.device)
 
     def _variance(self, model: Model, seed: int, step: int) -> dict[str, float]:
-        """Of the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
+        """Measure the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
         of_batch, shapes = stream(seed, "variance/batch"), self.noise_shapes()
         start = int(torch.randint(len(self.data) - self.batch_size + 1, (), generator=of_batch))
         rows = self.data[start : start + self.batch_size]
@@ -215,7 +218,7 @@ class VAE(Task):
         return {k: float(v) for k, v in summarize_variance(variance).items()}
 
     def images(self, models, replica, seed):
-        """Eight validation images above their reconstructions, and sixteen draws from the prior."""
+        """Return eight validation images above their reconstructions, and sixteen draws from the prior."""
         params = tree_map(lambda leaf: leaf[replica], models.params)
         generator = stream(seed, "evaluation/images")
         x = self.valid[:8].to(self.dtype) / (255 if self.dynamic else 1)

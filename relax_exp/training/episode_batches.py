@@ -13,10 +13,18 @@ from relax_exp.training.episodes import Episodes
 
 
 class Batches(Episodes):
-    """`Episodes` of which an update takes several from each slot; the slots' seeds are those of their first ones."""
+    """`Episodes` whose updates take several episodes from each slot.
+
+    The seeds of a slot are those of its first episode; the later ones go on from there.
+    """
 
     def play(self, params, seeds, noise, active):
-        """See `Episodes.play`; returns and frames are ``(R, K)``, 0 frames where a replica had fewer episodes."""
+        """Play episodes in each slot until it has taken its share of the steps.
+
+        Returns:
+            The batch, stacked over replicas; returns and frames, ``(R, K)``, with 0 frames where a replica had fewer
+            episodes.
+        """
         task, shape = self.task, seeds.shape
         mean = {k: v.to("cpu", torch.float32) for k, v in params["mean"].items()}
         std = params["log_std"].to("cpu", torch.float32).exp().repeat_interleave(shape[1], 0)

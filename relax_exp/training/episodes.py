@@ -23,11 +23,14 @@ LAST = 100  # episodes that the mean return, and whether the environment is solv
 
 
 class Records(NamedTuple):
-    """What became of the episodes of each replica, ``(R,)`` each.
+    """What became of the episodes of each replica; all tensors are ``(R,)``, but for ``last``.
 
-    ``last``: the last returns, ``(R, LAST)``, NaN before there are so many; ``total`` and ``count`` of the returns
-    since the last evaluation; ``solved_episodes`` and ``solved_frames``: when the mean of a full ``last`` first reached
-    the threshold, 0 before.
+    Attributes:
+        last: The last returns, ``(R, LAST)``, NaN before there are so many.
+        total: The sum of the returns since the last evaluation.
+        count: Their number.
+        solved_episodes: The number of episodes when the mean of a full ``last`` first reached the threshold, 0 before.
+        solved_frames: The number of frames then.
     """
 
     last: Tensor
@@ -40,13 +43,16 @@ class Records(NamedTuple):
 
     @classmethod
     def empty(cls, replicas: int) -> Records:
-        """Of replicas that have not done anything."""
+        """Return the records of replicas that have not done anything."""
         zeros = [torch.zeros(replicas, dtype=torch.int64) for _ in range(5)]
         last = torch.full((replicas, LAST), torch.nan, dtype=torch.float64)
         return cls(last, torch.zeros(replicas, dtype=torch.float64), *zeros)
 
     def add(self, returns: Tensor, frames: Tensor, active: Tensor, threshold: float) -> Records:
-        """With episodes ``(R, E)`` of the active replicas, one after the other; those without a frame are none."""
+        """Return the records with more episodes ``(R, E)`` of the active replicas, one after the other.
+
+        Those without a frame are none.
+        """
         last, total, count, episodes, used, solved_episodes, solved_frames = self
         going = active
         for value, length in zip(returns.T, frames.T, strict=True):
@@ -61,7 +67,7 @@ class Records(NamedTuple):
         return Records(last, total, count, episodes, used, solved_episodes, solved_frames)
 
     def row(self, i: int) -> dict[str, float | int | None]:
-        """The metrics of a replica."""
+        """Return the metrics of one replica."""
         count, solved = int(self.count[i]), int(self.solved_episodes[i])
         return {
             "return": float(self.total[i]) / count if count else None,
@@ -77,7 +83,7 @@ class Episodes(Replicas):
     """`Replicas` whose step begins with episodes of all of them, in slots of one vector environment.
 
     Every episode starts from a seed of its own, which the seed of the replica and the number of the step determine: so
-    no state of an environment outlives a step. ``task.frames``: a replica that has used so many stays as it is.
+    no state of an environment outlives a step. A replica that has used ``task.frames`` stays as it is.
     """
 
     def __init__(self, task, *args, **options):
@@ -97,7 +103,7 @@ class Episodes(Replicas):
 
     @property
     def active(self) -> Tensor:
-        """Which replicas go on: those that have not failed, have frames left and something to solve, ``(R,)``."""
+        """Tell which replicas go on, ``(R,)``: those that have not failed, have frames left and something to solve."""
         fine = (self.state.failed_at == 0).cpu()
         if self.task.until_solved:
             fine = fine & (self.records.solved_episodes == 0)
@@ -108,26 +114,27 @@ class Episodes(Replicas):
         return not self.active.any()
 
     def _load_chunk(self, purpose: str, index: int) -> None:
-        """See `Replicas._load_chunk`; also the environments' seeds, ``(steps, replicas, E)``."""
+        """Load a chunk as the base class does, and the environments' seeds, ``(steps, replicas, E)``."""
         super()._load_chunk(purpose, index)
         size = (CHUNK, self.task.episodes)
         drawn = {s: torch.randint(2**31, size, generator=stream(s, f"{purpose}/env", index)) for s in self.seeds}
         self.env_seeds = torch.stack([drawn[seed] for seed, _ in self.labels], 1)
 
     def _inputs(self, purpose, step):
-        """A batch of episodes, and the noise that made them; see `Replicas._inputs`."""
+        """Play the episodes of a step, and return them with the noise that made them."""
         return self._episodes(purpose, step, torch.ones(len(self.labels), dtype=torch.bool))[:2]
 
     def _episodes(self, purpose: str, step: int, active: Tensor):
-        """Batch, noise, returns and frames of a step."""
+        """Return the batch, the noise, the returns and the frames of a step."""
         _, noise = super()._inputs(purpose, step)
         batch, *records = self.play(self.state.model.params, self.env_seeds[step % CHUNK], noise, active)
         return batch, noise, *records
 
     def play(self, params, seeds: Tensor, noise: dict[str, Tensor], active: Tensor):
-        """Episodes from ``seeds`` ``(R, E)`` in the active replicas.
+        """Play episodes from ``seeds`` ``(R, E)`` in the active replicas.
 
-        Returns the batch of `PolicyTask` stacked over replicas, and the returns and the frames used, ``(R, E)`` each.
+        Returns:
+            The batch of `PolicyTask`, stacked over replicas; the returns and the frames used, ``(R, E)`` each.
         """
         task, shape = self.task, seeds.shape
         noise = {k: v.to("cpu", torch.float32) for k, v in noise.items()}
@@ -159,7 +166,7 @@ class Episodes(Replicas):
         return batch, rewards.sum(1).unflatten(0, shape), torch.from_numpy(frames).unflatten(0, shape)
 
     def advance(self, steps: int) -> Iterator[int]:
-        """See `Replicas.advance`; ends early where all replicas are `finished`."""
+        """Take steps as the base class does, but end early where all replicas are `finished`."""
         first = int(self.state.t[0])
         for step in range(first, first + steps):
             active = self.active
@@ -176,26 +183,27 @@ class Episodes(Replicas):
             yield step + 1
 
     def means(self):
-        """See `Replicas.means`; none for replicas that have not moved."""
+        """Return the means of the metrics, and none for replicas that have not moved."""
         return [row if n else {} for row, n in zip(super().means(), self.state.count.tolist(), strict=True)]
 
     def clear_means(self):
-        """See `Replicas.clear_means`; the returns too."""
+        """Start new sums of the metrics and of the returns."""
         super().clear_means()
         zeros = torch.zeros_like(self.records.total), torch.zeros_like(self.records.count)
         self.records = self.records._replace(total=zeros[0], count=zeros[1])
 
     def evaluate(self, indices, step, final):
-        """See `Replicas.evaluate`: the records, and the log-variances where they are due."""
+        """Return the metrics of some replicas: records of their episodes, and log-variances where they are due."""
         rows = super().evaluate(indices, step, final)
         every = self.task.variance_every
         variances = self.variance(step) if every and step % every == 0 else [{}] * len(self.labels)
         return [row | self.records.row(i) | variances[i] for row, i in zip(rows, indices, strict=True)]
 
     def variance(self, step: int) -> list[dict[str, float]]:
-        """Log-variances of an update's gradient with respect to the policy's parameters, which stay as they are.
+        """Measure the log-variances of an update's gradient with respect to the policy's parameters.
 
-        From the episodes of ``task.variance_draws`` further updates (RELAX, appendix), which count as no frames.
+        The episodes are those of ``task.variance_draws`` further updates (RELAX, appendix), which count as no frames
+        and leave the parameters as they are.
         """
         task, draws, everyone = self.task, [], torch.ones(len(self.labels), dtype=torch.bool)
         gradients = vmap(lambda model, batch, noise: task.gradients(model, batch, noise).params)
@@ -215,5 +223,5 @@ class Episodes(Replicas):
 
 
 def merge(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` in the active replicas, ``old`` in the others."""
+    """Take ``new`` in the active replicas and ``old`` in the others."""
     return torch.where(active.view(-1, *[1] * (old.dim() - 1)), new, old)

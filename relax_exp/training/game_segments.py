@@ -20,7 +20,10 @@ from relax_exp.training.returns import Records
 
 
 def bootstrapped(rewards: Tensor, over: Tensor, last: Tensor, gamma: float) -> Tensor:
-    """R_t = r_t + gamma R_(t+1), where R is ``last`` ``(E,)`` after the segment and 0 after an episode: ``(T, E)``."""
+    """Compute the returns of a segment, ``(T, E)``, with the value of what comes after it.
+
+    They are R_t = r_t + gamma R_(t+1), where R is ``last``, ``(E,)``, after the segment and 0 after an episode.
+    """
     returns, following = torch.empty_like(rewards), last
     for t in reversed(range(len(rewards))):
         following = rewards[t] + gamma * following.masked_fill(over[t], 0.0)
@@ -31,8 +34,9 @@ def bootstrapped(rewards: Tensor, over: Tensor, last: Tensor, gamma: float) -> T
 class Segments(Replicas):
     """`Replicas` whose step begins with ``task.length`` steps of ``task.envs`` games, from where they stand.
 
-    One replica: its network and its games fill a core already. What a checkpoint holds of the games is what determines
-    them (`relax_exp.envs.atari.Games.state`), so that also here a run that was interrupted goes on bit for bit.
+    There is one replica: its network and its games fill a core already. What a checkpoint holds of the games is what
+    determines them (`relax_exp.envs.atari.Games.state`), so that also here a run that was interrupted goes on bit for
+    bit.
     """
 
     def __init__(self, task, seeds, lrs, device="cpu", *args, **options):
@@ -51,7 +55,7 @@ class Segments(Replicas):
 
     @property
     def saved(self) -> Any:
-        """See `Replicas.saved`; the last segment, until the next, is what the variance is measured on."""
+        """What a checkpoint holds, with the last segment, on which the variance is measured until the next one."""
         games = {k: torch.from_numpy(v.copy()) for k, v in self.games.state.items()}
         return self.state, self.records, games, {k: v for k, v in self.batch.items() if k != "seen"}
 
@@ -63,7 +67,7 @@ class Segments(Replicas):
         self._clock = int(self.state.t[0]), time.monotonic()
 
     def _inputs(self, purpose, step):
-        """A segment of all games and the noise that made it; see `Replicas._inputs`."""
+        """Play a segment of all games, and return it with the noise that made it."""
         if not self.started:
             self.games.start()
             self.started = True
@@ -72,9 +76,10 @@ class Segments(Replicas):
         return self.batch, noise
 
     def _segment(self, noise: Tensor) -> dict[str, Tensor]:
-        """The batch of `relax_exp.tasks.atari.Atari`, with a leading 1; noise of the actions: ``(T, E, 1, A)``.
+        """Play a segment and return the batch of `relax_exp.tasks.atari.Atari`, with a leading 1.
 
-        While one group of games runs, the actions of the others are computed. The next segment overwrites the batch.
+        ``noise`` is that of the actions, ``(T, E, 1, A)``. While one group of games runs, the actions of the others are
+        computed. The next segment overwrites the batch.
         """
         task, games, length = self.task, self.games, len(noise)
         params = {k: v[0] for k, v in self.state.model.params.items()}
@@ -125,21 +130,21 @@ class Segments(Replicas):
         return tree_map(lambda x: x.unsqueeze(0), {**batch, "seen": seen})
 
     def means(self):
-        """See `Replicas.means`; the explained variance from the variances of all segments."""
+        """Return the means of the metrics, and the explained variance from the variances of all segments."""
         (row,) = super().means()
         of_errors, of_returns = row.pop("variance of errors"), row.pop("variance of returns")
         row["explained_variance"] = 1 - of_errors / of_returns if of_returns else float("nan")
         return [row]
 
     def clear_means(self):
-        """See `Replicas.clear_means`; the returns too."""
+        """Start new sums of the metrics and of the returns."""
         super().clear_means()
         zero = torch.zeros_like(self.records.recent)
         self.records = self.records._replace(recent=zero, total=zero.double())
         self._clock = int(self.state.t[0]), time.monotonic()
 
     def evaluate(self, indices, step, final):
-        """See `Replicas.evaluate`; the records, and the log-variance on the last segment."""
+        """Return the metrics: the records of the games, and the log-variance on the last segment."""
         task, (before, then), now = self.task, self._clock, time.monotonic()
         steps = step * task.batch_size
         frames = (step - before) * task.batch_size * task.frame_skip

@@ -1,4 +1,4 @@
-"""The training step and the loop around it: a pure function of (state, batch, noise), over all replicas at once."""
+"""The loop around the training step, which is a pure function of (state, batch, noise), over all replicas at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would
 class Replicas:
     """The grid of seeds x learning rates, trained side by side by one vmapped step.
 
-    ``advance`` runs steps; ``state`` is stacked over replicas; replica i uses the noise and the data order of the same
-    run made alone. compiled: wrap the step with ``torch.compile`` (``backend`` for tests).
+    ``advance`` takes steps, and ``state`` is stacked over replicas. Replica i uses the noise and the data order of the
+    same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests).
     """
 
     def __init__(
@@ -63,15 +63,18 @@ class Replicas:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing would change any more, though there are steps left."""
+        """True where nothing would change any more, though there are steps left."""
         return False
 
     def models(self, indices: list[int]) -> Model:
-        """The models of some replicas, stacked."""
+        """Return the models of some replicas, stacked."""
         return tree_map(lambda leaf: leaf[indices], self.state.model)
 
     def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float]]:
-        """Metrics of some replicas, one dictionary each; at the end on the test set too, where the task has one."""
+        """Return the metrics of some replicas, one dictionary each.
+
+        At the end they are on the test set too, where the task has one.
+        """
         task, models, seeds = self.task, self.models(indices), [self.labels[i][0] for i in indices]
         rows = task.evaluate(models, seeds, step, final)
         if task.selection:
@@ -84,7 +87,7 @@ class Replicas:
         return rows
 
     def _no_best(self) -> dict[str, Any]:
-        """Kept parameters, their value of the task's ``selection`` and their step, of every replica: none so far."""
+        """Return what `_keep_best` starts from: parameters, their value of ``selection`` and their step, by replica."""
         count = len(self.labels)
         return {
             "params": tree_map(torch.clone, self.state.model.params),
@@ -125,7 +128,10 @@ class Replicas:
         return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
 
     def _load_chunk(self, purpose: str, index: int) -> None:
-        """Noise and data indices of one chunk, ``(steps, replicas, ...)``; every seed and name has its own stream."""
+        """Load the noise and data indices of one chunk, ``(steps, replicas, ...)``.
+
+        Every seed and every name has its own stream.
+        """
         task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
 
         def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -140,7 +146,10 @@ class Replicas:
         self._chunk = (purpose, index)
 
     def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
-        """Rows of steps start..start+count, ``(count, batch)``: a new permutation each epoch, the rest dropped."""
+        """Return the rows of steps start..start+count, ``(count, batch)``.
+
+        Each epoch has a new permutation; what is left of it at the end is dropped.
+        """
         size, batch = len(self.task.data), self.task.batch_size
         per_epoch = size // batch
         rows = torch.empty((count, batch), dtype=torch.int64)
@@ -158,7 +167,7 @@ class Replicas:
         return torch.randperm(len(self.task.data), generator=stream(seed, "data", epoch))
 
     def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:
-        """Randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
+        """Return randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
         size, batch = len(self.task.data), self.task.batch_size
         first = torch.randint(size - batch + 1, (count, 1), generator=stream(seed, "warmup/data", start))
         return first + torch.arange(batch)
@@ -193,18 +202,18 @@ class Replicas:
             yield step + 1
 
     def means(self) -> list[dict[str, float]]:
-        """Means of the metrics since `clear_means`, one dictionary a replica."""
+        """Return the means of the metrics since `clear_means`, one dictionary a replica."""
         count = self.state.count.clamp(min=1)
         means = {k: (v / count).tolist() for k, v in self.state.sums.items()}
         return [{k: v[i] for k, v in means.items()} for i in range(len(self.labels))]
 
     def clear_means(self) -> None:
-        """Start new sums."""
+        """Start new sums of the metrics."""
         sums, count = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
         self.state = self.state._replace(sums=sums, count=count)
 
     def failures(self) -> dict[int, str]:
-        """Why replicas failed, by their index."""
+        """Return why replicas failed, by their index."""
         reasons = {}
         for i, at in enumerate(self.state.failed_at.tolist()):
             if at:

@@ -11,7 +11,14 @@ LAST = 100  # episodes that ``return100`` is about
 
 
 class Records(NamedTuple):
-    """The last returns, ``(LAST,)``, NaN before there are so many; episodes; those since the evaluation, their sum."""
+    """The returns of the last episodes.
+
+    Attributes:
+        last: The last returns, ``(LAST,)``, NaN before there are so many.
+        episodes: The number of episodes.
+        recent: The number of those since the last evaluation.
+        total: The sum of their returns.
+    """
 
     last: Tensor
     episodes: Tensor
@@ -20,18 +27,18 @@ class Records(NamedTuple):
 
     @classmethod
     def empty(cls) -> Records:
-        """Before any episode."""
+        """Return the records before any episode."""
         whole = torch.zeros((), dtype=torch.int64)
         return cls(torch.full((LAST,), torch.nan, dtype=torch.float64), whole, whole, whole.double())
 
     def add(self, score: float) -> Records:
-        """With one more episode."""
+        """Return the records with one more episode."""
         last = self.last.clone()
         last[int(self.episodes) % LAST] = score
         return Records(last, self.episodes + 1, self.recent + 1, self.total + score)
 
     def row(self) -> dict[str, float | int | None]:
-        """The metrics."""
+        """Return the metrics."""
         recent, episodes = int(self.recent), int(self.episodes)
         return {
             "return": float(self.total) / recent if recent else None,

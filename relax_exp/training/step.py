@@ -20,9 +20,16 @@ WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # ch
 class State(NamedTuple):
     """Everything that moves, for one replica or stacked over replicas.
 
-    model; moments of both Adams; ``t``: steps taken; ``sums``: running sums of the metrics since the last evaluation
-    and their ``count``; ``lr``; ``failed_at``: the step at which a watched quantity was first not finite (0: none;
-    negative: a warm-up update), ``failed_what``: its index in `WATCHED`, ``last_finite``: the last value of each.
+    It has the model and the moments of both optimizers, and
+
+    Attributes:
+        t: The steps taken.
+        sums: Running sums of the metrics since the last evaluation.
+        count: How many values each of them holds.
+        lr: The learning rate.
+        failed_at: The step at which a watched quantity was first not finite; 0: none, negative: a warm-up update.
+        failed_what: Its index in `WATCHED`.
+        last_finite: The last finite value of each.
     """
 
     model: Model
@@ -39,7 +46,10 @@ class State(NamedTuple):
 
 
 def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tensor]], State]:
-    """The training step of one replica: ``step(state, batch, noise) -> state``. Draws, mutates and prints nothing."""
+    """Make the training step of one replica: ``step(state, batch, noise) -> state``.
+
+    The step draws, mutates and prints nothing.
+    """
 
     def step(state: State, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
         model = state.model
@@ -74,9 +84,10 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
 
 
 def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
-    """``step`` compiled for the shapes of its first call; ``in_place``: the new state overwrites the old one.
+    """Compile ``step`` for the shapes of its first call.
 
-    In place, the parameters and moments stay in the processor's cache.
+    With ``in_place`` the new state overwrites the old one, so that parameters and moments stay in the processor's
+    cache.
     """
     # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would make
     # the sizes that differ dynamic, which changes last bits.
@@ -99,7 +110,7 @@ def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
 
 
 def alone(step: Callable) -> Callable:
-    """``step`` on trees with a batch dimension of one, which vmap would turn into batched matrix products."""
+    """Apply ``step`` to trees with a batch dimension of one, which vmap would turn into batched matrix products."""
 
     def squeezed(*trees):
         return tree_map(lambda x: x.unsqueeze(0), step(*tree_map(lambda x: x[0], trees)))
@@ -108,12 +119,12 @@ def alone(step: Callable) -> Callable:
 
 
 def norm(tree, zero: Tensor) -> Tensor:
-    """Euclidean norm of all leaves together."""
+    """Compute the Euclidean norm of all leaves together."""
     return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
 
 
 def metric_names(task: Task) -> list[str]:
-    """Names of the metrics that a step averages, found by computing gradients once."""
+    """Return the names of the metrics that a step averages, found by computing gradients once."""
     model = task.init(stream(0, "names"))
     noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
     device = tree_leaves(model.params)[0].device
