@@ -18,12 +18,18 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
             "decoder_hidden": lambda task: task.get("hidden") if task.get("model") == "nonlinear" else None,
             "first_epoch": "shuffled",
             "score_term": "kept",
+            "initial_weights": "glorot",
+            "moving_variance": None,
         },
         "categorical_vae": {"score_term": "kept"},
         "sequence": {"score_term": "kept"},
         "cartpole": {"frame_skip": 1, "until_solved": False},
     },
-    "estimator": {"a2c": {"advantage": "correct"}, "relax": {"sampler": "correct"}},
+    "estimator": {
+        "a2c": {"advantage": "correct"},
+        "rebar": {"relaxation": "concrete", "bounded_eta": False, "baseline": "none", "shared": False},
+        "relax": {"sampler": "correct"},
+    },
 }
 
 

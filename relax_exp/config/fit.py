@@ -120,6 +120,11 @@ def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         raise ConfigError(
             f"{name} differentiates f, which {opaque[0]} forbids: use {one_of(able)} with their defaults here"
         )
+    if estimator.get("baseline") == "input" and "score_term" not in task:
+        raise ConfigError(
+            f"estimator.baseline=input is a function of what the latents are inferred from, and task={task['name']} "
+            "infers none: use baseline=none"
+        )
     if estimator.get("granularity") == "parameter" and not TASKS[task["name"]].encoder:
         raise ConfigError(
             f"estimator.granularity=parameter gives each tensor of an encoder an eta, and task={task['name']} has "

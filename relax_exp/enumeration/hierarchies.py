@@ -109,6 +109,8 @@ def tiny_hierarchy(
     vae = DiscreteVAE(layers, mean.float()).double()
     if options.get("granularity") == "parameter":
         options = options | {"tensors": 2}  # weights and biases of a linear encoder
+    if options.get("baseline") == "input":
+        options = options | {"inputs": pixels}
     built = torch.nn.ModuleList(
         estimators.build(name, layer.family, layer.shape, shape, generator, **options).double()
         for layer, shape in zip(layers, context_shapes(vae), strict=True)

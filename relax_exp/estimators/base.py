@@ -110,6 +110,7 @@ class Estimator(nn.Module, metaclass=Checked):
     needs: str = "value"
     target: str = "mean"
     samples: int = 1
+    shared: bool = False  # in a hierarchy, some parameters of layer 0 serve all layers, see `Rebar`
     granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
     second_order: bool = False  # of a biased one: unbiased where f is quadratic
 

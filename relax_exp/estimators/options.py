@@ -36,6 +36,11 @@ class EstimatorOptions(TypedDict, total=False):
     eta: float
     granularity: Literal["layer", "parameter"]
     tensors: Count
+    relaxation: Literal["concrete", "muprop"]
+    bounded_eta: bool
+    baseline: Literal["none", "input"]
+    inputs: Count | None
+    shared: bool
     decay: BelowOne
     normalize: bool
     threshold: NotNegative

@@ -10,7 +10,9 @@ from torch.func import grad
 
 from relax_exp.distributions import expand_event, open_uniform
 from relax_exp.estimators.base import Estimator, Output, as_objective, mean_square
-from relax_exp.models.mlp import Surrogate
+from relax_exp.models.mlp import MLP, Surrogate
+
+BASELINE_UNITS = 100  # of baseline=input, as in the REBAR code
 
 
 class Rebar(Estimator):
@@ -29,6 +31,15 @@ class Rebar(Estimator):
     variance objective is that of their gradient (Tucker's code). Only who knows these tensors can combine them: the
     gradient at the logits is `Output.grad` with the mean eta, ``aux["parts"]``, ``(2, *logits)``, has the part without
     eta and the part that each eta scales, and ``tuning_loss`` is the caller's (`relax_exp.tasks.layered_gradients`).
+
+    Further options of Tucker's code (``experiment=tucker_rebar`` has them all):
+
+    - ``relaxation="muprop"``: sigma(z / lambda + lambda / (lambda + 1) logits), which tends to the mean and not to a
+      half as lambda grows (section 3.3 of the paper). Its own dependence on the logits counts as f's does.
+    - ``bounded_eta``: eta = 2 sigmoid(w), between 0 and 2.
+    - ``baseline="input"``: f(b) less a network (100 tanh units) of the first ``inputs`` numbers of the context, all of
+      them by default; it is tuned by the variance objective, as all else is.
+    - ``shared``: in a hierarchy temperature and baseline are those of layer 0 for all layers.
     """
 
     needs = "relaxed"
@@ -41,10 +52,27 @@ class Rebar(Estimator):
         eta: float = 1.0,
         granularity: str = "layer",
         tensors: int = 1,
+        relaxation: str = "concrete",
+        bounded_eta: bool = False,
+        baseline: str = "none",
+        inputs: int | None = None,
+        shared: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.granular = granularity == "parameter"
+        self.towards_mean, self.bounded, self.shared = relaxation == "muprop", bounded_eta, shared
+        if bounded_eta and not 0 < eta < 2:
+            raise ValueError(f"{type(self).__name__}: bounded_eta keeps eta between 0 and 2, so not eta={eta}")
+        eta = math.log(eta / (2 - eta)) if bounded_eta else eta
+        self.baseline = None
+        if baseline == "input":
+            if self.context_shape is None:
+                raise ValueError(
+                    f"{type(self).__name__}: baseline=input is a function of the context: pass context_shape="
+                )
+            self.inputs = inputs or math.prod(self.context_shape)
+            self.baseline = MLP((self.inputs,), width=BASELINE_UNITS, depth=1, activation="tanh")
         self.tied = noise == "tied"
         self.evaluations = 2 if self.tied else 3
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -60,14 +88,33 @@ class Rebar(Estimator):
         """The temperature lambda > 0 of the relaxation, a scalar."""
         return self.log_temperature.exp()
 
+    @property
+    def scale(self) -> Tensor:
+        """eta: of the layer, or of each tensor."""
+        return 2 * torch.sigmoid(self.eta) if self.bounded else self.eta
+
+    def soften(self, z: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+        """The relaxed sample at z; ``logits`` are those that z was made from."""
+        if self.towards_mean:
+            z = z + temperature.square() / (temperature + 1) * logits
+        return self.family.relax(z, temperature)
+
+    def centred(self, f_b: Tensor, context: Tensor | None) -> Tensor:
+        """f(b), a constant, less the baseline."""
+        if self.baseline is None:
+            return f_b.detach()
+        if context is None:
+            raise ValueError(f"{type(self).__name__} was built with baseline=input: pass context=")
+        return f_b.detach() - self.baseline(context.flatten(-len(self.context_shape))[..., : self.inputs])
+
     def features(self, context: Tensor | None):
         """Compute once what the control variate takes from the context, both for z and for z~."""
         return None
 
     def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
         """Return the control variate c(z), ``(..., N)`` for z ``(..., N, event)``."""
-        value = self.evaluate(f.relaxed, self.family.relax(z, self.temperature), logits, True)
-        return value if self.granular else self.eta * value
+        value = self.evaluate(f.relaxed, self.soften(z, logits, self.temperature), logits, True)
+        return value if self.granular else self.scale * value
 
     def estimate(self, logits, f, noise, context, f_b):
         z = self.family.path(logits, noise["u"])
@@ -95,12 +142,13 @@ class Rebar(Estimator):
             (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
             through = dc_dz[0] - self.along_conditional(dc_dz[1], logits, b, z_tilde)
             correction = family.to_logits(through, logits) + direct[0] - direct[1]
-        score = family.score(logits, b)
+        score, centred = family.score(logits, b), self.centred(f_b, context)
         if self.granular:
-            hard, soft = (expand_event(value, family) * score for value in (f_b.detach(), c_tilde))
+            hard, soft = (expand_event(value, family) * score for value in (centred, c_tilde))
             parts = torch.stack([hard, correction - soft])
-            return Output(parts[0] + self.eta.mean() * parts[1], f_b, b, self.scalars() | {"parts": parts}, {})
-        gradient = expand_event(f_b.detach() - c_tilde, family) * score + correction
+            aux = self.scalars() | {"parts": parts, "etas": self.scale}
+            return Output(parts[0] + self.scale.mean() * parts[1], f_b, b, aux, {})
+        gradient = expand_event(centred - c_tilde, family) * score + correction
         return Output(gradient, f_b, b, self.scalars(), {})
 
     def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
@@ -118,7 +166,7 @@ class Rebar(Estimator):
 
     def scalars(self) -> dict[str, Tensor]:
         """Return what is worth logging, and the penalty of the tuning loss where there is one."""
-        return {"temperature": self.temperature, "eta": self.eta.mean()}
+        return {"temperature": self.temperature, "eta": self.scale.mean()}
 
     def tuning_loss(self, out: Output) -> Tensor:
         """Return `mean_square` of the gradient, without the direct part."""
@@ -202,7 +250,7 @@ class Relax(Rebar):
         """Return the temperature, eta and the surrogate's squared weights."""
         penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
         logged = {"temperature": self.temperature, "penalty": penalty}
-        return logged if self.free else logged | {"eta": self.eta}
+        return logged if self.free else logged | {"eta": self.scale}
 
     def tuning_loss(self, out):
         """Return `mean_square` of the gradient plus the weight decay of the surrogate."""

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 B, C, G = "bernoulli", "categorical", "gaussian"
 TIED = ({"noise": "independent"}, {"noise": "tied"})
+TUCKER = {  # REBAR as its authors' code has it
+    "noise": "tied",
+    "granularity": "parameter",
+    "relaxation": "muprop",
+    "bounded_eta": True,
+    "baseline": "input",
+    "shared": True,
+}
 SMALL = {"width": 8, "depth": 2, "activation": "tanh"}
 
 
@@ -154,7 +162,7 @@ REGISTRY: dict[str, Entry] = {
         (B, C),
         "relaxed",
         "relaxed f as control variate, temperature and scale tuned",
-        (*TIED, {"granularity": "parameter"}),
+        (*TIED, {"granularity": "parameter"}, {"relaxation": "muprop", "baseline": "input"}, TUCKER),
     ),
     "relax": Entry(
         "rebar_relax:Relax",

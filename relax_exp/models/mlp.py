@@ -21,6 +21,16 @@ def glorot_(weight: Tensor, fan_in: int | None = None) -> Tensor:
     return nn.init.uniform_(weight, -bound, bound)
 
 
+def he_(module: nn.Module, generator: torch.Generator) -> None:
+    """Normal weights of variance 2 / inputs in every affine map of a module, in place (He et al. 2015): what slim's
+    variance scaling, the REBAR code's initialiser, draws, but for its truncation."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            weight = torch.randn(part.weight.shape, generator=generator, dtype=part.weight.dtype)
+            with torch.no_grad():
+                part.weight.copy_(weight * math.sqrt(2 / part.in_features))
+
+
 class Linear(nn.Linear):
     """An affine map with Glorot-uniform weights and zero bias."""
 

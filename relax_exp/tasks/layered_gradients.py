@@ -26,6 +26,7 @@ from relax_exp.models.vae import DiscreteVAE
 from relax_exp.tasks.base import Gradients, Model
 
 Noise = list[dict[str, Tensor]]  # by layer
+SHARED = ("log_temperature", "baseline.")  # beginnings of names of what layers share whose estimators are ``shared``
 
 
 def context_shapes(vae: DiscreteVAE) -> list[tuple[int, ...]]:
@@ -120,7 +121,8 @@ class Hierarchy:
         params = {**model.params, **fixed}
 
         def tuned(tuning):
-            outs, total, own = [], 0.0, {}
+            outs, total, own, count = [], 0.0, {}, 0
+            tuning = self.joined(tuning)
             for i, estimator in enumerate(self.estimators):
                 objective = self.objective(i, params, tuning, x, samples, log_q, log_p, noise)
                 out = functional_call(
@@ -131,12 +133,15 @@ class Hierarchy:
                 )
                 if estimator.granular:
                     below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
-                    pushed = self.combined(params, i, below, parts, tuning[i]["eta"])
-                    total = total + torch.cat([g.flatten() for g in pushed.values()]).square().mean()
+                    pushed = self.combined(params, i, below, parts, out.aux["etas"])
+                    squares = torch.cat([g.flatten() for g in pushed.values()]).square()
+                    total, count = total + (squares.sum() if estimator.shared else squares.mean()), count + len(squares)
                     own, out = own | pushed, out._replace(grad=torch.zeros_like(out.grad))
                 else:
                     total = total + estimator.tuning_loss(out)
                 outs.append(out)
+            if count and self.estimators[0].shared:
+                total = total / count  # one objective for all layers: the mean over all of their parameters
             return total, (total, outs, own)
 
         tuning_grads, aux = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
@@ -151,6 +156,13 @@ class Hierarchy:
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}
         buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, outs, strict=True)]
         return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
+
+    def joined(self, tuning: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The tuning parameters of all layers, with those of layer 0 in the place of what estimators share."""
+        if not self.estimators[0].shared:
+            return tuning
+        common = {k: v for k, v in tuning[0].items() if k.startswith(SHARED)}
+        return [{**own, **common} for own in tuning]
 
     def combined(self, params, i: int, below: Tensor, parts: Tensor, eta: Tensor) -> dict[str, Tensor]:
         """Push REBAR's ``parts`` ``(2, N, event)``, of one layer, into that layer's weights: A + eta B, an eta each.
@@ -178,8 +190,8 @@ class Hierarchy:
             return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert)
 
         def soft(k, logits):
-            family = self.families[k]
-            return family.relax(family.path(logits, noise[k]["u"]), tuning[k]["log_temperature"].exp())
+            z = self.families[k].path(logits, noise[k]["u"])
+            return self.estimators[k].soften(z, logits, tuning[k]["log_temperature"].exp())
 
         return Objective(
             hard=value(lambda k, logits: self.estimators[k].sample(logits, noise[k])),

@@ -40,6 +40,8 @@ class VAEOptions(TypedDict):
     decoder_hidden: Count | None
     binarize: Literal[*BINARIZATIONS]
     first_epoch: Literal["file", "shuffled"]
+    initial_weights: Literal["glorot", "he"]
+    moving_variance: BelowOne | None
     bound_every: Count | None
     score_term: Literal["dropped", "kept"]
     variance_draws: Draws

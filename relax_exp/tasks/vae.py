@@ -18,11 +18,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
 from relax_exp.data import ImageData
+from relax_exp.models.mlp import he_
 from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
 from relax_exp.numerics import onednn
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
+from relax_exp.tasks.moving_variance import MovingVariance
 
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
@@ -39,7 +41,8 @@ class VAE(Task):
     end ``test/elbo`` and ``test/bound100`` on all test images, and the same with ``_best`` for the parameters kept from
     the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of those that measured it (without
     ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over encoder parameters, direct part
-    included; the estimators' scalars. Bounds are in nats per image, higher is better.
+    included; ``train/moving_variance`` (see `MovingVariance`) where it is asked for; the estimators' scalars. Bounds are in
+    nats per image, higher is better.
     """
 
     name = "vae"
@@ -61,13 +64,16 @@ class VAE(Task):
         variance_draws: int = 100,
         bound_every: int | None = None,
         score_term: str = "dropped",
+        initial_weights: str = "glorot",
+        moving_variance: float | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
         self.take(estimator)
         self.model, self.latents, self.hidden = model, latents, hidden
         self.decoder_hidden = len(data.mean) if decoder_hidden is None else decoder_hidden
-        self.first_epoch, self.score_term = first_epoch, score_term
+        self.first_epoch, self.score_term, self.initial_weights = first_epoch, score_term, initial_weights
+        self.moving = None if moving_variance is None else MovingVariance(moving_variance)
         if self.has_test:
             self.selection = "valid/elbo_full" if bound_every else "valid/elbo"
         self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
@@ -84,14 +90,17 @@ class VAE(Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
             vae = self.network()
-        granular = self.options.get("granularity") == "parameter"
-        tensors = [{"tensors": len(list(part.parameters()))} if granular else {} for part in vae.encoder]
+        granular, sized = (self.options.get(k) == v for k, v in (("granularity", "parameter"), ("baseline", "input")))
+        known = {"inputs": len(self.mean)} if sized else {}
+        extras = [known | ({"tensors": len(list(part.parameters()))} if granular else {}) for part in vae.encoder]
         built = nn.ModuleList(
             estimators.build(
                 self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options, **extra
             )
-            for layer, context, extra in zip(vae.layers, context_shapes(vae), tensors, strict=False)
+            for layer, context, extra in zip(vae.layers, context_shapes(vae), extras, strict=False)
         )
+        if self.initial_weights == "he":
+            he_(vae, generator)
         vae, built = vae.to(self.device, self.dtype), built.to(self.device, self.dtype)
         return Hierarchy(vae, built, self.relaxed, self.score_term)
 
@@ -106,8 +115,12 @@ class VAE(Task):
         return Model(
             {k: v.detach() for k, v in built.vae.named_parameters()},
             [{k: v.detach() for k, v in estimator.named_parameters()} for estimator in built.estimators],
-            [dict(estimator.named_buffers()) for estimator in built.estimators],
+            [dict(estimator.named_buffers()) for estimator in built.estimators] + self._moments(built.vae),
         )
+
+    def _moments(self, vae: DiscreteVAE) -> list[dict]:
+        """Behind the buffers of the layers, the moving averages of the gradient if there are any."""
+        return [self.moving.start(dict(vae.named_parameters()))] if self.moving else []
 
     def noise_shapes(self):
         """Return the shapes of the noise of layer l under ``l.name``.
@@ -130,7 +143,15 @@ class VAE(Task):
     def gradients(self, model, batch, noise, fixed=None):
         """Draw all gradients of one replica once, with parameters of the model in ``fixed`` held constant."""
         x = self.pixels(batch["x"], noise.get("binarize"))
-        return self.hierarchy.gradients(model, x, by_layer(noise, self.hierarchy.vae.depth), fixed)
+        noise = by_layer(noise, self.hierarchy.vae.depth)
+        if self.moving is None:
+            return self.hierarchy.gradients(model, x, noise, fixed)
+        *buffers, moments = model.buffers
+        out = self.hierarchy.gradients(model._replace(buffers=buffers), x, noise, fixed)
+        if fixed is None:
+            moments, variance = self.moving(moments, out.params)
+            out = out._replace(metrics=out.metrics | {"train/moving_variance": variance})
+        return out._replace(buffers=[*out.buffers, moments])
 
     def _sample(self, uniforms: list[Tensor]):
         return lambda i, logits: self.hierarchy.families[i].sample(logits, uniforms[i])

@@ -100,7 +100,7 @@ def test_every_parameter_of_a_hierarchy(name, options, layers, score_term):
 
 
 SMALLEST = {
-    name: {"family": layers[0].family, "event_shape": layers[0].shape}
+    name: {"family": layers[0].family, "event_shape": layers[0].shape, "context_shape": (4,)}
     for name, layers in hierarchies.HIERARCHIES.items()
 }
 
