@@ -38,7 +38,7 @@ class Rebar(Estimator):
       half as lambda grows (section 3.3 of the paper). Its own dependence on the logits counts as f's does.
     - ``bounded_eta``: eta = 2 sigmoid(w), between 0 and 2.
     - ``baseline="input"``: f(b) less a network (100 tanh units) of the first ``inputs`` numbers of the context, all of
-      them by default; it is tuned by the variance objective, as all else is.
+      them by default; it is tuned by the variance objective, as all else is. Without a context a learned constant.
     - ``shared``: in a hierarchy temperature and baseline are those of layer 0 for all layers.
     """
 
@@ -66,11 +66,9 @@ class Rebar(Estimator):
             raise ValueError(f"{type(self).__name__}: bounded_eta keeps eta between 0 and 2, so not eta={eta}")
         eta = math.log(eta / (2 - eta)) if bounded_eta else eta
         self.baseline = None
-        if baseline == "input":
-            if self.context_shape is None:
-                raise ValueError(
-                    f"{type(self).__name__}: baseline=input is a function of the context: pass context_shape="
-                )
+        if baseline == "input" and self.context_shape is None:
+            self.baseline = nn.Parameter(torch.zeros(()))
+        elif baseline == "input":
             self.inputs = inputs or math.prod(self.context_shape)
             self.baseline = MLP((self.inputs,), width=BASELINE_UNITS, depth=1, activation="tanh")
         self.tied = noise == "tied"
@@ -103,6 +101,8 @@ class Rebar(Estimator):
         """f(b), a constant, less the baseline."""
         if self.baseline is None:
             return f_b.detach()
+        if self.context_shape is None:
+            return f_b.detach() - self.baseline
         if context is None:
             raise ValueError(f"{type(self).__name__} was built with baseline=input: pass context=")
         return f_b.detach() - self.baseline(context.flatten(-len(self.context_shape))[..., : self.inputs])

@@ -48,7 +48,9 @@ def test_an_old_configuration_gets_what_its_run_was_made_with():
 
 
 def test_a_value_that_is_there_stays():
-    new = {**OLD, "task": {**OLD["task"], "decoder_hidden": 784, "first_epoch": "file", "score_term": "dropped"}}
+    values = {"decoder_hidden": 784, "first_epoch": "file", "score_term": "dropped"}
+    values |= {"initial_weights": "he", "moving_variance": 0.9}
+    new = {**OLD, "task": {**OLD["task"], **values}}
     assert completed(new) == new == without(new)
     assert run_hash(new) != run_hash(OLD)
     assert group_key({**new, "seeds": [0]}) != group_key({**OLD, "seeds": [0]})

@@ -65,8 +65,6 @@ def test_a_bounded_eta_starts_where_it_is_told(eta):
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match=r"between 0 and 2, so not eta=2\.5"):
         estimators.build("rebar", bounded_eta=True, eta=2.5)
-    with pytest.raises(ValueError, match="pass context_shape="):
-        estimators.build("rebar", baseline="input")
     rebar = estimators.build("rebar", baseline="input", context_shape=(2,))
     with pytest.raises(ValueError, match="pass context="):
         rebar(torch.zeros(1, 1), lambda b: b.sum(-1), generator=torch.Generator())
