@@ -41,8 +41,8 @@ class VAE(Task):
     end ``test/elbo`` and ``test/bound100`` on all test images, and the same with ``_best`` for the parameters kept from
     the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of those that measured it (without
     ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over encoder parameters, direct part
-    included; ``train/moving_variance`` (see `MovingVariance`) where it is asked for; the estimators' scalars. Bounds are in
-    nats per image, higher is better.
+    included; ``train/moving_variance`` (see `MovingVariance`) where asked for; the scalars of the estimators. Bounds
+    are in nats per image, higher is better.
     """
 
     name = "vae"
