@@ -1,4 +1,4 @@
-"""What the command says: its help, taken from the comments in configs/*.yaml, and Hydra's errors in plain words."""
+"""The help of the command, taken from the comments in configs/*.yaml."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ HINT = " (relax-exp task=vae estimator=relax --help: theirs too)"
 
 
 def text(_root_: DictConfig) -> str:
-    """The help, for the configuration composed so far: with the keys of the task and estimator that are chosen."""
+    """Return the help for the configuration composed so far, with the keys of its task and estimator."""
     files, plans = sorted((CONFIGS / "experiment").glob("*.yaml")), experiments.names()
     choices = {
         "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
@@ -79,7 +79,7 @@ def text(_root_: DictConfig) -> str:
 
 
 def page(experiment: str) -> str:
-    """The help on an experiment of many runs: what its file says at its head, and how many runs each budget has."""
+    """Return the help on an experiment: what its file says at its head, and how many runs each budget has."""
     head = itertools.takewhile(lambda line: line.startswith("#"), experiments.path(experiment).read_text().splitlines())
     return PAGE.format(
         name=experiment,
@@ -89,7 +89,7 @@ def page(experiment: str) -> str:
 
 
 def _keys(root: DictConfig, path: Path, prefix: str) -> list[tuple[str, str, str]]:
-    """Every commented key of a YAML file, with its value in ``root`` and the comment."""
+    """Return every commented key of a YAML file, with its value in ``root`` and the comment."""
     rows = []
     for key, comment in re.findall(r"^ *(\w+): .*?# (.+)$", path.read_text(), re.MULTILINE):
         try:
@@ -102,13 +102,13 @@ def _keys(root: DictConfig, path: Path, prefix: str) -> list[tuple[str, str, str
 
 
 def _summary(path: Path) -> str:
-    """The sentence at the head of a YAML file."""
+    """Return the sentence at the head of a YAML file."""
     lines = path.read_text().splitlines()
     return next((line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line), "")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    """Rows in aligned columns."""
+    """Write rows in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"  {line.rstrip()}" for line in lines)

@@ -38,7 +38,11 @@ OmegaConf.register_new_resolver("relax_exp_help", help.text, replace=True)  # th
 
 
 def main() -> int:
-    """Run the command in sys.argv. Returns 0, 1 (a run failed), 2 (a bad configuration) or 130 (Ctrl-C)."""
+    """Run the command in sys.argv.
+
+    Returns:
+        The exit code: 0, 1 (a run failed), 2 (a bad configuration) or 130 (Ctrl-C).
+    """
     arguments = sys.argv[1:] = added(sys.argv[1:])
     if "--version" in arguments:
         print(f"relax-exp {relax_exp.__version__}")
@@ -62,14 +66,16 @@ def main() -> int:
 
 
 def added(arguments: list[str]) -> list[str]:
-    """With ``estimator.path=FILE`` the estimator's keys are added to the configuration, which has no file of theirs."""
+    """Mark the keys of an estimator as new where it is ``estimator.path=FILE``, since no file in configs/ has them."""
     own = any(re.match(r"\+*estimator\.path=", argument) for argument in arguments)
     return [f"++{a}" if own and re.match(r"estimator\.\w+=", a) else a for a in arguments]
 
 
 def job(cfg: DictConfig) -> Outcome:
-    """One run. Reports its errors on the spot so that the other jobs of a sweep go on; there a bug's traceback is kept
-    in the run's folder too, since whatever another process prints may be lost."""
+    """Execute one run of the command, and report its errors on the spot so that the other jobs of a sweep go on.
+
+    There a bug's traceback is kept in the run's folder too, since whatever another process prints may be lost.
+    """
     this = HydraConfig.get()
     overrides = OmegaConf.to_container(this.overrides.task)  # as typed: nothing in them is resolved here
     sweeping, resolved, said = this.mode == RunMode.MULTIRUN, None, ""
@@ -93,7 +99,7 @@ def job(cfg: DictConfig) -> Outcome:
 
 
 def _message(error: Exception) -> tuple[str, int] | None:
-    """What to print and the exit code, for an error that a user can mend; None for a bug."""
+    """Return what to print and the exit code, for an error that a user can mend; None for a bug."""
     composing = (ConfigError, HydraException, OmegaConfBaseException)
     if isinstance(error, composing) and not isinstance(error, InstantiationException):
         return messages.explain(error), 2

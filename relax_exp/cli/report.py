@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def load(paths: Sequence[str | Path]) -> list[Run]:
-    """All runs in the paths and below, folders of results included. ReportError where there are none."""
+    """Read all runs in the paths and below, folders of results included.
+
+    Raises:
+        ReportError: There are none.
+    """
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import find_runs
 
@@ -30,42 +34,54 @@ def load(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
-    """The tables of the runs, as Markdown. ReportError where a cell would mix configurations."""
+    """Return the tables of the runs, as Markdown.
+
+    Raises:
+        ReportError: A cell would mix configurations.
+    """
     from relax_exp.report.report import Report
 
     return Report(load(paths), by).markdown()
 
 
 def report(paths: Sequence[str | Path], out: str | Path, by: Sequence[str] = ()) -> list[Path]:
-    """Write all tables (Markdown, CSV, LaTeX, TensorBoard), ``summary.json`` and every figure; the paths written."""
+    """Write all tables (Markdown, CSV, LaTeX, TensorBoard), ``summary.json`` and every figure.
+
+    Returns:
+        The paths written.
+    """
     from relax_exp.report.report import Report
 
     return write(Report(load(paths), by), Path(out))
 
 
 def write(report: Report, out: Path) -> list[Path]:
-    """All files of a report; the paths written."""
+    """Write all files of a report and return their paths."""
     from relax_exp.report import tensorboard
 
     return [*report.write(out), tensorboard.write(report.tables, out)]
 
 
 def check(paths: Sequence[str | Path]) -> list[str]:
-    """Where folders of results are not what their runs give, see `relax_exp.report.results.check`."""
+    """Return where folders of results are not what their runs give, see `relax_exp.report.results.check`."""
     from relax_exp.report import results
 
     return [difference for folder in committed(paths) for difference in results.check(folder)]
 
 
 def render(paths: Sequence[str | Path]) -> list[Path]:
-    """Make the tables and figures in folders of results anew; the paths written."""
+    """Make the tables and figures in folders of results anew, and return the paths written."""
     from relax_exp.report import results
 
     return [path for folder in committed(paths) for path in results.render(folder)]
 
 
 def committed(paths: Sequence[str | Path]) -> list[Path]:
-    """The folders of results in the paths and below. ReportError where there are none."""
+    """Return the folders of results in the paths and below.
+
+    Raises:
+        ReportError: There are none.
+    """
     from relax_exp.errors import ReportError
     from relax_exp.report.runs import find_results
 
@@ -76,10 +92,13 @@ def committed(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def status(paths: Sequence[str | Path], experiment: str | None = None, budget: str = "") -> str:
-    """Every run: folder, estimator, status, step, when it last wrote; why replicas failed, and which runs crashed.
+    """List every run: folder, estimator, status, step, when it last wrote; why replicas failed, and which runs crashed.
 
-    ``experiment``: its runs at that budget only, and the commands of those that are missing. A run that says "running"
-    and whose process is gone is "killed". ReportError where there are no runs, or no such experiment.
+    With ``experiment`` these are its runs at that budget only, and the commands of those that are missing. A run that
+    says "running" and whose process is gone is "killed".
+
+    Raises:
+        ReportError: There are no runs, or no such experiment.
     """
     from tabulate import tabulate
 
@@ -120,7 +139,7 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
 
 
 def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], list[str]]:
-    """Those of the folders that hold runs of an experiment, and the commands of its other runs."""
+    """Return those of the folders that hold runs of an experiment, and the commands of its other runs."""
     from relax_exp.config.identity import run_hash
     from relax_exp.config.plans import planned
     from relax_exp.errors import ConfigError, ReportError
@@ -143,7 +162,7 @@ def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], 
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     out = argparse.ArgumentParser(prog="relax-exp-report", description="Tables and figures from run folders.")
     out.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="run folders, or folders above them")
     out.add_argument(
@@ -172,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 with one short message."""
+    """Run the command, and return 0, or 1 with one short message."""
     args = parser().parse_args(argv)
     from relax_exp.errors import ReportError
 

@@ -71,7 +71,11 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
 def _take_plan(arguments: list[str]) -> bool:
     """Put into sys.argv what Hydra is to see, and the jobs of an experiment of many runs into ``_plan``.
 
-    False if its help was asked for, which is printed here. ConfigError for what does not go together.
+    Returns:
+        False if its help was asked for, which is printed here.
+
+    Raises:
+        ConfigError: Something does not go together.
     """
     global _plan
     _plan = None
@@ -93,7 +97,7 @@ def _take_plan(arguments: list[str]) -> bool:
 
 
 def _postponed(argument: str) -> str:
-    """A plain ``estimator.key=value`` as a sweep over that one value.
+    """Write a plain ``estimator.key=value`` as a sweep over that one value.
 
     Hydra applies what is not swept to a configuration that lacks whatever task or estimator is swept, and would not
     find the key there.

@@ -34,17 +34,17 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the keys that it is too old to have, at the values of runs made without them."""
+    """Return the configuration with the keys that it is too old to have, at the values of runs made without them."""
     return _mapped(config, lambda section, older: {**section, **{k: v for k, v in older.items() if k not in section}})
 
 
 def without(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without the added keys whose value is that of older runs."""
+    """Return the configuration without the added keys whose value is that of older runs."""
     return _mapped(config, lambda section, older: {k: v for k, v in section.items() if k not in older or v != older[k]})
 
 
 def _mapped(config: Mapping[str, Any], change) -> dict[str, Any]:
-    """The configuration with ``change(section, older values)`` in place of its sections."""
+    """Return the configuration with ``change(section, older values)`` in place of its sections."""
 
     def one(kind: str, section: Any) -> Any:
         added = ADDED[kind].get(section.get("name"), {}) if isinstance(section, dict) else {}

@@ -1,4 +1,4 @@
-"""Where the YAML files are."""
+"""Where the YAML files of the configuration are."""
 
 from __future__ import annotations
 

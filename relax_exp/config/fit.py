@@ -1,4 +1,4 @@
-"""Whether task and estimator fit each other: what the records of both say, compared. Without torch."""
+"""Check whether a task and an estimator fit each other by comparing what the records of both say, without torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ OPAQUE = {  # what makes f a black box: in words, and of a task's configuration
 
 
 def decoder_hidden(task: dict) -> int | None:
-    """Units in each hidden layer of a binary VAE's decoder, the number of pixels where none are given; None where the
-    model has no such layers. Raises ConfigError where it has none and they are given."""
+    """Return the units in each hidden layer of a binary VAE's decoder; None where the model has no such layers.
+
+    Where none are given it is the number of pixels.
+
+    Raises:
+        ConfigError: Units are given for a model that has no such layers.
+    """
     given = task["decoder_hidden"]
     if task["model"] == "nonlinear":
         return PIXELS[task["dataset"]] if given is None else given
@@ -33,7 +38,11 @@ def decoder_hidden(task: dict) -> int | None:
 
 
 def check_states(task: dict, name: str) -> None:
-    """Whether an estimator that enumerates or compares states can cope with so many. Raises ConfigError."""
+    """Check whether an estimator that enumerates or compares states can cope with so many.
+
+    Raises:
+        ConfigError: There are too many.
+    """
     entry = estimators.lookup(name)
     if entry.max_states and 2 ** task.get("latents", 0) > entry.max_states:
         most = entry.max_states.bit_length() - 1
@@ -56,7 +65,11 @@ def check_states(task: dict, name: str) -> None:
 
 
 def check_episodes(task: dict, config: dict) -> None:
-    """Whether a task that learns from episodes can measure variances when asked to. Raises ConfigError."""
+    """Check whether a task that learns from episodes can measure variances when asked to.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     if config["track"]:
         raise ConfigError("track=[...] follows an estimator on minibatches, and episodes are none: leave track out")
     every = task.get("variance_every")
@@ -71,7 +84,11 @@ def check_episodes(task: dict, config: dict) -> None:
 
 
 def check_segments(task: dict, config: dict) -> None:
-    """Whether a task that learns from segments of games has one replica and whole segments. Raises ConfigError."""
+    """Check whether a task that learns from segments of games has one replica and whole segments.
+
+    Raises:
+        ConfigError: It has not.
+    """
     if len(config["seeds"]) * len(config["lrs"]) > 1:
         raise ConfigError(f"task={task['name']} trains one replica a run: for several runs type -m seed=0,1,2")
     if config["batch_size"] % task["envs"]:
@@ -82,7 +99,11 @@ def check_segments(task: dict, config: dict) -> None:
 
 
 def check_published_errors(task: dict, family: str | None, estimator: dict) -> None:
-    """Whether the published code's errors are asked for where that code had them. Raises ConfigError."""
+    """Check whether the published code's errors are asked for where that code had them.
+
+    Raises:
+        ConfigError: They are asked for elsewhere.
+    """
     experience = TASKS[task["name"]].experience
     if estimator.get("advantage") == "published_error" and family is not None and experience != "episodes":
         raise ConfigError(
@@ -98,7 +119,11 @@ def check_published_errors(task: dict, family: str | None, estimator: dict) -> N
 
 
 def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
-    """Whether the estimator can do the task. Raises ConfigError."""
+    """Check whether the estimator can do the task.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     name, family = estimator["name"], TASKS[task["name"]].family
     if estimator.get("path"):
         check_own(task, estimator)
@@ -139,7 +164,11 @@ def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
 
 
 def check_own(task: dict, estimator: dict) -> None:
-    """Whether an estimator in a user's file can do the task. Raises ConfigError."""
+    """Check whether an estimator in a user's file can do the task.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     entry, cls = TASKS[task["name"]], own.load(estimator["path"])
     where = f"estimator.path={estimator['path']}"
     if entry.estimators:

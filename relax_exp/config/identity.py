@@ -13,28 +13,31 @@ MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "tf32")  # s
 
 
 def replicas(config: dict) -> list[tuple[int, float]]:
-    """(seed, lr) of every replica, in the order in which they are stacked."""
+    """Return (seed, lr) of every replica, in the order in which they are stacked."""
     return [(seed, lr) for seed in config["seeds"] for lr in config["lrs"]]
 
 
 def numbers(config: dict) -> dict:
-    """The part of the configuration that changes the numbers, less keys at the value they had before they were keys."""
+    """Return the part of the configuration that changes the numbers.
+
+    Keys at the value that they had before they were keys are left out.
+    """
     return {key: value for key, value in added_keys.without(config).items() if key not in MACHINE_KEYS}
 
 
 def run_hash(config: dict, without: Iterable[str] = ()) -> str:
-    """Ten hexadecimal digits over `numbers`, seeds and learning rates included unless they are ``without``."""
+    """Return ten hexadecimal digits over `numbers`, seeds and learning rates included unless they are ``without``."""
     kept = {key: value for key, value in numbers(config).items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def group_key(config: dict) -> str:
-    """The hash without the seeds: runs that differ in nothing else belong to one row of a report."""
+    """Return the hash without the seeds: runs that differ in nothing else belong to one row of a report."""
     return run_hash(config, without=["seeds"])
 
 
 def run_path(config: dict) -> Path:
-    """Where the run is written: ``out``, else ``runs/TASK/ESTIMATOR-HASH``."""
+    """Return where the run is written: ``out``, else ``runs/TASK/ESTIMATOR-HASH``."""
     if config["out"] is not None:
         return Path(config["out"]).expanduser()
     return Path("runs", config["task"]["name"], f"{config['estimator']['name']}-{run_hash(config)}")

@@ -14,7 +14,7 @@ from relax_exp.tasks.registry import TASKS
 
 
 def explain(error: Exception) -> str:
-    """A ConfigError as it is, an error of Hydra or OmegaConf in one line that says what to type."""
+    """Say what an error means: a ConfigError as it is, one of Hydra or OmegaConf in one line that says what to type."""
     first, cause = str(error).split("\n")[0], error.__cause__
     if isinstance(error, ConfigError):
         return str(error)
@@ -38,7 +38,7 @@ def explain(error: Exception) -> str:
 
 
 def _unknown(key: str, error: OmegaConfBaseException) -> str:
-    """The message for a key that is not in the configuration, which ``error`` knows."""
+    """Make the message for a key that is not in the configuration, which ``error`` knows."""
     parent = error.parent_node
     if not parent:
         return f"unknown key {key}: {key.rpartition('.')[0]} is a value and has no keys"

@@ -43,19 +43,20 @@ class Planned(NamedTuple):
 
 
 def names() -> list[str]:
-    """The experiments that are plans."""
+    """Return the names of the experiments that are plans."""
     return [file.stem for file in sorted(path("*").parent.glob("*.yaml")) if _is_plan(file)]
 
 
 def path(name: str) -> Path:
-    """The file of an experiment."""
+    """Return the file of an experiment."""
     return files.CONFIGS / "experiment" / f"{name}.yaml"
 
 
 def chosen(arguments: Sequence[str]) -> tuple[str, str, list[str]] | None:
-    """Name, budget and all other arguments of a command line that asks for a plan; None if it asks for none.
+    """Return name, budget and all other arguments of a command line that asks for a plan; None if it asks for none.
 
-    ConfigError where experiment and budget do not go together.
+    Raises:
+        ConfigError: Experiment and budget do not go together.
     """
     typed = [argument.partition("=") for argument in arguments]
     said = {key: value for key, _, value in typed if key in ("experiment", "budget")}
@@ -73,15 +74,21 @@ def chosen(arguments: Sequence[str]) -> tuple[str, str, list[str]] | None:
 
 
 def mentioned(arguments: Sequence[str]) -> str | None:
-    """The plan that a command line names, if it does."""
+    """Return the plan that a command line names, if it does."""
     return next((name for name in names() if f"experiment={name}" in arguments), None)
 
 
 def jobs(name: str, budget: str, typed: Iterable[str] = ()) -> list[list[str]]:
-    """The runs of an experiment: what to type for each of them after ``relax-exp``.
+    """Return the runs of an experiment, each as what to type after ``relax-exp``.
 
-    ``typed``: further ``key=value``. A key that runs of the plan have keeps those that have (one of) its values, any
-    other is added to every run. ConfigError where that leaves no run, or where the file is wrong.
+    Args:
+        name: The experiment.
+        budget: "smoke", "cpu", "published" or "paper".
+        typed: Further ``key=value``. A key that runs of the plan have keeps those that have (one of) its values, any
+            other is added to every run.
+
+    Raises:
+        ConfigError: That leaves no run, or the file is wrong.
     """
     kept = read(name, budget)
     for key, values in map(_values, typed):
@@ -97,7 +104,11 @@ def jobs(name: str, budget: str, typed: Iterable[str] = ()) -> list[list[str]]:
 
 
 def planned(name: str, budget: str, typed: Iterable[str] = ()) -> list[Planned]:
-    """The runs of `jobs` with their checked configurations, each folder once. ConfigError, naming the run."""
+    """Return the runs of `jobs` with their checked configurations, each folder once.
+
+    Raises:
+        ConfigError: A run is wrong. The message names it.
+    """
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
@@ -141,7 +152,11 @@ def _composer() -> Callable[[list[str]], DictConfig]:
 
 
 def read(name: str, budget: str) -> list[Job]:
-    """The runs of an experiment as its file says. ConfigError, naming file and place, where that makes no sense."""
+    """Return the runs of an experiment as its file says.
+
+    Raises:
+        ConfigError: That makes no sense. The message names file and place.
+    """
     if name not in names():
         raise ConfigError(f"unknown experiment {name}: must be {one_of(names(), name)}")
     if budget not in BUDGETS:
@@ -163,7 +178,11 @@ def read(name: str, budget: str) -> list[Job]:
 
 
 def _product(grid: Any, where: str) -> Iterator[Job]:
-    """Every combination of a grid's values. ConfigError where one could not be typed, or stands for none."""
+    """Go through every combination of a grid's values.
+
+    Raises:
+        ConfigError: One could not be typed, or stands for none.
+    """
     if not isinstance(grid, dict) or not grid:
         raise ConfigError(f"{where} must map keys to values, as {{task: toy, estimator: [rebar, relax]}}")
     choices = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
@@ -178,7 +197,11 @@ def _product(grid: Any, where: str) -> Iterator[Job]:
 
 
 def _values(typed: str, where: str = "") -> tuple[str, list]:
-    """Key and values of ``key=value`` or ``key=value,value``. ConfigError for anything else that Hydra would take."""
+    """Return key and values of ``key=value`` or ``key=value,value``.
+
+    Raises:
+        ConfigError: It is anything else that Hydra would take.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -196,7 +219,7 @@ def _values(typed: str, where: str = "") -> tuple[str, list]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of Hydra's parser without its wrappers: a quoted string is a string."""
+    """Return a value of Hydra's parser without its wrappers: a quoted string is a string."""
     from hydra.core.override_parser.types import QuotedString
 
     if isinstance(value, list):

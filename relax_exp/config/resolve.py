@@ -32,7 +32,7 @@ from relax_exp.tasks.registry import TASKS
 
 
 class RunOptions(TypedDict):
-    """Top-level keys."""
+    """The top-level keys of a configuration."""
 
     steps: Count
     lr: Positive
@@ -52,10 +52,14 @@ class RunOptions(TypedDict):
 
 
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
-    """The checked configuration: ``{"task": {"name", ...}, "estimator": {"name", ...}, "steps", ...}``.
+    """Check a composed configuration and return it as a plain dictionary.
 
-    ``seeds`` and ``lrs`` are always lists (``seed`` and ``lr`` are gone), ``track`` maps names to options, ``compile``
-    is "auto", True or False. ``overrides``: what was typed. Raises ConfigError.
+    It is ``{"task": {"name", ...}, "estimator": {"name", ...}, "steps", ...}``, in which ``seeds`` and ``lrs`` are
+    always lists (``seed`` and ``lr`` are gone), ``track`` maps names to options, ``compile`` is "auto", True or False.
+    ``overrides`` is what was typed.
+
+    Raises:
+        ConfigError: Something in it is wrong.
     """
     groups = {"task": TASKS, "estimator": estimators.names()}
     if missing := [f"{group}=NAME, {one_of(names)}" for group, names in groups.items() if group not in cfg]:
@@ -96,7 +100,7 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
 
 
 def _file(name: str, defaults: dict) -> dict:
-    """The estimator's YAML file with a task's defaults filled in."""
+    """Return the estimator's YAML file with a task's defaults filled in."""
     if name == "all":
         return {"name": "all", "path": None}
     section = OmegaConf.load(files.CONFIGS / "estimator" / f"{name}.yaml")
@@ -105,7 +109,11 @@ def _file(name: str, defaults: dict) -> dict:
 
 
 def _estimator(section: dict, defaults: dict) -> dict:
-    """The options of an estimator, checked against the catalogue and against its own file. Raises ConfigError."""
+    """Return the options of an estimator, checked against the catalogue and against its own file.
+
+    Raises:
+        ConfigError: One of them is wrong.
+    """
     path = {"path": checked("estimator.path", section.pop("path"), Text | None)} if "path" in section else {}
     if path.get("path") is not None:
         return _own(section, path["path"])
@@ -116,7 +124,7 @@ def _estimator(section: dict, defaults: dict) -> dict:
 
 
 def _own(section: dict, path: str) -> dict:
-    """The same for an estimator in a user's file; ``digest`` tells one text of the file from another."""
+    """Return the same for an estimator in a user's file; ``digest`` tells one text of the file from another."""
     if (name := section.pop("name", "all")) != "all":
         raise ConfigError(f"estimator={name} and estimator.path={path} exclude each other: leave one of them out")
     values = own.defaults(own.load(path))

@@ -25,9 +25,12 @@ BINARIZATIONS = ("static", "dynamic", "threshold")
 class ImageData(NamedTuple):
     """Images as rows of pixels, row-major, in the order in which they are used.
 
-    `train`, `valid`, `test`: (N, pixels) uint8, {0, 1} when `binarize` is static or threshold, grey values 0..255 when
-    it is dynamic (whoever uses them divides by 255 and draws, from noise of its own).
-    `mean`: (pixels,) float64, the mean of `train`, divided by 255 when dynamic.
+    Attributes:
+        train: ``(N, pixels)`` uint8, {0, 1} when `binarize` is static or threshold, grey values 0..255 when it is
+            dynamic (whoever uses them divides by 255 and draws, from noise of its own).
+        valid: Likewise.
+        test: Likewise.
+        mean: The mean of `train`, ``(pixels,)`` float64, divided by 255 when dynamic.
     """
 
     name: str
@@ -40,7 +43,7 @@ class ImageData(NamedTuple):
 
 
 def default_root() -> Path:
-    """The folder named by RELAX_EXP_DATA, else `relax-exp` in the user's cache folder."""
+    """Return the folder named by RELAX_EXP_DATA, else `relax-exp` in the user's cache folder."""
     if root := os.environ.get("RELAX_EXP_DATA"):
         return Path(root).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -49,13 +52,20 @@ def default_root() -> Path:
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, binarize: str = "static") -> ImageData:
-    """Return the data set `name`, of 50,000/10,000/10,000 (mnist), 23,000/1,345/8,070 (omniglot), 1,297/250/250 images.
+    """Load the images of the data set `name`.
 
-    Files are looked for in `root` (None: `default_root()`) and downloaded there if missing; digits needs none. The
-    same arguments give the same tensors, and no global random state is read or changed.
+    There are 50,000 / 10,000 / 10,000 for mnist, 23,000 / 1,345 / 8,070 for omniglot, and 1,297 / 250 / 250 for digits.
+    The same arguments give the same tensors, and no global random state is read or changed. A UserWarning says where a
+    sound file is not the published one.
 
-    Raises ValueError for an unknown name or binarisation, DataError where files are missing and cannot be downloaded,
-    are damaged, or cannot be read. Warns (UserWarning) where a sound file is not the published one.
+    Args:
+        name: "mnist", "omniglot" or "digits".
+        root: Where files are looked for, and downloaded to if missing (None: `default_root()`); digits needs none.
+        binarize: "static", "threshold" or "dynamic", see `relax_exp.data.binarization`.
+
+    Raises:
+        ValueError: The name or the binarisation is unknown.
+        DataError: Files are missing and cannot be downloaded, are damaged, or cannot be read.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")

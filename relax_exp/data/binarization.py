@@ -21,7 +21,7 @@ def binarizer(how: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _bernoulli(random: np.random.RandomState, values: np.ndarray) -> np.ndarray:
-    """Pixel = [uniform < value], as `np.random.rand(*values.shape) < values` gives it."""
+    """Draw each pixel as [uniform < value], as `np.random.rand(*values.shape) < values` gives it."""
     probability = np.arange(256) / 255
     bits = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), BLOCK):

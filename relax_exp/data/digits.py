@@ -14,7 +14,7 @@ SHUFFLE_SEED = 123
 
 
 def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train, valid and test images (N, 64), shuffled before they are split; `root` is not used."""
+    """Return train, valid and test images ``(N, 64)``, shuffled before they are split; `root` is not used."""
     from sklearn.datasets import load_digits
 
     values = load_digits().data  # (1797, 64), 0..16

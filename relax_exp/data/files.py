@@ -22,7 +22,7 @@ STALL_SECONDS = 10  # of silence until a running download counts as failed
 
 
 def damaged(path: Path, problem: str) -> DataError:
-    """The error for a file that cannot be used; `problem` completes the sentence "<path> ..."."""
+    """Make the error for a file that cannot be used; `problem` completes the sentence "<path> ..."."""
     return DataError(f"{path} {problem}. Delete the file and run again to download it anew.")
 
 

@@ -28,7 +28,7 @@ FILES = {  # name: (shape, md5 of the uncompressed original). torchvision's layo
 
 
 def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train, valid and test images (N, 784), drawn in this order, from `<root>/MNIST/raw`."""
+    """Return train, valid and test images ``(N, 784)``, drawn in this order, from `<root>/MNIST/raw`."""
     folder = root / "MNIST" / "raw"
     if not all((folder / name).exists() for name in FILES):
         _download(folder)

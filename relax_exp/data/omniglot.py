@@ -21,7 +21,7 @@ SHAPES = {"data": (784, 24_345), "testdata": (784, 8_070)}
 
 
 def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train, valid and test images (N, 784) from `<root>/omniglot/chardata.mat`."""
+    """Return train, valid and test images ``(N, 784)`` from `<root>/omniglot/chardata.mat`."""
     path = root / "omniglot" / "chardata.mat"
     if not path.exists():
         fetch("Omniglot", path.parent, [path.name], [URL], _download)
@@ -33,7 +33,7 @@ def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[n
 
 
 def _upright(columns: np.ndarray) -> np.ndarray:
-    """Columns (784, N), each an image stored column by column, to rows (N, 784), each stored row by row, as float32."""
+    """Turn columns (784, N), each an image stored column by column, into float32 rows (N, 784), stored row by row."""
     images = columns.T.astype(np.float32).reshape(-1, 28, 28)
     return images.transpose(0, 2, 1).reshape(-1, 784)
 

@@ -15,7 +15,11 @@ TRAINERS = {  # by what a task learns from
 
 
 def build_task(config: dict, device):
-    """The task of a resolved configuration, with the estimators to track. DataError where its data cannot be had."""
+    """Build the task of a resolved configuration, with the estimators to track.
+
+    Raises:
+        DataError: Its data cannot be had.
+    """
     import torch
 
     options = dict(config["task"])

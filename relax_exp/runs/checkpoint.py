@@ -20,7 +20,8 @@ FORMAT = 1
 def save(path: Path, state: Any, **extra: Any) -> None:
     """Write ``state`` (a pytree of tensors) and plain values to ``path``, whole or not at all.
 
-    OSError where the disk is full; the old checkpoint is then still whole.
+    Raises:
+        OSError: The disk is full. The old checkpoint is then still whole.
     """
     leaves, _ = tree_flatten(state)
     buffer = io.BytesIO()
@@ -29,9 +30,10 @@ def save(path: Path, state: Any, **extra: Any) -> None:
 
 
 def load(path: Path, like: Any) -> tuple[Any, dict]:
-    """The state saved at ``path``, in the structure and on the devices of ``like``, and the plain values.
+    """Return the state saved at ``path``, in the structure and on the devices of ``like``, and the plain values.
 
-    RunError, naming the file and how to start over, where it is damaged or belongs to something else.
+    Raises:
+        RunError: The file is damaged or belongs to something else. The message names it and says how to start over.
     """
     start_over = f"to start over, remove the run's folder: rm -r {shlex.quote(str(path.parent))}"
     leaves, spec = tree_flatten(like)

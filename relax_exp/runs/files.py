@@ -24,5 +24,5 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed because the disk, or the user's share of it, is full."""
+    """Tell whether a write failed because the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -45,9 +45,10 @@ class RunFolder:
 
     @staticmethod
     def finished(path: str | os.PathLike[str], config: dict) -> bool:
-        """Whether all replicas have ended, by a look that locks and changes nothing.
+        """Tell whether all replicas have ended, by a look that locks and changes nothing.
 
-        RunError if the folder holds another configuration or other things, or if a run cannot be written there.
+        Raises:
+            RunError: The folder holds another configuration or other things, or a run cannot be written there.
         """
         path = Path(path)
         if not os.path.exists(path):  # unlike Path.exists, also where looking is forbidden
@@ -128,7 +129,7 @@ def write_error(path: Path, text: str) -> None:
 
 
 def status(path: Path) -> str:
-    """What meta.json says: running, interrupted, done or failed; "missing" where there is no run.
+    """Return what meta.json says: running, interrupted, done or failed; "missing" where there is no run.
 
     "running" is what a run says that was killed, too: `is_locked` tells the two apart.
     """
@@ -139,7 +140,7 @@ def status(path: Path) -> str:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is writing the run at ``path``."""
+    """Tell whether a process is writing the run at ``path``."""
     try:
         with (path / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -151,7 +152,10 @@ def is_locked(path: Path) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a run says that it is running, but was killed; unknown, so False, where another machine wrote it."""
+    """Tell whether a run says that it is running, but was killed.
+
+    It is unknown, so False, where another machine wrote it.
+    """
     with contextlib.suppress(OSError):
         if not (path / "lock").read_text().endswith(f" on {socket.gethostname()}"):
             return False
@@ -159,7 +163,11 @@ def is_abandoned(path: Path) -> bool:
 
 
 def _lock(folder: Path) -> TextIO:
-    """Make the folder and lock its ``lock`` file, which then names this process. RunError if another has it."""
+    """Make the folder and lock its ``lock`` file, which then names this process.
+
+    Raises:
+        RunError: Another process has it.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("a+")
@@ -185,7 +193,11 @@ def _lock(folder: Path) -> TextIO:
 
 
 def _check_writable(folder: Path, path: Path) -> None:
-    """RunError unless ``folder``, which exists, is a folder in which ``path`` can be written."""
+    """Check that ``folder``, which exists, is a folder in which ``path`` can be written.
+
+    Raises:
+        RunError: It is not.
+    """
     if not folder.is_dir():
         raise RunError(f"cannot write {path}: {folder} is a file; choose another out=")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -193,7 +205,11 @@ def _check_writable(folder: Path, path: Path) -> None:
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict | None:
-    """The mapping in a file, None if there is no file. RunError if it is damaged."""
+    """Return the mapping in a file, or None if there is no file.
+
+    Raises:
+        RunError: The file is damaged.
+    """
     try:
         content = parse(path.read_text())
         if not isinstance(content, dict):
@@ -207,14 +223,14 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict | None:
 
 
 def _differences(stored: dict, wanted: dict) -> list[str]:
-    """``key: value there, value here`` for every key that differs."""
+    """Return ``key: value there, value here`` for every key that differs."""
     said = [{key: show(value) for key, value in _flat(tree).items()} for tree in (stored, wanted)]
     pairs = {key: [side.get(key, "absent") for side in said] for key in said[1] | said[0]}
     return [f"{key}: {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
-    """Nested keys with dots."""
+    """Return nested keys with dots."""
     flat = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -22,18 +22,18 @@ FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
 
 
 def label(seed: int, lr: float) -> str:
-    """Name of a replica in folders and figures: the rate in short, unless that is another rate."""
+    """Return the name of a replica in folders and figures, with the rate in short, unless that is another rate."""
     short = f"{lr:g}"
     return f"seed-{seed}_lr-{short if float(short) == lr else lr}"
 
 
 def clean(row: Row) -> Row:
-    """NaN and infinity become None: JSON has neither."""
+    """Replace NaN and infinity by None, since JSON has neither."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def gif(frames, per_second: int = 15) -> bytes:
-    """The first `FILM` frames, uint8 ``(T, H, W)`` or ``(T, H, W, 3)``, as an animated GIF that repeats."""
+    """Make an animated GIF that repeats of the first `FILM` frames, uint8 ``(T, H, W)`` or ``(T, H, W, 3)``."""
     from PIL import Image
 
     first, *rest = (Image.fromarray(frame.numpy()) for frame in frames[:FILM])
@@ -67,7 +67,7 @@ class MetricsFile:
         self.size += len(text)
 
     def rows(self) -> list[Row]:
-        """All rows."""
+        """Return all rows."""
         return [json.loads(line) for line in self.path.read_text().splitlines()] if self.size else []
 
 
@@ -91,7 +91,7 @@ class TensorBoard:
         self.add(self.earlier)
 
     def add(self, rows: list[Row]) -> None:
-        """Scalars of rows, at the times at which they would have come had the run not been interrupted."""
+        """Write the scalars of rows, at the times at which they would have come had the run not been interrupted."""
         if not self.writers:
             self._open()
         for row in rows:
@@ -103,12 +103,12 @@ class TensorBoard:
             writer.flush()
 
     def charts(self, page: str, charts: dict[str, str]) -> None:
-        """A page of custom scalars: each chart draws all metrics that match its regular expression."""
+        """Add a page of custom scalars, on which each chart draws all metrics that match its regular expression."""
         for writer in self.writers.values():
             writer.add_custom_scalars({page: {name: ["Multiline", [metrics]] for name, metrics in charts.items()}})
 
     def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
-        """Grids of pictures ``(N, C, H, W)``, eight in a row."""
+        """Add grids of pictures ``(N, C, H, W)``, eight in a row."""
         for name, batch in images.items():
             n, channels, height, width = batch.shape
             columns = min(8, n)
@@ -116,7 +116,7 @@ class TensorBoard:
             self.writers[replica].add_image(name, grid.reshape(channels, n // columns * height, -1), step)
 
     def film(self, replica: tuple[int, float], name: str, frames, step: int) -> None:
-        """Frames ``(T, H, W)`` or ``(T, H, W, 3)``, uint8, as a film and as a strip of eight of them.
+        """Add frames ``(T, H, W)`` or ``(T, H, W, 3)``, uint8, as a film and as a strip of eight of them.
 
         TensorBoard shows an animated GIF that is stored as an image; its own ``add_video`` needs another package.
         """
@@ -130,7 +130,7 @@ class TensorBoard:
         self.images(replica, {f"{name} strip": chosen / 255}, step)
 
     def finish(self, replica: tuple[int, float], hparams: dict, final: Row, table: str, step: int) -> None:
-        """The hparams page and the final table, once at the end."""
+        """Add the hparams page and the final table, once at the end."""
         writer = self.writers[replica]
         writer.add_text("table", table, step)
         numbers = {f"final/{k}": v for k, v in final.items() if isinstance(v, float)}
@@ -157,16 +157,16 @@ class Console:
         self.bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1)
 
     def update(self, step: int) -> None:
-        """Steps taken so far."""
+        """Show the number of steps taken so far."""
         if not self.bar.disable:
             self.bar.update(step - self.bar.n)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         self.bar.write(text, file=sys.stderr)
 
     def rows(self, rows: list[Row]) -> None:
-        """The means over replicas of the headline metrics."""
+        """Print the means over replicas of the headline metrics."""
         parts = []
         for key in self.headline:
             values = [row[key] for row in rows if row.get(key) is not None]
@@ -176,5 +176,5 @@ class Console:
         self.say(f"step {rows[0]['step']}: {', '.join(parts)}{many}")
 
     def close(self) -> None:
-        """End the bar."""
+        """End the progress bar."""
         self.bar.close()

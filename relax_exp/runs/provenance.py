@@ -20,7 +20,7 @@ command: str | None = None  # set by the command line, which knows what one job 
 
 
 def collect(config: dict) -> dict:
-    """meta.json at the start of a run: command, source, versions, hardware, times, and every replica as running."""
+    """Collect meta.json at the start of a run, when every replica is running."""
     return {
         "status": "running",
         "start": now(),
@@ -38,12 +38,12 @@ def collect(config: dict) -> dict:
 
 
 def now() -> str:
-    """The time in UTC, as ISO 8601 to the second."""
+    """Return the time in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def command_line() -> str:
-    """The command that makes (and continues) this run, quoted for a shell."""
+    """Return the command that makes (and continues) this run, quoted for a shell."""
     if command is not None:
         return command
     program = "python -m relax_exp" if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name
@@ -51,7 +51,7 @@ def command_line() -> str:
 
 
 def git_state() -> dict | None:
-    """Commit and whether the source tree differs from it; None where there is no repository, or no commit."""
+    """Return the commit and whether the source tree differs from it; None where there is none."""
     if not (SOURCE / ".git").exists():
         return None
     git = ["git", "-C", str(SOURCE)]
@@ -64,7 +64,7 @@ def git_state() -> dict | None:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions; torch names its own build (2.13.0+cpu) once it is imported."""
+    """Return the installed versions; torch names its own build (2.13.0+cpu) once it is imported."""
     found = {}
     for name in PACKAGES:
         try:

@@ -26,10 +26,17 @@ CHECKPOINT_SECONDS = 60.0
 
 
 def execute(config: dict) -> int:
-    """Run ``config`` (from `relax_exp.config.resolve`) to its end; returns 1 if a replica failed, else 0.
+    """Run ``config`` (from `relax_exp.config.resolve`) to its end.
 
-    Continues what was interrupted and does nothing where the run is finished. RunError and DataError for what a user
-    can mend; KeyboardInterrupt or SystemExit(143) after SIGINT or SIGTERM, with everything saved.
+    It continues what was interrupted and does nothing where the run is finished. KeyboardInterrupt or SystemExit(143)
+    comes after SIGINT or SIGTERM, with everything saved.
+
+    Returns:
+        1 if a replica failed, else 0.
+
+    Raises:
+        RunError: The run cannot start or go on, for a reason that a user can mend.
+        DataError: Its data cannot be had.
     """
     path = run_path(config)
     if RunFolder.finished(path, config):
@@ -49,7 +56,11 @@ def execute(config: dict) -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``. RunError for cuda where there is none."""
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        RunError: cuda is asked for where there is none.
+    """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise RunError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
@@ -57,27 +68,32 @@ def choose_device(name: str) -> torch.device:
 
 
 def should_compile(config: dict, task) -> bool:
-    """``compile=auto`` goes by the configured number of steps alone, so that resuming cannot change it."""
+    """Tell whether to compile the step.
+
+    ``compile=auto`` goes by the configured number of steps alone, so that resuming cannot change it.
+    """
     choice = config["compile"]
     return config["steps"] >= task.compile_after if choice == "auto" else choice
 
 
 def find_compiler(device: torch.device) -> str | None:
-    """The compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
+    """Find the compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
     cpp = "clang++" if sys.platform == "darwin" else "g++"
     names = [os.environ.get("CXX", cpp)] if device.type == "cpu" else [os.environ.get("CC", "cc"), "gcc", "clang"]
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def say(text: str) -> None:
-    """A line to the user that is not a result."""
+    """Print a line to the user that is not a result."""
     print(text, file=sys.stderr)
 
 
 class Run:
     """A claimed run folder with everything that writes to it. ``finish`` trains to the end from wherever it stands.
 
-    ``evaluated``: the step of the last evaluation; ``failed``: reasons by replica, as reported up to then.
+    Attributes:
+        evaluated: The step of the last evaluation.
+        failed: Reasons by replica, as reported up to then.
     """
 
     def __init__(self, config: dict, task, folder: RunFolder, device: torch.device):
@@ -104,17 +120,21 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps taken so far."""
+        """The number of steps taken so far."""
         return int(self.replicas.state.t[0])
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to train and evaluate."""
+        """True where nothing is left to train and evaluate."""
         done = self.evaluated == self.steps or (self.replicas.finished and self.evaluated == self.step)
         return done or len(self.failed) == len(self.labels)
 
     def finish(self) -> int:
-        """Train, evaluate, checkpoint; then tables and TensorBoard's closing pages. 1 if a replica failed."""
+        """Train, evaluate and save to the end; then write tables and TensorBoard's closing pages.
+
+        Returns:
+            1 if a replica failed, else 0.
+        """
         path = self.folder.path
         if self.checkpoint_path.exists():
             say(f"continuing {path} at step {self.step}")
@@ -152,7 +172,7 @@ class Run:
         raise KeyboardInterrupt if self._stop_signal == signal.SIGINT else SystemExit(128 + self._stop_signal)
 
     def _tick(self) -> None:
-        """After each step: stop where asked to, save once a minute."""
+        """Stop where asked to, and save once a minute; called after each step."""
         if not self._ticked and self.compiled:
             self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
             self._last = (self.step, time.monotonic())
@@ -180,21 +200,21 @@ class Run:
         self._saved = time.monotonic()
 
     def _warm_up(self) -> None:
-        """Updates of the estimators alone, before the first step."""
+        """Take the updates of the estimators alone, before the first step."""
         if self.step == 0 and self.task.warmup:
             for _ in self.replicas.warm_up(self.task.warmup):
                 self._tick()
             self._last = (0, time.monotonic())
 
     def _advance(self) -> None:
-        """To the next evaluation, which may be due already where a run was stopped right before it."""
+        """Go on to the next evaluation, which may be due already where a run was stopped right before it."""
         target = min(self.steps, (self.evaluated // self.eval_every + 1) * self.eval_every)
         for step in self.replicas.advance(target - self.step):
             self.console.update(step)
             self._tick()
 
     def _evaluate(self) -> None:
-        """Metrics of all living replicas at this step: written, then the checkpoint that includes them.
+        """Write the metrics of all living replicas at this step, then the checkpoint that includes them.
 
         Nothing changes before the numbers are there, so that stopping at any moment neither loses nor repeats one.
         """
@@ -224,7 +244,7 @@ class Run:
         self._last = (step, time.monotonic())
 
     def _write_status(self) -> None:
-        """Every replica in meta.json. The run itself counts as running until all is written."""
+        """Write every replica's status into meta.json. The run itself counts as running until all is written."""
         replicas = []
         for i, (seed, lr) in enumerate(self.labels):
             status = "failed" if i in self.failed else "done" if self.over else "running"
@@ -233,7 +253,7 @@ class Run:
         self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled, **known)
 
     def _close(self) -> None:
-        """Files and pages of the end; the run counts as finished once they are all there."""
+        """Write files and pages of the end; the run counts as finished once they are all there."""
         path, rows = self.folder.path, self.file.rows()
         alive = [i for i in range(len(self.labels)) if i not in self.failed]
         self.tensorboard.add([])

@@ -32,10 +32,12 @@ ROWS = 20_000  # gradients at a time
 
 
 def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> dict[str, float]:
-    """Bias and spread of one gradient at ``logits`` (1, C), relative to the exact gradient's length.
+    """Measure the bias and the spread of one gradient at ``logits``, (1, C), relative to the exact gradient's length.
 
-    ``bias``: length of E[gradient] - exact, with the square of the mean's own error taken off; ``error``: that error;
-    ``sd``: square root of the summed variances; ``rmse`` of one draw; ``cosine`` of E[gradient] with the exact one.
+    Returns:
+        ``bias``, the length of E[gradient] - exact, with the square of the mean's own error taken off; ``error``, that
+        error; ``sd``, the square root of the summed variances; ``rmse`` of one draw; ``cosine`` of E[gradient] with the
+        exact one.
     """
     p = logits.softmax(-1)
     exact = (p * (task.values - p @ task.values))[0]
@@ -57,7 +59,7 @@ def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draw
 
 
 def against_temperature(task: CategoricalToy, names: list[str], options: dict, seed: int) -> list[dict]:
-    """`measure` of every estimator at every temperature, and of the unbiased ones, at one point of the simplex."""
+    """Measure every estimator at every temperature, and the unbiased ones, at one point of the simplex."""
     generator = stream(seed, "logits")
     logits = options["scale"] * torch.randn(task.event_shape, generator=generator, dtype=torch.float64)
     grid = np.geomspace(LOWEST, HIGHEST, options["points"]).tolist()
@@ -71,7 +73,11 @@ def against_temperature(task: CategoricalToy, names: list[str], options: dict, s
 
 
 def schedules(config: dict, names: list[str]) -> list[dict]:
-    """Training at fixed temperatures, with an annealed one, and with unbiased gradients: excess loss over steps."""
+    """Train at fixed temperatures, with an annealed one, and with unbiased gradients.
+
+    Returns:
+        Rows with the excess loss over steps.
+    """
     steps = config["steps"]
     start, end = FIXED[-1], FIXED[0]
     annealed = {"schedule": "annealed", "temperature": start, "minimum": end, "anneal_every": max(1, steps // 100)}
@@ -93,7 +99,7 @@ def schedules(config: dict, names: list[str]) -> list[dict]:
 
 
 def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
-    """The problem of the configuration."""
+    """Build the problem of the configuration."""
     options = {key: config["task"][key] for key in ("problem", "categories", "optimizer")}
     return CategoricalToy(estimator, batch_size=config["batch_size"], dtype=dtype, **options)
 

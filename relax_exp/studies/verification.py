@@ -27,7 +27,7 @@ TESTS = 130  # coordinates and pairs of coordinates of one cell, at most
 
 
 def cells(estimator: dict) -> Iterator[tuple[str, verify.Problem, Estimator]]:
-    """(label, problem, estimator) of everything that the configuration asks to verify."""
+    """Go through everything that the configuration asks to verify, as (label, problem, estimator)."""
     problems = verify.problems()
     options = {k: v for k, v in estimator.items() if k not in TRAINING_ONLY}
     if path := estimator.get("path"):
@@ -50,7 +50,7 @@ def cells(estimator: dict) -> Iterator[tuple[str, verify.Problem, Estimator]]:
 
 
 def episodes(estimator: dict) -> list[str]:
-    """What the configuration asks to verify in episodes: labels of `mdp.VERIFIED`, each with options of its own."""
+    """Return the labels of `mdp.VERIFIED` that the configuration asks to verify, each with options of its own."""
     if estimator.get("path"):
         return []
     if estimator["name"] == "all":
@@ -60,7 +60,7 @@ def episodes(estimator: dict) -> list[str]:
 
 
 def judge(verdict: checks.Verdict, unbiased: bool, bound: float) -> str:
-    """The verdict in words; "FAILS" where an estimator is not what it says it is."""
+    """Put the verdict into words; "FAILS" where an estimator is not what it says it is."""
     if math.isnan(verdict.variance):
         return "FAILS: not finite (NaN or infinite gradients)"
     if verdict.row_z > bound:
@@ -71,9 +71,10 @@ def judge(verdict: checks.Verdict, unbiased: bool, bound: float) -> str:
 
 
 def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], draws: int) -> list[dict[str, Any]]:
-    """One row for each of `cells` and of `episodes`, in the units of `relax_exp.report.studies.verification.HEADERS`.
+    """Verify each of `cells` and of `episodes`, and print a line for each as it is known.
 
-    Prints a line for each as it is known.
+    Returns:
+        One row for each, in the units of `relax_exp.report.studies.verification.HEADERS`.
     """
     bound = checks.threshold(TESTS * (len(todo) + len(played)))
     references: dict[Any, float] = {}
@@ -127,7 +128,7 @@ def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], 
 
 
 def failures(rows: list[dict[str, Any]]) -> list[str]:
-    """What is wrong: cells that fail, and estimators that claim a bias which no problem shows."""
+    """Return what is wrong: cells that fail, and estimators that claim a bias which no problem shows."""
     wrong = [f"{row['estimator']} on {row['problem']}: {row['verdict']}" for row in rows if "FAILS" in row["verdict"]]
     for label in dict.fromkeys(row["estimator"] for row in rows):
         if {row["verdict"] for row in rows if row["estimator"] == label} == {"bias not resolved"}:
@@ -163,7 +164,7 @@ def execute(config: dict) -> int:
 
 
 def m_sample_law(draws: int, most: int = 64) -> dict[int, float]:
-    """Variance of ``reinforce samples=M`` for M = 1, 2, 4, ..: it must fall as 1/M."""
+    """Measure the variance of ``reinforce samples=M`` for M = 1, 2, 4, ..: it must fall as 1/M."""
     problem = next(p for p in verify.problems() if p.name == "bernoulli 3 smooth")
     counts = [2**i for i in range(most.bit_length())]
     return {

@@ -28,7 +28,7 @@ class Row(nn.Module):
         """Estimate the gradient at one row.
 
         Args:
-            row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; for `REPLAYED` estimators also values
+            row: logits, action ``([K,] A)``, loss ``([K,])``, state ``([K,] S)``; for estimators that replay, values
                 ``(A,)``.
             noise: Uniform noise of one row.
         """
