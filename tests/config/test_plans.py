@@ -185,8 +185,8 @@ def command(monkeypatch, tmp_path, capfd):
 
 
 COMMANDS = {
-    "experiment=toy": "experiment=toy needs one of budget=smoke (2 runs), budget=cpu (4 runs), "
-    "budget=published (4 runs), budget=paper (4 runs)",
+    "experiment=toy": "experiment=toy needs one of budget=smoke (2 runs), budget=cpu (5 runs), "
+    "budget=published (5 runs), budget=paper (5 runs)",
     "experiment=toy budget=cpuu": "budget=cpuu: experiment=toy needs one of",
     "task=toy estimator=relax budget=cpu": "budget=cpu goes with experiment=NAME, one of atari, categorical",
     "experiment=arsm_vae budget=cpu": "budget=cpu goes with experiment=NAME",
