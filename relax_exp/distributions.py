@@ -41,11 +41,18 @@ class Bernoulli:
 
     name = "bernoulli"
     event_dims = 1  # trailing dimensions of a sample
+    shape_dims, parameter_dims = 1, 1  # of the event's shape, and of one row's parameters
     discrete = True
+    structured = False  # its path is elementwise, and its noise has the shape of a sample
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's logits for samples of ``event_shape``."""
+        return tuple(event_shape)
+
+    @staticmethod
+    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one row's sample."""
         return tuple(event_shape)
 
     @staticmethod
@@ -120,11 +127,18 @@ class Categorical:
 
     name = "categorical"
     event_dims = 2
+    shape_dims, parameter_dims = 2, 2  # of the event's shape, and of one row's parameters
     discrete = True
+    structured = False  # its path is elementwise, and its noise has the shape of a sample
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's logits for samples of ``event_shape``."""
+        return tuple(event_shape)
+
+    @staticmethod
+    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one row's sample."""
         return tuple(event_shape)
 
     @staticmethod
@@ -222,12 +236,19 @@ class Gaussian:
 
     name = "gaussian"
     event_dims = 1
+    shape_dims, parameter_dims = 1, 2  # of the event's shape, and of one row's parameters
     discrete = False
+    structured = False  # its path is elementwise, and its noise has the shape of a sample
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's parameters for samples of ``event_shape``."""
         return (*event_shape, 2)
+
+    @staticmethod
+    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one row's sample."""
+        return tuple(event_shape)
 
     @staticmethod
     def path(parameters: Tensor, u: Tensor) -> Tensor:
@@ -290,7 +311,7 @@ def expand_event(values: Tensor, family, parameters: bool = False) -> Tensor:
 
     With ``parameters`` they broadcast against the family's parameters instead, which differ for a Gaussian.
     """
-    extra = family.event_dims + (1 if parameters and family is Gaussian else 0)
+    extra = family.parameter_dims if parameters else family.event_dims
     return values.reshape(values.shape + (1,) * extra)
 
 

@@ -24,8 +24,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "estimators"
 SOURCES = ROOT / "relax_exp" / "estimators"
 VERIFIED = ROOT / "results" / "verify" / "table.md"
-TASKS = {"bernoulli": "toy", "categorical": "categorical_toy", "gaussian": "lax_toy"}  # of the example
-UNITS = {"bernoulli": "variables", "categorical": "categories", "gaussian": "variables"}
+TASKS = {  # of the example
+    "bernoulli": "toy",
+    "categorical": "categorical_toy",
+    "gaussian": "lax_toy",
+    "permutation": "permutation",
+}
+UNITS = {
+    "bernoulli": "variables",
+    "categorical": "categories",
+    "gaussian": "variables",
+    "permutation": "items to rank, at most 8",
+    "subset": "items, of which 2 are taken",
+}
 OF = {
     "mean": "d E[f] / d parameters",
     "bound": "the gradient of the K-sample bound, not of E[f]",
@@ -61,7 +72,7 @@ def page(name: str, rows: list[dict[str, str]], by_hand: str) -> str:
         "## Options",
         options(name),
         "## Example",
-        f"```\nrelax-exp task={TASKS[family]} estimator={name} 'seeds=[0,1,2]'\n```",
+        f"```\nrelax-exp {example(name, family)}\n```",
         f'```python\nestimators.build("{name}", family="{family}", event_shape={shape(family, 4)})\n```',
         "## Against enumeration",
         verification(name, rows),
@@ -99,9 +110,16 @@ def evaluations(name: str, built: list[tuple[str, dict, estimators.Estimator]]) 
     return "; ".join(f"{count} with {chosen}" if chosen else count for count, chosen in said.items())
 
 
+def example(name: str, family: str) -> str:
+    """A task with the estimator; its verification where no task has such variables."""
+    return (
+        f"task={TASKS[family]} estimator={name} 'seeds=[0,1,2]'" if family in TASKS else f"task=verify estimator={name}"
+    )
+
+
 def shape(family: str, size: int) -> tuple[int, ...]:
-    """The event shape of ``size`` variables, or of one variable with as many categories."""
-    return (1, size) if family == "categorical" else (size,)
+    """The event shape of ``size`` variables or items, or of one variable with as many categories."""
+    return {"categorical": (1, size), "subset": (size, 2), "permutation": (min(size, 8),)}.get(family, (size,))
 
 
 def docstring(module: str, cls: str) -> str:

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from relax_exp import estimators
-from relax_exp.distributions import FAMILIES
 from relax_exp.enumeration.problems import CONTEXT, Problem
 from relax_exp.estimators.base import Estimator, as_objective
 from relax_exp.numerics.random_streams import stream
+from relax_exp.structures import family_of, states
 from relax_exp.tasks.base import draw
 
 FAMILY_WISE = 1e-6  # probability that any z-score of a whole table exceeds its threshold by chance
@@ -64,7 +64,7 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
     A Gaussian (D = 1) is integrated by Gauss-Hermite quadrature. With ``bound`` the expectation is that of -log mean_k
     exp(-f(b_k)) over ``samples`` independent b_k.
     """
-    family, f = FAMILIES[problem.family], as_objective(problem.f)
+    family, f = family_of(problem.family, problem.event_shape), as_objective(problem.f)
 
     def expectation(logits: Tensor) -> Tensor:
         if not family.discrete:
@@ -73,11 +73,11 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
             points = mean + log_std.exp() * torch.from_numpy(nodes).reshape(-1, 1, 1)
             weights = torch.from_numpy(weights / weights.sum())
             return (weights.unsqueeze(-1) * f.hard(points, logits)).sum()
-        states = family.enumerate(problem.event_shape, dtype=logits.dtype).unsqueeze(1).expand(-1, *logits.shape)
-        log_p, values = family.log_prob(logits, states), f.hard(states, logits)
+        every = states(family, problem.event_shape, logits)
+        log_p, values = family.log_prob(logits, every), f.hard(every, logits)
         if not bound:
             return (log_p.exp() * values).sum()
-        index = torch.tensor(list(itertools.product(range(len(states)), repeat=samples)))
+        index = torch.tensor(list(itertools.product(range(len(every)), repeat=samples)))
         bounds = math.log(samples) - (-values[index]).logsumexp(1)
         return (log_p[index].sum(1).exp() * bounds).sum()
 

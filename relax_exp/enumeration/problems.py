@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import FAMILIES
 from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
+from relax_exp.structures import FAMILIES
 
 CONTEXT = 5  # numbers in a row's context
 
@@ -128,7 +128,36 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
                 flags = {"smooth": kind != "table", "rare": kind == "extreme"}
                 flags |= {"direct": kind == "direct", "quadratic": kind == "quadratic"}
                 made.append(Problem(f"{tag} {kind}", family, shape, logits, f, **flags))
-    return [*made, gaussian_problem(rows, seed)]
+    return [*made, gaussian_problem(rows, seed), *structured_problems(rows, seed)]
+
+
+def structured_problems(rows: int = 3, seed: int = 0) -> list[Problem]:
+    """Permutations of 4 and 5 items, subsets of 2 of 4 and of 2 of 5; of the smaller one a table too."""
+    made = []
+    for family, shapes in {"permutation": [(4,), (5,)], "subset": [(4, 2), (5, 2)]}.items():
+        for shape in shapes:
+            tag = f"{family} {' of '.join(map(str, reversed(shape)))}"
+            generator = stream(seed, f"problem {tag}")
+            sample_shape = FAMILIES[family].sample_shape(shape)
+            logits = 3 * torch.rand((rows, shape[0]), generator=generator, dtype=torch.float64) - 1.5
+            smooth = smooth_loss(sample_shape, rows, generator)
+            made.append(Problem(f"{tag} smooth", family, shape, logits, smooth))
+            if shape is shapes[0]:
+                table = matching_loss(FAMILIES[family].enumerate(shape, dtype=torch.float64), rows, generator)
+                made.append(Problem(f"{tag} table", family, shape, logits, table, smooth=False))
+    return made
+
+
+def matching_loss(states: Tensor, rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """A table of random numbers, one for each of ``states`` ``(S, event)`` that have equally many ones."""
+    table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
+    flat, ones = states.flatten(1), states[0].sum()
+
+    def f(b: Tensor) -> Tensor:
+        chosen = b.flatten(b.dim() - states.dim() + 1) @ flat.T.to(b.dtype) > ones - 0.5
+        return torch.where(chosen, table.to(b.dtype), 0.0).sum(-1)
+
+    return f
 
 
 def gaussian_problem(rows: int = 3, seed: int = 0) -> Problem:

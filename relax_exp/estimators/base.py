@@ -20,9 +20,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relax_exp.distributions import FAMILIES, expand_event
+from relax_exp.distributions import expand_event
 from relax_exp.estimators.options import check_options
 from relax_exp.schema import one_of
+from relax_exp.structures import FAMILIES, family_of
 
 
 class Objective(NamedTuple):
@@ -123,14 +124,14 @@ class Estimator(nn.Module, metaclass=Checked):
         super().__init__()
         if family not in FAMILIES:
             raise ValueError(f"{type(self).__name__}: family={family}: must be {one_of(FAMILIES, str(family))}")
-        self.family = FAMILIES[family]
-        self.event_shape = tuple(event_shape)
-        if len(self.event_shape) != self.family.event_dims or not all(size > 0 for size in self.event_shape):
-            wanted = "(D, C)" if self.family.event_dims == 2 else "(D,)"
+        self.event_shape, dims = tuple(event_shape), FAMILIES[family].shape_dims
+        if len(self.event_shape) != dims or not all(size > 0 for size in self.event_shape):
+            wanted = {"categorical": "(D, C)", "subset": "(D, k)"}.get(family, "(D,)")
             raise ValueError(
                 f"{type(self).__name__}: event_shape={self.event_shape}: one row's sample of {family} variables is "
                 f"{wanted}, positive numbers"
             )
+        self.family = family_of(family, self.event_shape)
         self.context_shape = None if context_shape is None else tuple(context_shape)
 
     @property
@@ -143,6 +144,12 @@ class Estimator(nn.Module, metaclass=Checked):
         """True where the estimator has parameters, which ``tuning_loss`` then trains."""
         return next(self.parameters(), None) is not None
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the uniforms of one row's sample: one for each sampled number, or for each item of a structure."""
+        shape = self.family.parameter_shape if self.family.structured else self.family.sample_shape
+        return shape(self.event_shape)
+
     def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the uniform noise of one call with ``n`` rows, by name.
 
@@ -150,7 +157,7 @@ class Estimator(nn.Module, metaclass=Checked):
         *event)``.
         """
         chains = (self.samples,) if self.samples > 1 else ()
-        return {"u": (*chains, n, *self.event_shape)}
+        return {"u": (*chains, n, *self.noise_shape)}
 
     def noise(self, n: int, generator: torch.Generator | None = None, dtype=None, device=None) -> dict[str, Tensor]:
         """Draw the uniform noise of one call with ``n`` rows. This is the only place that draws.

@@ -6,6 +6,7 @@ import math
 
 from relax_exp.distributions import expand_event, weighted
 from relax_exp.estimators.base import Estimator, Output
+from relax_exp.structures import states
 
 MAX_STATES = 2**16
 
@@ -19,20 +20,24 @@ class Exact(Estimator):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        size = self.event_shape[0]
-        base = 2 if self.family.name == "bernoulli" else self.event_shape[1]
-        self.evaluations = base**size
-        if size * math.log2(base) > math.log2(MAX_STATES):
+        size, name = self.event_shape[0], self.family.name
+        if name == "permutation":
+            self.evaluations, said = math.factorial(size), f"{size}!"
+        elif name == "subset":
+            self.evaluations, said = math.comb(*self.event_shape), f"{size} choose {self.event_shape[1]}"
+        else:
+            base = 2 if name == "bernoulli" else self.event_shape[1]
+            self.evaluations, said = base**size, f"{base}^{size}"
+        if self.evaluations > MAX_STATES:
             raise ValueError(
-                f"exact enumerates {base}^{size} states; the limit is {MAX_STATES}: use fewer latents or another one"
+                f"exact enumerates {said} states; the limit is {MAX_STATES}: use fewer latents or another one"
             )
 
     def estimate(self, logits, f, noise, context, f_b):
         family = self.family
-        states = family.enumerate(self.event_shape, dtype=logits.dtype, device=logits.device).unsqueeze(1)
-        states = states.expand(-1, *logits.shape)
-        values = self.evaluate(f.hard, states, logits)
-        parts = weighted(family.log_prob(logits, states).exp().detach(), values)
-        gradient = (expand_event(parts.detach(), family) * family.score(logits, states)).sum(0)
+        every = states(family, self.event_shape, logits)
+        values = self.evaluate(f.hard, every, logits)
+        parts = weighted(family.log_prob(logits, every).exp().detach(), values)
+        gradient = (expand_event(parts.detach(), family, parameters=True) * family.score(logits, every)).sum(0)
         loss = parts.sum(0) if f_b is None else f_b
         return Output(gradient, loss, self.sample(logits, noise), {}, {})

@@ -78,7 +78,7 @@ class Rebar(Estimator):
 
     def noise_shapes(self, n):
         """Return the shapes of one uniform for z, and of one for z~ where the noise is independent."""
-        shape = (n, *self.event_shape)
+        shape = (n, *self.noise_shape)
         return {"u": shape} if self.tied else {"u": shape, "v": shape}
 
     @property
@@ -135,7 +135,10 @@ class Rebar(Estimator):
         if self.tied:
             # Equal values, so f's direct dependence on the logits cancels between z and z~.
             dc_dz, c_tilde = grad(control, has_aux=True)(z, logits)
-            correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
+            if family.structured:
+                correction = family.to_logits(dc_dz - self.along_conditional(dc_dz, logits, b, z), logits)
+            else:
+                correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
         else:
             z_tilde = self.conditional(logits, b, noise["v"])
             both = torch.stack([z, z_tilde]), torch.stack([logits, logits])
@@ -144,11 +147,11 @@ class Rebar(Estimator):
             correction = family.to_logits(through, logits) + direct[0] - direct[1]
         score, centred = family.score(logits, b), self.centred(f_b, context)
         if self.granular:
-            hard, soft = (expand_event(value, family) * score for value in (centred, c_tilde))
+            hard, soft = (expand_event(value, family, parameters=True) * score for value in (centred, c_tilde))
             parts = torch.stack([hard, correction - soft])
             aux = self.scalars() | {"parts": parts, "etas": self.scale}
             return Output(parts[0] + self.scale.mean() * parts[1], f_b, b, aux, {})
-        gradient = expand_event(centred - c_tilde, family) * score + correction
+        gradient = expand_event(centred - c_tilde, family, parameters=True) * score + correction
         return Output(gradient, f_b, b, self.scalars(), {})
 
     def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
@@ -157,6 +160,8 @@ class Rebar(Estimator):
 
     def along_conditional(self, grad_z: Tensor, logits: Tensor, b: Tensor, z_tilde: Tensor) -> Tensor:
         """Turn the gradient with respect to z~ into that with respect to the natural parameter, ``(N, event)``."""
+        if self.family.structured:
+            return self.family.conditional_pull(logits, b, z_tilde, grad_z)
         return grad_z * self.family.conditional_slope(logits, b, z_tilde)
 
     @torch.no_grad()
@@ -208,7 +213,7 @@ class Relax(Rebar):
             raise ValueError("sampler='published_error' is offered for categorical variables with independent noise")
         self.unbiased = not self.published_error
         self.weight_decay = weight_decay
-        self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
+        self.network = Surrogate(self.noise_shape, self.context_shape, width, depth, activation)
 
     def features(self, context):
         """Return the context's share of the surrogate's first layer."""
@@ -217,7 +222,8 @@ class Relax(Rebar):
     def control(self, z, logits, f, features):
         """Return the control variate c(z) with the network in it, ``(..., N)``."""
         if self.free:
-            return self.network(2 * self.family.relax(z, self.temperature) - 1, features)
+            seen = z if self.family.structured else 2 * self.family.relax(z, self.temperature) - 1
+            return self.network(seen, features)
         return super().control(z, logits, f, features) + self.network(z, features)
 
     def conditional(self, logits, b, v):

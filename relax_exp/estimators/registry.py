@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 B, C, G = "bernoulli", "categorical", "gaussian"
+P, S = "permutation", "subset"
 TIED = ({"noise": "independent"}, {"noise": "tied"})
 TUCKER = {  # REBAR as its authors' code has it
     "noise": "tied",
@@ -62,10 +63,12 @@ class Entry(NamedTuple):
 
 
 REGISTRY: dict[str, Entry] = {
-    "exact": Entry("exact:Exact", (B, C), "value", "enumeration of all states (small problems)", max_states=2**16),
+    "exact": Entry(
+        "exact:Exact", (B, C, P, S), "value", "enumeration of all states (small problems)", max_states=2**16
+    ),
     "reinforce": Entry(
         "score:Reinforce",
-        (B, C, G),
+        (B, C, G, P, S),
         "value",
         "score function, samples=M draws",
         ({}, {"samples": 3}),
@@ -91,7 +94,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "rloo": Entry(
         "multisample:RLOO",
-        (B, C),
+        (B, C, P, S),
         "value",
         "K samples, each with the others' mean as baseline (VarGrad)",
         least_samples=2,
@@ -128,7 +131,7 @@ REGISTRY: dict[str, Entry] = {
         density=True,
     ),
     "straight_through": Entry(
-        "pathwise:StraightThrough", (B, C), "gradient", "biased: hard forward, mean's slope backward", target="path"
+        "pathwise:StraightThrough", (B, C, S), "gradient", "biased: hard forward, mean's slope backward", target="path"
     ),
     "st_gumbel": Entry(
         "pathwise:StraightThroughGumbel",
@@ -159,14 +162,14 @@ REGISTRY: dict[str, Entry] = {
     ),
     "rebar": Entry(
         "rebar_relax:Rebar",
-        (B, C),
+        (B, C, P),
         "relaxed",
         "relaxed f as control variate, temperature and scale tuned",
         (*TIED, {"granularity": "parameter"}, {"relaxation": "muprop", "baseline": "input"}, TUCKER),
     ),
     "relax": Entry(
         "rebar_relax:Relax",
-        (B, C),
+        (B, C, P),
         "relaxed",
         "learned control variate, beside the relaxed f or alone",
         tuple({**noise, "surrogate": s, **SMALL} for s in ("relaxed", "network") for noise in TIED),
@@ -266,6 +269,13 @@ REGISTRY: dict[str, Entry] = {
         (B, C),
         "gradient",
         "biased: straight-through, a temperature for each direction",
+        target="path",
+    ),
+    "simple": Entry(
+        "simple:SIMPLE",
+        (S,),
+        "gradient",
+        "biased: an exact subset forward, its exact marginals' slope backward",
         target="path",
     ),
     "grpo": Entry(

@@ -69,6 +69,7 @@ STYLES: dict[str, Style] = {
     "grpo": Style("#63ACBE", LONG, "s"),
     "dr_grpo": Style("#601A4A", SOLID, "d"),
     "reparameterization": Style("#404040", SOLID, ">"),
+    "simple": Style("#1F6F50", (0, (3, 1, 1, 1)), "s"),
     "no latents": Style("#A0A0A0", SOLID, "None"),
 }
 COLORS = ("#661100", "#6699CC", "#117733", "#AA3377", "#BBBB33", "#5D3A9B")  # for names that are not in the table

@@ -56,6 +56,14 @@ class CategoricalToyOptions(TypedDict):
     variance_draws: Draws
 
 
+class PermutationOptions(TypedDict):
+    """Keys of task=permutation."""
+
+    items: Annotated[int, Check("from 2 to 8", lambda value: 2 <= value <= 8)]
+    eps: Positive
+    variance_draws: Draws
+
+
 class LaxToyOptions(TypedDict):
     """Keys of task=lax_toy."""
 
@@ -215,6 +223,12 @@ TASKS = {
         options=CategoricalToyOptions,
         path="categorical_toy:CategoricalToy",
         family="categorical",
+        headline=("loss", "excess", "p_best", "grad/log_variance"),
+    ),
+    "permutation": TaskEntry(
+        options=PermutationOptions,
+        path="permutation:Permutation",
+        family="permutation",
         headline=("loss", "excess", "p_best", "grad/log_variance"),
     ),
     "lax_toy": TaskEntry(

@@ -15,6 +15,7 @@ WORDS = {  # what a figure shows, by how its file's name begins
     "vae_": "Binary VAE: training bound, validation bound and log-variance of the gradient over steps",
     "categorical_vae": "Categorical VAE: training bound, validation bound and log-variance over steps",
     "categorical_toy": "Categorical toy problem: exact loss, probability of the best category, log-variance",
+    "permutation": "Permutations of eight items: exact loss, probability of the best ranking, log-variance",
     "lax_toy": "A function of one Gaussian variable: exact loss, standard deviation, log-variance",
     "cartpole": "Policy gradients: return and log-variance",
     "continuous": "Gaussian policies: return and log-variance",

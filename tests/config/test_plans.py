@@ -21,6 +21,7 @@ NAMES = [
     "atari",
     "categorical",
     "original",
+    "permutation",
     "rl_continuous",
     "rl_discrete",
     "rl_published",

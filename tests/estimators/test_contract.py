@@ -9,8 +9,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from relax_exp import estimators
 from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
+from relax_exp.structures import FAMILIES
 
-SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,)}
+SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,), "permutation": (3,), "subset": (4, 2)}
+SMALLEST = {"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,), "permutation": (1,), "subset": (2, 1)}
 ALL = [(name, family) for name, entry in estimators.REGISTRY.items() for family in entry.families]
 DISCRETE = [(name, family) for name, family in ALL if family != "gaussian"]
 VARIANTS = [(n, f, o) for n, f in ALL for o in estimators.lookup(n).variants]
@@ -28,7 +30,7 @@ def made(name, family, shape=None, seed=0, dtype=torch.float32, context=(5,), **
 
 def loss_of(family):
     """A smooth, non-separable loss for samples of the family."""
-    dims = {"bernoulli": 1, "categorical": 2, "gaussian": 1}[family]
+    dims = FAMILIES[family].event_dims
 
     def f(b):
         x = b.flatten(-dims)
@@ -45,10 +47,10 @@ def test_output_has_the_promised_shapes(name, family, options):
     out = est(logits, loss_of(family), noise=noise, context=context)
     assert out.grad.shape == logits.shape and out.loss.shape == (ROWS,)
     assert out.grad.dtype == logits.dtype
-    assert out.sample.shape[-len(est.event_shape) :] == est.event_shape
+    assert out.sample.shape[-est.family.event_dims :] == est.family.sample_shape(est.event_shape)
     assert est.tuning_loss(out).shape == ()
     assert set(out.buffers) <= {k for k, _ in est.named_buffers()}
-    assert est.needs in ("value", "gradient", "relaxed") and est.target in ("mean", "bound")
+    assert est.needs in ("value", "gradient", "relaxed") and est.target in ("mean", "bound", "path")
     assert est.needs == estimators.needs(name, options)
 
 
@@ -184,7 +186,7 @@ def test_extreme_logits(name, family, dtype):
 
 @pytest.mark.parametrize(("name", "family"), ALL)
 def test_one_row_and_one_variable(name, family):
-    finite(name, family, shape={"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,)}[family], rows=1)
+    finite(name, family, shape=SMALLEST[family], rows=1)
 
 
 @pytest.mark.parametrize("name", estimators.names("categorical"))
@@ -220,8 +222,9 @@ def test_low_temperature(name, family, size):
 
 @pytest.mark.parametrize(("name", "family"), DISCRETE)
 def test_loss_in_bfloat16_autocast(name, family):
-    weights = torch.randn(SHAPES[family] + (4,), generator=stream(0, "autocast"))
-    dims = len(SHAPES[family])
+    shape = FAMILIES[family].sample_shape(SHAPES[family])
+    weights = torch.randn((*shape, 4), generator=stream(0, "autocast"))
+    dims = len(shape)
 
     def f(b):
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -8,6 +8,7 @@ from relax_exp.report.kinds.categorical_toy import CATEGORICAL_TOY
 from relax_exp.report.kinds.categorical_vae import CATEGORICAL_VAE
 from relax_exp.report.kinds.control import CARTPOLE, CONTINUOUS
 from relax_exp.report.kinds.lax_toy import LAX_TOY
+from relax_exp.report.kinds.permutation import PERMUTATION
 from relax_exp.report.kinds.sequence import SEQUENCE
 from relax_exp.report.kinds.toy import FIXED_THETA, TOY
 from relax_exp.report.kinds.vae import VAE
@@ -20,6 +21,7 @@ KINDS = {
         VAE,
         CATEGORICAL_TOY,
         LAX_TOY,
+        PERMUTATION,
         CATEGORICAL_VAE,
         SEQUENCE,
         CARTPOLE,

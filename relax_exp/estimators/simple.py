@@ -1,0 +1,20 @@
+"""Straight-through for subsets, with the slope of their exact marginals."""
+
+from __future__ import annotations
+
+from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
+
+
+class SIMPLE(Pathwise):
+    """SIMPLE (Ahmed et al. 2023): an exact sample of a subset of k items forward, the slope of its exact marginals
+
+        d P(b_i = 1) / d logits_j = Cov[b_i, b_j]
+
+    backward. Biased, but where f is linear. For independent bits this is `StraightThrough`.
+    """
+
+    needs = "gradient"
+
+    def relax(self, logits, noise):
+        """The sample in value, the marginals in slope."""
+        return hard_with_slope(self.family.sample(logits.detach(), noise["u"]), self.family.mean(logits))

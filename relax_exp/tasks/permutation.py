@@ -1,0 +1,54 @@
+"""The toy problem of permutations: bring a permutation matrix near a target that prefers the diagonal a little."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from relax_exp.permutations import Permutation as Family
+from relax_exp.structures import states
+from relax_exp.tasks.toy import Toy
+
+
+class Permutation(Toy):
+    """Minimise E |P - T|^2 over the Plackett-Luce logits of ``items`` ranks, from zeros: ``task=permutation``.
+
+    T has 1 / D + ``eps`` on the diagonal and 1 / D - eps / (D - 1) beside it (Gadetsky et al. 2020, section 6.1): the
+    best ranking is the identity, and the losses of others are little more. What is logged is exact, by enumeration of
+    all D!: ``loss``, its ``excess`` over the minimum and ``p_best``, the identity's probability.
+    """
+
+    name = "permutation"
+    family = "permutation"
+
+    def __init__(self, *args, items: int = 8, eps: float = 0.05, **kwargs):
+        dtype, device = kwargs.get("dtype", torch.float32), kwargs.get("device", "cpu")
+        self.items = items
+        eye = torch.eye(items, dtype=dtype, device=device)
+        self.goal = 1 / items + eps * eye - eps / max(items - 1, 1) * (1 - eye)
+        every = Family.enumerate((items,), dtype=dtype, device=device)
+        self.values = self.loss(every)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def event_shape(self):
+        """(D,)."""
+        return (self.items,)
+
+    def loss(self, b: Tensor) -> Tensor:
+        """|P - T|^2 of (soft) permutation matrices, ``(..., D, D)`` -> ``(...)``."""
+        return (b - self.goal).square().sum((-2, -1))
+
+    def evaluate(self, models, seeds, step, final):
+        """Exact loss, its excess, the probability of the identity, and the gradient's variance from fresh draws."""
+        rows = self.variance(models, seeds, step)
+        above = self.values - self.values.min()
+        for i, row in enumerate(rows):
+            logits = models.params["logit"][i]
+            p = Family.log_prob(logits, states(Family, self.event_shape, logits)).exp()
+            row |= {"loss": float(p @ self.values), "excess": float(p @ above), "p_best": float(p[above.argmin()])}
+        return rows
+
+    def finish(self, models, labels):
+        """Nothing: there is no curve of one number to draw."""
+        return {}
