@@ -95,6 +95,7 @@ class Games:
         noop_max: int = 30,
         fire_reset: bool = True,
         max_frames: int = 108_000,
+        life_loss_ends: bool = False,
         threads: int = 1,
         groups: int = 4,
         seed_every: int = SEED_EVERY,
@@ -110,12 +111,12 @@ class Games:
         }
         with behind():
             self.envs = [make(env_id, group.stop - group.start, threads, **options) for group in self.groups]
-        self.slots, self.seed, self.seed_every = slots, seed, seed_every
+        self.slots, self.seed, self.seed_every, self.life_loss_ends = slots, seed, seed_every, life_loss_ends
         self.n_actions = int(self.envs[0].single_action_space.n)
         self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
         self.episode, self.seeded, self.steps = (np.zeros(slots, np.int64) for _ in range(3))
         self.actions = np.zeros((slots, seed_every + math.ceil(max_frames / frame_skip)), np.uint8)
-        self.score = np.zeros(slots)
+        self.score, self.lives = np.zeros(slots), np.zeros(slots, np.int64)
 
     def _reset(self, group: int, which: np.ndarray, anew: np.ndarray) -> None:
         """Begin the next episode of the slots of a group that ``which`` names, with their seeds for those ``anew``.
@@ -126,7 +127,9 @@ class Games:
         chosen = np.flatnonzero(which)
         seeds = [self.seed(first + i, int(self.seeded[first + i])) if anew[i] else -1 for i in chosen]
         options = None if which.all() else {"reset_mask": which}
-        self.observations[self.groups[group]] = self.envs[group].reset(seed=np.array(seeds), options=options)[0]
+        where = self.groups[group]
+        self.observations[where], shown = self.envs[group].reset(seed=np.array(seeds), options=options)
+        self.lives[where] = shown["lives"]
 
     def start(self) -> None:
         """Begin the first episode of every slot."""
@@ -147,10 +150,13 @@ class Games:
         Returns:
             Rewards, whether the episode is over, whether only for its length, each ``(slots of the group,)``; and by
             slot the score and the final observation of the episodes that are over, whose slots are in the next episode
-            now.
+            now. With ``life_loss_ends`` a life that is lost counts as over too, for what is learned from the rewards;
+            the game goes on.
         """
         where = self.groups[group]
-        observations, rewards, terminated, truncated, _ = self.envs[group].recv()
+        observations, rewards, terminated, truncated, shown = self.envs[group].recv()
+        lost = self.life_loss_ends & (shown["lives"] < self.lives[where])
+        self.lives[where] = shown["lives"]
         self.observations[where] = observations
         self.score[where] += rewards
         self.steps[where] += 1
@@ -163,7 +169,7 @@ class Games:
             self.score[where][over] = 0
             self.seeded[where][anew], self.steps[where][anew] = self.episode[where][anew], 0
             self._reset(group, over, anew)
-        return rewards, over, truncated & ~terminated, ended
+        return rewards, over | lost, truncated & ~terminated, ended
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -202,7 +208,8 @@ class Games:
             for group, where in enumerate(self.groups):
                 self.envs[group].send(actions[where].astype(np.int64))
             for group, where in enumerate(self.groups):
-                self.observations[where], rewards, terminated, truncated, _ = self.envs[group].recv()
+                self.observations[where], rewards, terminated, truncated, shown = self.envs[group].recv()
+                self.lives[where] = shown["lives"]
                 score[where] += np.where(plays[where], rewards, 0)
                 over = (terminated | truncated) & plays[where]
                 if over.any():

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
+from torch import Tensor
 
+from relax_exp.distributions import gumbel
+from relax_exp.envs.rollout import Rollout
 from relax_exp.envs.vector import Resting
+from relax_exp.models.policy import policy_logits
 
 
 class CartPoles(Resting):
@@ -48,17 +55,14 @@ class CartPoles(Resting):
         going, last = ~self._autoreset_envs, None
         self._rewards[:] = 0.0
         for _ in range(self.frame_skip):
-            after = self._moved(actions)
+            after = moved(self.model, self.state, actions, np)
             seen = after.T.astype(np.float32)
             shown = seen if last is None else np.maximum(last, seen)
             np.copyto(self._observations, shown, where=going[:, None])
             np.copyto(self.state, after, where=going)
             self._rewards += going
             self.taken += going
-            fallen = (np.abs(after[0]) > self.model.x_threshold) | (
-                np.abs(after[2]) > self.model.theta_threshold_radians
-            )
-            self._terminations |= going & fallen
+            self._terminations |= going & fallen(self.model, after)
             self._truncations |= going & (self.taken >= self.limit)
             going, last = going & ~self._terminations & ~self._truncations, seen
             if not going.any():
@@ -66,17 +70,70 @@ class CartPoles(Resting):
         self._autoreset_envs = self._terminations | self._truncations | self._autoreset_envs
         return self._observations, self._rewards, self._terminations, self._truncations, {}
 
-    def _moved(self, actions: np.ndarray) -> np.ndarray:
-        """Return the states ``(4, S)`` one step of the environment later.
+    def play(self, program: Callable, seeds: list[int | None], params: dict[str, Tensor], noise: Tensor) -> Rollout:
+        """Do what `rollout.roll_out` does, with its arguments, by ``program``: `time_step`, compiled.
 
-        This is `CartPoleEnv.step` in its order of operations.
+        ``params``: of the policies, stacked over replicas, ``(R, ...)``, each with S / R slots in a row.
         """
-        model, (x, x_dot, theta, theta_dot) = self.model, self.state
-        force = np.where(actions == 1, model.force_mag, -model.force_mag)
-        cos, sin = np.cos(theta), np.sin(theta)
-        push = (force + model.polemass_length * np.square(theta_dot) * sin) / model.total_mass
-        inertia = model.length * (4.0 / 3.0 - model.masspole * np.square(cos) / model.total_mass)
-        theta_acc = (model.gravity * sin - cos * push) / inertia
-        x_acc = push - model.polemass_length * theta_acc * cos / model.total_mass
-        moved = x + model.tau * x_dot, x_dot + model.tau * x_acc, theta + model.tau * theta_dot
-        return np.stack([*moved, theta_dot + model.tau * theta_acc])
+        slots, horizon, _ = noise.shape
+        perturbation = gumbel(noise).transpose(0, 1).contiguous()
+        states, rewards = torch.zeros(horizon, slots, 4), torch.zeros(horizon, slots, dtype=torch.float64)
+        actions, alive = torch.zeros(horizon, slots, dtype=torch.int64), torch.zeros(horizon, slots, dtype=torch.bool)
+        shown = torch.from_numpy(self.reset(seed=seeds)[0].copy())
+        state, taken = torch.from_numpy(self.state.copy()), torch.from_numpy(self.taken.copy())
+        going = torch.from_numpy(self.awake.copy())
+        for t in range(horizon):
+            if not going.any():
+                break
+            states[t], alive[t] = shown, going
+            actions[t], rewards[t], shown, state, going, taken = program(
+                params, perturbation[t], shown, state, going, taken
+            )
+        states *= alive.unsqueeze(-1)
+        actions *= alive
+        return Rollout(*(x.transpose(0, 1).numpy() for x in (states, actions, rewards, alive)))
+
+    def time_step(self, params, perturbation: Tensor, shown: Tensor, state: Tensor, going: Tensor, taken: Tensor):
+        """Act at what is ``shown`` ``(S, 4)`` and take the step that `step` takes, as a pure function.
+
+        Returns:
+            Actions, rewards and the new values of the last four arguments.
+        """
+        replicas = next(iter(params.values())).shape[0]
+        actions = policy_logits(params, shown.unflatten(0, (replicas, -1))).flatten(0, 1) + perturbation
+        actions, rewards, last = actions.argmax(-1), torch.zeros_like(taken, dtype=state.dtype), None
+        for _ in range(self.frame_skip):
+            after = moved(self.model, state, actions, torch)
+            seen = after.T.to(shown.dtype)
+            shown = torch.where(going.unsqueeze(1), seen if last is None else torch.maximum(last, seen), shown)
+            state, rewards, taken = torch.where(going, after, state), rewards + going, taken + going
+            going, last = going & ~(fallen(self.model, after) | (taken >= self.limit)), seen
+        return (
+            actions,
+            rewards,
+            shown.contiguous(),
+            state.contiguous(),
+            going,
+            taken,
+        )  # as they came: it is called again
+
+
+def moved(model: CartPoleEnv, state, actions, library):
+    """Return the states ``(4, S)`` one step of the environment later.
+
+    This is `CartPoleEnv.step` in its order of operations. ``library``: numpy or torch, whose arrays they are.
+    """
+    x, x_dot, theta, theta_dot = state
+    force = library.where(actions == 1, model.force_mag, -model.force_mag)
+    cos, sin = library.cos(theta), library.sin(theta)
+    push = (force + model.polemass_length * library.square(theta_dot) * sin) / model.total_mass
+    inertia = model.length * (4.0 / 3.0 - model.masspole * library.square(cos) / model.total_mass)
+    theta_acc = (model.gravity * sin - cos * push) / inertia
+    x_acc = push - model.polemass_length * theta_acc * cos / model.total_mass
+    linear = x + model.tau * x_dot, x_dot + model.tau * x_acc
+    return library.stack([*linear, theta + model.tau * theta_dot, theta_dot + model.tau * theta_acc])
+
+
+def fallen(model: CartPoleEnv, state):
+    """Say where the cart has left the track or the pole has fallen: ``(4, S)`` -> ``(S,)``, bool."""
+    return (abs(state[0]) > model.x_threshold) | (abs(state[2]) > model.theta_threshold_radians)

@@ -54,12 +54,36 @@ def rmsprop(
 ):
     """Take one step of RMSProp, with the arguments of `adam` and the constants of the standard A2C implementations.
 
-    ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch.
-    TensorFlow, and so the A2C code of 2017, starts at v = 1 and has eps *inside* the root: there 1e-5 bounds sqrt(v) by
-    3e-3, here by 1e-5, so that while gradients are small or few its steps are much shorter than these.
+    ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch;
+    `rmsprop_tf` differs.
     """
     v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
     return tree_map(lambda p, g, v: p - lr * g / (v.sqrt() + eps), params, grads, v), {**moments, "v": v}
 
 
-OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "sgd": sgd}
+def rmsprop_tf(
+    params,
+    grads,
+    moments: dict,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-5,
+    alpha: float = 0.99,
+):
+    """Take one step of RMSProp as TensorFlow and the A2C code of 2017 have it, with the arguments of `rmsprop`.
+
+    The step is g / sqrt(v + eps), and v starts at 1 (`initial_moments`). Inside the root eps = 1e-5 bounds the divisor
+    by 3e-3, where `rmsprop` bounds it by 1e-5: while gradients are small or few, these steps are much the shorter ones.
+    """
+    v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
+    return tree_map(lambda p, g, v: p - lr * g / (v + eps).sqrt(), params, grads, v), {**moments, "v": v}
+
+
+OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "rmsprop_tf": rmsprop_tf, "sgd": sgd}
+
+
+def initial_moments(optimizer: str, params) -> dict:
+    """Return the moments that one of `OPTIMIZERS` starts from: zeros, but ones for v of TensorFlow's RMSProp."""
+    moments = adam_init(params)
+    return moments | {"v": tree_map(torch.ones_like, params)} if optimizer == "rmsprop_tf" else moments

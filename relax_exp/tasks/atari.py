@@ -35,6 +35,11 @@ class Atari(Task):
     ``relax`` takes c = V(s) + c^(z, s) in the place of V(s): RELAX of the loss -A with a surrogate c^ that sees z and
     the network's (detached) features of s, trained to make the gradient at the logits small.
 
+    The protocol is a mixture: sticky actions, and episodes that only the end of the game ends, are those of Machado et
+    al. (2018); the minimal set of actions, no-ops and the fire button after a reset the older ones. ``sticky=0`` and
+    ``life_loss_ends``, with which nothing follows a life that is lost in the returns that are learned from (scores stay
+    those of whole games), make it the older one. ``optimizer="rmsprop_tf"`` is RMSProp as the A2C code of 2017 has it.
+
     A batch has ``observation`` (N, 4, 84, 84), one-hot ``action`` (N, 1, A), ``return`` (N,), and ``seen``: the
     network's `Activations` at the observations, from the rollout.
     """
@@ -59,6 +64,7 @@ class Atari(Task):
         sticky: float = 0.25,
         noop_max: int = 30,
         fire_reset: bool = True,
+        life_loss_ends: bool = False,
         clip_rewards: bool = True,
         max_frames: int = 108_000,
         evaluate_episodes: int = 10,
@@ -80,6 +86,7 @@ class Atari(Task):
             "sticky": sticky,
             "noop_max": noop_max,
             "fire_reset": fire_reset,
+            "life_loss_ends": life_loss_ends,
             "max_frames": max_frames,
         }
         with contextlib.closing(self.games(1, lambda slot, k: 0)) as one:

@@ -155,11 +155,12 @@ class AtariOptions(TypedDict):
     entropy: NotNegative
     value_coef: NotNegative
     clip: Positive
-    optimizer: Literal["adam", "rmsprop", "sgd"]
+    optimizer: Literal["adam", "rmsprop", "rmsprop_tf", "sgd"]
     frame_skip: Count
     sticky: BelowOne
     noop_max: Annotated[int, Check(">= 0", lambda value: value >= 0)]
     fire_reset: bool
+    life_loss_ends: bool
     clip_rewards: bool
     max_frames: Count
     evaluate_episodes: Count

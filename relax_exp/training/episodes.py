@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from relax_exp.envs.cartpole_slots import CartPoles
 from relax_exp.envs.rollout import replay, roll_out
 from relax_exp.estimators.arsm import action_values, choose, pseudo_actions
 from relax_exp.models.policy import policy_logits
+from relax_exp.numerics import onednn
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw, log_variances
 from relax_exp.training.replicas import CHUNK, Replicas
@@ -86,12 +88,16 @@ class Episodes(Replicas):
     no state of an environment outlives a step. A replica that has used ``task.frames`` stays as it is.
     """
 
-    def __init__(self, task, *args, **options):
-        super().__init__(task, *args, **options)
+    def __init__(self, task, seeds, lrs, device="cpu", compiled: bool = False, backend: str = "inductor"):
+        super().__init__(task, seeds, lrs, device, compiled, backend)
         self.records = Records.empty(len(self.labels))
         slots = len(self.labels) * task.episodes
         self.env = task.make(slots)
         self.replays = task.make(slots * task.pseudo_rollouts) if task.replayed else None
+        self.program = None  # of a time step of all slots, where the environment allows it
+        if compiled and isinstance(self.env, CartPoles):
+            unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+            self.program = onednn.compile(self.env.time_step, backend, **unguarded)
 
     @property
     def saved(self):
@@ -145,7 +151,10 @@ class Episodes(Replicas):
 
         chosen = active.repeat_interleave(shape[1]).tolist()
         slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
-        rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
+        if self.program is None:
+            rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
+        else:
+            rollout = self.env.play(self.program, slots, params, noise["act"].flatten(0, 1))
         states, actions, rewards, alive = map(torch.from_numpy, rollout)
         losses = -torch.from_numpy(rollout.returns(task.gamma))
         frames = alive.sum(1).numpy()

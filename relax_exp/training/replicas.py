@@ -13,7 +13,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.numerics.cuda_graph import Graphed
-from relax_exp.numerics.optimizers import adam_init
+from relax_exp.numerics.optimizers import adam_init, initial_moments
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw
 from relax_exp.training.step import WATCHED, State, alone, compile_step, make_step, metric_names
@@ -113,7 +113,7 @@ class Replicas:
             whole = torch.zeros((), dtype=torch.int64, device=self.device)
             return State(
                 model,
-                adam_init(model.params),
+                initial_moments(task.optimizer, model.params),
                 adam_init(model.tuning),
                 whole,
                 whole,

@@ -3,10 +3,13 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from relax_exp.envs import vector
 from relax_exp.envs.cartpole_slots import CartPoles
+from relax_exp.envs.rollout import roll_out
 from relax_exp.errors import RunError
+from relax_exp.models.policy import init_policy, policy_logits
 
 
 @pytest.mark.parametrize(
@@ -136,3 +139,23 @@ def test_other_environments_stay_as_they_are():
     assert type(vector.make("CartPole-v0", 2)) is not CartPoles
     assert type(vector.make("CartPole-v0", 1, resting=True, render_mode="rgb_array")) is vector.Resting
     assert type(vector.make("Acrobot-v1", 1, resting=True)) is vector.Resting
+
+
+@pytest.mark.parametrize("frame_skip", [1, 4])
+def test_a_time_step_as_a_program_plays_the_same_episodes(frame_skip):
+    """Two replicas of three slots, not compiled here; a slot without a seed rests."""
+    env = vector.make("CartPole-v1", 6, resting=True, frame_skip=frame_skip, max_episode_steps=200)
+    params = [init_policy([4, 5, 2], torch.Generator().manual_seed(i)) for i in range(2)]
+    params = {k: torch.stack([one[k] for one in params]) for k in params[0]}
+    noise = torch.rand((6, 200 // frame_skip, 2), generator=torch.Generator().manual_seed(9))
+
+    def policy(states):
+        return policy_logits(params, states.unflatten(0, (2, 3))).flatten(0, 1)
+
+    seeds = [1, 2, None, 3, 4, 5]
+    expected = roll_out(env, seeds, policy, noise)
+    got = env.play(env.time_step, seeds, params, noise)
+    assert np.array_equal(expected.actions, got.actions) and np.array_equal(expected.alive, got.alive)
+    assert np.array_equal(expected.rewards, got.rewards) and got.rewards.dtype == expected.rewards.dtype
+    np.testing.assert_allclose(got.states, expected.states, rtol=1e-6, atol=1e-7)
+    assert len({*expected.alive.sum(1)}) >= 3 and not expected.alive[2].any()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.numerics.optimizers import adam, adam_init, rmsprop, sgd
+from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, rmsprop, rmsprop_tf, sgd
 
 STEPS = 20
 
@@ -73,6 +73,17 @@ def test_rmsprop_is_torchs():
         params, moments = rmsprop(params, {"w": g}, moments, torch.tensor(t), lr)
     torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-12, atol=0)
     assert (theta - 1).abs().max() > 0.1 and not moments["m"]["w"].any()
+
+
+def test_tensorflows_rmsprop_starts_at_one_and_has_eps_inside_the_root():
+    params, lr = {"w": torch.ones(2, 3, dtype=torch.float64)}, torch.tensor(0.1, dtype=torch.float64)
+    moments, theta, v = initial_moments("rmsprop_tf", params), np.ones((2, 3)), np.ones((2, 3))
+    for t, g in enumerate(gradients() * 1e-2, 1):
+        params, moments = rmsprop_tf(params, {"w": g}, moments, torch.tensor(t), lr)
+        v = 0.99 * v + 0.01 * g.numpy() ** 2
+        theta = theta - 0.1 * g.numpy() / np.sqrt(v + 1e-5)
+    np.testing.assert_allclose(params["w"], theta, rtol=1e-12)
+    assert not initial_moments("rmsprop", params)["v"]["w"].any()
 
 
 def test_gradient_descent():

@@ -352,6 +352,26 @@ def test_games_go_on_from_their_state(groups):
     second.close()
 
 
+def test_a_life_that_is_lost_ends_what_is_learned_from_and_not_the_game():
+    games, plain = (
+        atari.Games("ALE/Breakout-v5", 2, lambda slot, k: slot, sticky=0.0, groups=1, life_loss_ends=ends)
+        for ends in (True, False)
+    )
+    lost, over = np.zeros(2, int), np.zeros(2, int)
+    for each in (games, plain):
+        each.start()
+    while not over.all():
+        for each in (games, plain):
+            each.send(0, np.ones(2, np.int64))
+        (*_, ends, _, ended), (*_, really, _, _) = games.receive(0), plain.receive(0)
+        assert np.array_equal(games.shown, plain.shown) and set(np.flatnonzero(really)) == set(ended)
+        lost += ends & (over == 0)
+        over += really
+    assert (lost == 5).all(), "Breakout has five lives"
+    games.close()
+    plain.close()
+
+
 @pytest.mark.parametrize("name", ["a2c", "relax"])
 def test_a_trainer_goes_on_bit_for_bit(name):
     def trainer():
