@@ -68,7 +68,7 @@ class Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
-        """See the class."""
+        """Multiply the kept gradients with that of each row's loss."""
         grads = ctx.saved_tensors
         layers = len(ctx.dims)
         logits = [cotangent.reshape(-1, *[1] * dims) * g for g, dims in zip(grads[:layers], ctx.dims, strict=True)]

@@ -32,9 +32,10 @@ EVALUATIONS = 200
 
 
 def write(runs: Sequence[Run], folder: Path, **about: Any) -> list[Path]:
-    """Write the runs into ``folder``, with ``about`` at the head of its provenance; the paths written.
+    """Write the runs into ``folder``, with ``about`` at the head of its provenance, and return the paths written.
 
-    Raises ReportError where two runs have one label.
+    Raises:
+        ReportError: Two runs have one label.
     """
     labels = [run.label for run in runs]
     if twice := {label for label in labels if labels.count(label) > 1}:
@@ -56,7 +57,11 @@ def write(runs: Sequence[Run], folder: Path, **about: Any) -> list[Path]:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Run]]:
-    """What is said about the results in ``folder``, and their runs. ReportError, naming the file, for a damaged one."""
+    """Return what is said about the results in ``folder``, and their runs.
+
+    Raises:
+        ReportError: A file is damaged. The message names it.
+    """
     about = read_json(folder / PROVENANCE)
     relaxations = read_json(folder / RELAXATIONS) if (folder / RELAXATIONS).is_file() else {}
     rows: dict[str, list[dict[str, Any]]] = {label: [] for label in about.get("runs", {})}
@@ -85,7 +90,7 @@ def _csv(runs: list[Run]) -> str:
 
 
 def _thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `EVALUATIONS` steps, the last of each replica, and rows that say why a replica failed."""
+    """Return at most `EVALUATIONS` steps, the last of each replica, and rows that say why a replica failed."""
     steps = sorted({row["step"] for row in rows if "step" in row})
     every = -(-len(steps) // EVALUATIONS) or 1
     kept = set(steps[every - 1 :: every])
@@ -113,7 +118,7 @@ def _value(key: str, text: str) -> Any:
 
 
 def _short(value: Any, digits: int = 9) -> Any:
-    """Every float in it with so many digits."""
+    """Return the value with every float in it rounded to so many digits."""
     if isinstance(value, dict):
         return {k: _short(v, digits) for k, v in value.items()}
     if isinstance(value, list):
@@ -126,7 +131,7 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meta(meta: dict[str, Any]) -> dict[str, Any]:
-    """Without absolute paths in the command."""
+    """Return meta.json without absolute paths in the command."""
     words = meta.get("command") or ""
     words = words if isinstance(words, list) else shlex.split(words)
     kept = [word for word in words if not re.match(rf"({'|'.join(PLACES)})=[/~]", word)]
@@ -135,7 +140,7 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """The runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
+    """Return the runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
     pass
 
     runs = [read_run(folder) for folder in find_folders(paths)]

@@ -1,4 +1,4 @@
-"""A cell: the replicas that one row of a table, or one curve, speaks for."""
+"""The cell: the replicas that one row of a table, or one curve, speaks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Replicas of one configuration at one learning rate. ``kind``: of table; ``task``, ``estimator``: labels."""
+    """Replicas of one configuration at one learning rate.
+
+    ``kind`` is that of its table; ``task`` and ``estimator`` are labels.
+    """
 
     kind: str
     task: str
@@ -30,7 +33,7 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Whether the numbers are those of finished replicas."""
+        """True where the numbers are those of finished replicas."""
         return any(r.status == DONE for r in self.replicas)
 
     @cached_property
@@ -40,7 +43,7 @@ class Cell:
 
     @property
     def planned(self) -> int:
-        """The steps asked for."""
+        """The steps that were asked for."""
         return self.replicas[0].run.config.get("steps", 0)
 
     @property
@@ -49,16 +52,16 @@ class Cell:
         return list({id(r.run): r.run for r in self.replicas}.values())
 
     def series(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ``(S,)`` and values ``(S, seeds)`` of the counted replicas."""
+        """Return steps ``(S,)`` and values ``(S, seeds)`` of the counted replicas."""
         return series(self.counted, metric, self.steps)
 
     def last(self, metric: str) -> np.ndarray:
-        """The metric at the last step, one value a seed."""
+        """Return the metric at the last step, one value a seed."""
         return np.array([r.value(metric, self.steps) for r in self.counted], dtype=float)
 
     @property
     def status(self) -> str:
-        """``done``, or what is missing."""
+        """The word ``done``, or what is missing."""
         others = [r for r in self.replicas if r.status != DONE]
         if not others:
             return DONE

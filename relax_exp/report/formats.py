@@ -41,9 +41,13 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table for readers. ``name``: of files and labels; ``words``: leading columns that are aligned to the left.
+    """A table for readers, with the numbers behind it.
 
-    ``rows``: texts in the order of ``headers``; a None stands for a rule. ``records``: the numbers, for a CSV file.
+    Attributes:
+        name: Of files and labels.
+        words: How many leading columns are aligned to the left.
+        rows: Texts in the order of ``headers``; a None stands for a rule.
+        records: The numbers, for a CSV file.
     """
 
     name: str
@@ -56,12 +60,12 @@ class Table:
 
     @property
     def columns(self) -> list[bool]:
-        """Of every column, whether it holds words: the leading ones, and a closing ``status``."""
+        """Tell of every column whether it holds words: the leading ones do, and a closing ``status``."""
         return [i < self.words or header == "status" for i, header in enumerate(self.headers)]
 
 
 def markdown(table: Table) -> str:
-    """Title, table and note."""
+    """Write title, table and note as Markdown."""
     from tabulate import tabulate
 
     body = tabulate(
@@ -75,7 +79,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A floating table with booktabs' rules, shrunk to the width of the page, its note below it."""
+    """Write a floating table with booktabs' rules, shrunk to the width of the page, its note below it."""
     lines = [
         r"\begin{table}",
         rf"\caption{{{escape(table.title)}}}\label{{tab:{re.sub(r'[^a-z0-9]+', '-', table.name)}}}",
@@ -94,13 +98,13 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """The text for LaTeX: its special characters as commands, a number's hyphen as a minus sign."""
+    """Return the text for LaTeX, its special characters as commands, a number's hyphen as a minus sign."""
     text = re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text)
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def to_csv(records: Iterable[dict[str, Any]], last: str = "runs") -> str:
-    """One line a record, numbers to eight digits; what a record does not have, and NaN, stays empty."""
+    """Write one line a record, numbers to eight digits; what a record does not have, and NaN, stays empty."""
     records = list(records)
     fields = dict.fromkeys(key for record in records for key in record if key != last)
     out = io.StringIO()

@@ -22,12 +22,15 @@ VARIANCES = ("task.variance_every", "task.variance_draws")  # keys that change w
 
 
 def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
-    """Cells of the runs, sorted. Keys named in `by` tell tasks apart too; other differences are refused, by name.
+    """Sort the runs into cells. Keys named in `by` tell tasks apart too; other differences are refused, by name.
 
     Configurations are compared without seeds, learning rates and `VARIANCES`. Where they differ in the task's keys the
     task's label says so, where they differ in the estimator's keys, the estimator's; keys that are null are not named.
-    Any other difference inside a cell (steps, batch size ...), or a seed that is there twice, is a `ReportError` that
-    names the runs. Of runs that repeat one another and differ in what they measured, one counts, see `_once`.
+    Of runs that repeat one another and differ in what they measured, one counts, see `_once`.
+
+    Raises:
+        ReportError: There is another difference inside a cell (steps, batch size ...), or a seed is there twice. The
+            message names the runs.
     """
     entries = [_Entry(run) for run in runs]
     for key in by:
@@ -61,15 +64,17 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
 
 
 def best(cells: list[Cell]) -> tuple[list[Cell], str | None]:
-    """One cell an estimator, see `choose`; and the rule in words, where one was needed. Cells without an evaluation
-    are left out."""
+    """Return one cell an estimator, see `choose`, and the rule in words, where one was needed.
+
+    Cells without an evaluation are left out.
+    """
     groups = _groups([c for c in cells if c.steps], lambda c: (c.kind, c.task, c.family or c.estimator))
     chosen = [choose(same) for same in groups]
     return [cell for cell, _ in chosen], next((rule for _, rule in chosen if rule), None)
 
 
 def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
-    """The cell with the best final value, and the rule in words if there was a choice.
+    """Return the cell with the best final value, and the rule in words if there was a choice.
 
     Finished cells go first, and so do those that have a value in the first of the rule's metrics; the next metrics
     choose among cells that are level.
@@ -86,14 +91,14 @@ def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
 
 
 def _score(cell: Cell, metric: str) -> float:
-    """The mean over seeds at the last step, NaN if one has none; signs before the name as in `Kind.best`."""
+    """Return the mean over seeds at the last step, NaN if one has none; signs before the name are as in `Kind.best`."""
     values = cell.last(metric.lstrip("-#"))
     values = np.isfinite(values) if metric.startswith("#") else values
     return (-1 if metric.startswith("-") else 1) * float(values.mean()) if len(values) else float("nan")
 
 
 def _once(found: list[tuple[_Entry, Replica]]) -> list[Replica]:
-    """The replicas by seed, those left out that another repeats.
+    """Return the replicas by seed, without those that another repeats.
 
     Runs that differ in nothing but `VARIANCES` and eval_every train alike. Of their replicas of one seed the one counts
     that is done, then the one with most measurements of the variance.
@@ -126,7 +131,7 @@ class _Entry:
         self.named = {f"task.{key}" for key in re.findall(r"{(\w+)}", named)}
 
     def options(self, keys: list[str], lead: str) -> str:
-        """``key=value`` of the keys that no label names yet and that are not null."""
+        """Write ``key=value`` of the keys that no label names yet and that are not null."""
         values = {key: self.flat.get(key) for key in keys if key not in self.named}
         parts = [f"{key.split('.', 1)[-1]}={text(value)}" for key, value in values.items() if value is not None]
         return lead + ", ".join(parts) if parts else ""
@@ -138,7 +143,7 @@ class _Unset(dict):
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The configuration as ``{"task.t": 0.499}``, without what `NOT_CONFIGURATION` lists."""
+    """Return the configuration as ``{"task.t": 0.499}``, without what `NOT_CONFIGURATION` lists."""
     flat = {}
     for key, value in config.items():
         if not prefix and key in NOT_CONFIGURATION:
@@ -158,20 +163,20 @@ def _groups(items: list, key) -> list[list]:
 
 
 def text(value: Any) -> str:
-    """A configured value as labels show it: 1 for 1.0, ``unset`` for null."""
+    """Write a configured value as labels show it: 1 for 1.0, ``unset`` for null."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return value if isinstance(value, str) else "unset" if value is None else json.dumps(value)
 
 
 def _differing(entries: list[_Entry], which) -> list[str]:
-    """The keys that do not have one value in all entries."""
+    """Return the keys that do not have one value in all entries."""
     keys = dict.fromkeys(key for e in entries for key in e.flat if which(key))
     return [key for key in keys if len({text(e.flat.get(key)) for e in entries}) > 1]
 
 
 def _problems(cell: Cell, entries: list[_Entry]) -> list[str]:
-    """Why these runs may not share the cell."""
+    """Return why these runs may not share the cell."""
     where = f"{cell.task}, {cell.estimator}, lr {cell.lr:g}"
     paths = ", ".join(str(e.run.path) for e in entries)
     keys = _differing(entries, lambda key: key not in VARIANCES)

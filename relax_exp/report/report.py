@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """``runs``, and what is made of them; ``by``: keys that tell tasks apart too, see `make_cells`, which may refuse
-    the runs with a ReportError when the cells are asked for."""
+    """Runs, and what is made of them.
+
+    ``by`` are keys that tell tasks apart too, see `make_cells`, which may refuse the runs with a ReportError when the
+    cells are asked for.
+    """
 
     runs: list[Run]
     by: Sequence[str] = ()
@@ -68,7 +71,7 @@ class Report:
         return "\n".join([*map(formats.markdown, self.tables), *failures(self.cells)])
 
     def texts(self) -> dict[str, str]:
-        """The tables as Markdown, LaTeX and CSV, and the summary: texts by file name."""
+        """Return the tables as Markdown, LaTeX and CSV, and the summary: texts by file name."""
         return {
             "table.md": f"{self.markdown()}\n{commands(self.runs)}",
             "table.csv": formats.to_csv(record for table in self.lines for record in table.records),
@@ -78,7 +81,7 @@ class Report:
         }
 
     def figures(self) -> dict[str, Figure]:
-        """Every figure by file name."""
+        """Draw every figure, by file name."""
         from relax_exp.report.figures.axes import slug
         from relax_exp.report.figures.curves import figures
         from relax_exp.report.figures.tracked import figures_of
@@ -90,7 +93,7 @@ class Report:
         return drawn
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Every cell, see `summary`, and every line of a study."""
+        """Return every cell, see `summary`, and every line of a study."""
         lines = [
             {"kind": run.task, **{k: _rounded(v) for k, v in record.items()}, "rows": rows_of([run])}
             for run in self.studies
@@ -100,7 +103,11 @@ class Report:
         return [summary(cell) for cell in self.cells] + lines
 
     def write(self, out: Path) -> list[Path]:
-        """Texts and figures into the folder ``out``; the paths written. ReportError where that cannot be done."""
+        """Write texts and figures into the folder ``out`` and return the paths written.
+
+        Raises:
+            ReportError: That cannot be done.
+        """
         from relax_exp.report.figures.axes import save
 
         texts, drawn = self.texts(), self.figures()
@@ -115,13 +122,13 @@ class Report:
 
 
 def rows_of(runs: list[Run], **which: Any) -> dict[str, Any]:
-    """Where rows are: the file, the runs, and whatever else tells them from others."""
+    """Say where rows are: the file, the runs, and whatever else tells them from others."""
     own = MEASURED[0] if runs[0].task in STUDIES else METRICS
     return {"file": own if runs[0].path.is_dir() else CURVES, "runs": [run.label for run in runs], **which}
 
 
 def summary(cell: Cell) -> dict[str, Any]:
-    """One cell: what it is, mean and interval of the first number of its table, and where its rows are."""
+    """Summarise one cell: what it is, mean and interval of the first number of its table, and where its rows are."""
     _, record = row(cell)
     metric = next((key.removesuffix(" ±") for key in record if key.endswith(" ±")), None)
     config = cell.runs[0].config

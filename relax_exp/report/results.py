@@ -23,10 +23,20 @@ README, BEGIN, END = "README.md", "<!-- made from the files here: write below th
 def collect(
     name: str, folders: Iterable[str | Path], out: str | Path, budget: str = "", missing: Sequence[str] = ()
 ) -> list[Path]:
-    """Put the runs in ``folders`` (and below) into ``out``/``name`` with their tables and figures; the paths written.
+    """Put the runs in ``folders`` (and below) into ``out``/``name`` with their tables and figures.
 
-    ``budget``: what the runs were allowed, in words; ``missing``: what was planned and not run, for instance commands.
-    Raises ReportError where there are no runs, where one cell would mix configurations, or where one cannot write.
+    Args:
+        name: The experiment.
+        folders: Where the runs are.
+        out: Where the folders of results are.
+        budget: What the runs were allowed, in words.
+        missing: What was planned and not run, for instance commands.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ReportError: There are no runs, one cell would mix configurations, or one cannot write.
     """
     runs = [read_run(folder) for folder in find_folders(folders)]
     if not runs:
@@ -41,9 +51,13 @@ def collect(
 
 
 def render(folder: str | Path) -> list[Path]:
-    """Tables, figures, summary and README.md of a folder of results, from its other files; the paths written.
+    """Make tables, figures, summary and README.md of a folder of results from its other files.
 
-    Also the headline in the README two folders above, if it has marks for one, see `relax_exp.report.papers.readme`.
+    The headline in the README two folders above is made too, if it has marks for one, see
+    `relax_exp.report.papers.readme`.
+
+    Returns:
+        The paths written.
     """
     folder = Path(folder)
     about, runs = archive.read(folder)
@@ -59,7 +73,10 @@ def render(folder: str | Path) -> list[Path]:
 
 
 def check(folder: str | Path) -> list[str]:
-    """What `render` would write differently, a line for each file; figures are not compared. Empty: all as it was."""
+    """Return what `render` would write differently, a line for each file; figures are not compared.
+
+    The list is empty where all is as it was.
+    """
     folder = Path(folder)
     about, runs = archive.read(folder)
     report = Report(runs)
@@ -91,7 +108,7 @@ def _read(path: Path) -> str:
 
 
 def _inserted(text: str, about: dict[str, Any], runs: list[Run], folder: Path) -> str:
-    """README.md with its generated part made anew; what is written around the marks stays."""
+    """Return README.md with its generated part made anew; what is written around the marks stays."""
     part = f"{BEGIN}\n{_about(about, runs)}{END}\n"
     before, mark, rest = text.partition(f"{BEGIN}\n")
     if not mark:
@@ -100,7 +117,7 @@ def _inserted(text: str, about: dict[str, Any], runs: list[Run], folder: Path) -
 
 
 def _about(about: dict[str, Any], runs: list[Run]) -> str:
-    """Where the numbers come from: budget, dates, machines, versions, commits, what is missing."""
+    """Say where the numbers come from: budget, dates, machines, versions, commits, what is missing."""
     metas = [run.meta for run in runs]
     starts = sorted(m["start"][:10] for m in metas if m.get("start"))
     ends = sorted((m.get("end") or m["start"])[:10] for m in metas if m.get("start"))

@@ -1,4 +1,4 @@
-"""Run folders, read: what the runner wrote, as plain data. Nothing here writes, and nothing imports torch."""
+"""Run folders, read as plain data. Nothing here writes, and nothing imports torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Replica:
         return max(self.rows, default=0)
 
     def value(self, metric: str, step: int) -> float:
-        """The metric at that step, the mean where it is a list, NaN where it is null or missing."""
+        """Return the metric at that step, the mean where it is a list, NaN where it is null or missing."""
         value = self.rows.get(step, {}).get(metric)
         if isinstance(value, list):
             value = sum(value) / len(value) if value and None not in value else None
@@ -49,7 +49,8 @@ class Replica:
 class Run:
     """A run: its folder, resolved configuration, `meta.json` and evaluations.
 
-    ``curves``: `curves.json` of a toy run, u, theta, f and the learned relaxation of each replica; empty where absent.
+    ``curves`` is `curves.json` of a toy run, with u, theta, f and the learned relaxation of each replica; empty where
+    absent.
     """
 
     path: Path
@@ -75,7 +76,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, interrupted, done or failed."""
+        """What meta.json says: running, interrupted, done or failed."""
         return self.meta.get("status", "unknown")
 
     @property
@@ -84,7 +85,7 @@ class Run:
         return max((row["step"] for row in self.rows if "step" in row), default=0)
 
     def replicas(self) -> list[Replica]:
-        """Every replica: as `meta.json` lists them, else the grid of seeds and learning rates of the configuration."""
+        """Return every replica as `meta.json` lists them, else the configuration's grid of seeds and rates."""
         grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]
         rows: dict[tuple[int, float], dict[int, dict]] = {}
         for row in filter(lambda row: {"seed", "lr"} <= row.keys(), self.rows):  # those of a study belong to no replica
@@ -100,12 +101,16 @@ class Run:
 
 
 def find_folders(paths: Iterable[str | Path]) -> list[Path]:
-    """Run folders among the paths and anywhere below them, each once, sorted. ReportError for a path that is none."""
+    """Return the run folders among the paths and anywhere below them, each once, sorted.
+
+    Raises:
+        ReportError: A path does not exist.
+    """
     return _find(paths, CONFIG, META)
 
 
 def _find(paths: Iterable[str | Path], *marks: str) -> list[Path]:
-    """The folders that hold these files."""
+    """Return the folders that hold these files."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
@@ -118,12 +123,20 @@ def _find(paths: Iterable[str | Path], *marks: str) -> list[Path]:
 
 
 def find_results(paths: Iterable[str | Path]) -> list[Path]:
-    """Folders of results (`relax_exp.report.archive`) among the paths and below. ReportError as `find_folders`."""
+    """Return the folders of results (`relax_exp.report.archive`) among the paths and below.
+
+    Raises:
+        ReportError: A path does not exist.
+    """
     return _find(paths, PROVENANCE, CURVES)
 
 
 def read_run(path: str | Path) -> Run:
-    """One run folder. ReportError, naming the file, where one cannot be read; a torn last line is left out."""
+    """Read one run folder; a torn last line is left out.
+
+    Raises:
+        ReportError: A file cannot be read. The message names it.
+    """
     from omegaconf import OmegaConf
 
     path = Path(path)
@@ -139,7 +152,11 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
-    """The object (or what ``kind`` says) in a JSON file. ReportError, naming the file, where there is none."""
+    """Return the object (or what ``kind`` says) in a JSON file.
+
+    Raises:
+        ReportError: There is none. The message names the file.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -150,7 +167,7 @@ def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; none where there is no file yet."""
+    """Return the lines of `metrics.jsonl`; none where there is no file yet."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -166,7 +183,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _measured(path: Path) -> list[dict[str, Any]]:
-    """The rows of a study's file, with the name of their table as ``part``; none where there is no file."""
+    """Return the rows of a study's file, with the name of their table as ``part``; none where there is no file."""
     if not path.is_file():
         return []
     tables = read_json(path, (dict, list))
@@ -178,7 +195,7 @@ def _measured(path: Path) -> list[dict[str, Any]]:
 
 
 def series(replicas: list[Replica], metric: str, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``(S,)`` and values ``(S, replicas)`` of a metric up to a step; NaN where a replica has no value."""
+    """Return steps ``(S,)`` and values ``(S, replicas)`` of a metric up to a step; NaN where a replica has no value."""
     steps = sorted({step for replica in replicas for step in replica.rows if until is None or step <= until})
     values = [[replica.value(metric, step) for replica in replicas] for step in steps]
     return np.array(steps, dtype=int), np.array(values, dtype=float).reshape(len(steps), len(replicas))

@@ -17,7 +17,7 @@ class Style(NamedTuple):
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The style as matplotlib takes it."""
+        """Return the style as matplotlib takes it."""
         return {"color": self.color, "ls": self.line, "marker": self.marker}
 
 
@@ -82,10 +82,10 @@ NEAR = 10.0  # distance of colours in CIELAB below which two lines are hard to t
 
 
 def style(name: str, variant: int = 0) -> Style:
-    """The style of an estimator: from the table, else from the name alone, so that it is the same in every report.
+    """Return the style of an estimator, from the table or from the name alone, so that it is always the same.
 
-    variant: 0 for the estimator itself, 1, 2 ... for further settings of it in the same figure, which have another hue,
-    dash and marker.
+    ``variant`` is 0 for the estimator itself, and 1, 2 ... for further settings of it in the same figure, which keep
+    its hue.
     """
     if name in STYLES:
         base = STYLES[name]
@@ -193,11 +193,11 @@ WORDS = {
 
 
 def order(name: str) -> tuple[int, str]:
-    """A sort key: the order of the table, then the alphabet."""
+    """Return a sort key: the order of the table, then the alphabet."""
     return (list(STYLES).index(name) if name in STYLES else len(STYLES), name)
 
 
 def natural(label: str) -> list[str | float]:
-    """A sort key for labels: numbers by their size."""
+    """Return a sort key for labels: numbers by their size."""
     parts = re.split(r"(\d+(?:\.\d+)?)", label)
     return [float(part) if i % 2 else part for i, part in enumerate(parts)]

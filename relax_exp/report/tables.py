@@ -17,7 +17,7 @@ SHARED = "Wall time: of the whole run, all its seeds and learning rates."
 
 
 def row(cell: Cell, columns: Sequence[Column] | None = None) -> tuple[list[str], dict[str, Any]]:
-    """One cell: texts in the order of the headers, and the record for `table.csv`."""
+    """Return the texts of one cell in the order of the headers, and the record for `table.csv`."""
     columns = columns or kinds.of(cell.kind).columns
     made = [column.of(cell) for column in columns]
     texts = [cell.task, cell.estimator, f"{cell.lr:g}", f"{cell.steps:,}", str(len(cell.counted))]
@@ -31,7 +31,7 @@ def row(cell: Cell, columns: Sequence[Column] | None = None) -> tuple[list[str],
 
 
 def of_kind(kind: str, cells: list[Cell]) -> Table:
-    """The table of cells of one kind, without the optional columns that would be empty."""
+    """Make the table of cells of one kind, without the optional columns that would be empty."""
     its = kinds.of(kind)
     columns = [c for c in its.columns if not c.optional or any(c.of(cell)[0] != EMPTY for cell in cells)]
     headers = ["task", "estimator", "lr", "steps", "seeds", *(column.header for column in columns), "status"]
@@ -40,18 +40,18 @@ def of_kind(kind: str, cells: list[Cell]) -> Table:
 
 
 def of_kinds(cells: list[Cell]) -> list[Table]:
-    """A table for each kind of cells."""
+    """Make a table for each kind of cells."""
     names = sorted({cell.kind for cell in cells}, key=lambda kind: ([*kinds.KINDS, kind].index(kind), kind))
     return [of_kind(name, [cell for cell in cells if cell.kind == name]) for name in names]
 
 
 def markdown(cells: list[Cell]) -> str:
-    """All tables, and below them why replicas failed."""
+    """Write all tables, and below them why replicas failed."""
     return "\n".join([*map(formats.markdown, of_kinds(cells)), *failures(cells)])
 
 
 def failures(cells: list[Cell]) -> list[str]:
-    """A section with one line for each replica that failed, with the reason; empty where none has."""
+    """Write a section with one line for each replica that failed, with the reason; empty where none has."""
     lines = [
         f"- {cell.task}, {cell.estimator}, lr {cell.lr:g}, seed {r.seed}: {r.reason or 'unknown'} ({r.run.label})"
         for cell in cells
@@ -62,12 +62,12 @@ def failures(cells: list[Cell]) -> list[str]:
 
 
 def run_table(path: str | Path) -> str:
-    """The tables of one run folder."""
+    """Write the tables of one run folder."""
     return markdown(make_cells([read_run(path)])).rstrip()
 
 
 def commands(runs: Iterable[Run]) -> str:
-    """The command and the commit behind every number, as Markdown."""
+    """Write the command and the commit behind every number, as Markdown."""
     lines = []
     for run in sorted(runs, key=lambda run: run.label):
         command, git = run.meta.get("command"), run.meta.get("git") or {}
@@ -78,5 +78,5 @@ def commands(runs: Iterable[Run]) -> str:
 
 
 def to_csv(cells: list[Cell]) -> str:
-    """One line a cell; columns that a kind of task does not have stay empty, and so do missing numbers."""
+    """Write one line a cell; columns that a kind of task does not have stay empty, and so do missing numbers."""
     return formats.to_csv(row(cell)[1] for cell in cells)

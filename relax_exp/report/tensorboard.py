@@ -12,7 +12,7 @@ FOLDER = "tb"
 
 
 def write(tables: Iterable[Table], out: Path) -> Path:
-    """Every table as Markdown, ``tables/NAME``, in an event file below ``out``, made anew; returns its folder."""
+    """Write every table as Markdown, ``tables/NAME``, in an event file below ``out``, made anew; return its folder."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.text.metadata import create_summary_metadata

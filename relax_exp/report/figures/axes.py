@@ -51,7 +51,7 @@ RISING = ("train/elbo", "valid/bound100", "valid/elbo")
 
 @contextmanager
 def look() -> Iterator[None]:
-    """matplotlib's defaults plus `LOOK`, whatever the user's own settings are."""
+    """Set matplotlib's defaults plus `LOOK`, whatever the user's own settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(LOOK)
@@ -59,10 +59,7 @@ def look() -> Iterator[None]:
 
 
 def styled(cells: list[Cell]) -> list[tuple[Cell, Style, str]]:
-    """Style and legend label of each cell, no two of a figure alike.
-
-    Learning rate and number of seeds are named where they differ, as is what is unfinished.
-    """
+    """Return style and legend label of each cell, with the learning rate where they differ, and what is unfinished."""
     seen: dict[str, int] = {}
     rates, sizes = {cell.lr for cell in cells}, {len(cell.counted) for cell in cells}
     styles, labels = [], []
@@ -116,10 +113,10 @@ def spread(values: np.ndarray, how: str = "mean") -> tuple[np.ndarray, np.ndarra
 
 
 def abscissa(cells: list[Cell]) -> str | None:
-    """The metric that curves are drawn over; None: steps.
+    """Return the metric that curves are drawn over; None: steps.
 
-    Frames of an environment, where there are any; but episodes for tasks that learn from whole ones, since what an
-    estimator spends in frames (ARSM's pseudo-rollouts count) would press the others' curves against the axis.
+    These are frames of an environment, where there are any. But episodes where all run for a number of them: what an
+    estimator then spends in frames (ARSM's pseudo-rollouts count) would press the others' curves against the axis.
     """
     episodic = all(kinds.of(c.kind).by_episodes(c.runs[0].config["task"]) for c in cells)
     metrics = ("episodes", "frames") if episodic else ("frames",)
@@ -129,9 +126,10 @@ def abscissa(cells: list[Cell]) -> str | None:
 def over(
     cell: Cell, metric: str, x: str | None, of: Callable[[np.ndarray], np.ndarray] = lambda values: values
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A metric, put through ``of``, over another one ``(X,)`` and ``(X, seeds)``; over steps where ``x`` is None.
+    """Return a metric over another one, ``(X,)`` and ``(X, seeds)``, or over steps where ``x`` is None.
 
-    Where seeds differ in ``x`` at a step, their values are interpolated, as far as all seeds have some.
+    It is ``floor`` at least. Where seeds differ in ``x`` at a step, their values are interpolated, as far as all seeds
+    have some.
     """
     steps, values = cell.series(metric)
     values = of(values)
@@ -159,7 +157,7 @@ def without_variance(values: np.ndarray) -> np.ndarray:
 
 
 def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
-    """One metric over what `abscissa` says, a line for each cell."""
+    """Draw one metric over what `abscissa` says, a line for each cell."""
     x, variances = abscissa(cells), metric == LOG_VARIANCE
     how = "log" if metric in LOGARITHMIC else "mean"
     centres, ends, extremes, shares = [], [], [], []
@@ -225,14 +223,14 @@ def letters(axes: Iterable[Axes]) -> None:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure that arranges itself, its panels clear of their neighbours' labels."""
+    """Make an empty figure that arranges itself."""
     fig = Figure(figsize=(width, height), layout="constrained")
     fig.get_layout_engine().set(w_pad=0.09, wspace=0.03)
     return fig
 
 
 def legend(fig: Figure, cells: list[Cell], extra: tuple[Line2D, ...] = (), rule: str | None = None) -> None:
-    """One legend for all panels below them, with what lines and bands are."""
+    """Add one legend for all panels below them, with what lines and bands are."""
     handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
     below(fig, handles, [*said_of(cells), *geometric(fig), *([f"learning rate with the best {rule}"] if rule else [])])
 
@@ -272,8 +270,7 @@ def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> 
 
 
 def mark(ax: Axes, value: float | None, label: str, above: bool = False) -> None:
-    """A horizontal line at a value, if there is one, with its name; an arrow where the axis would have to grow to
-    more than twice its length for it."""
+    """Draw a line at a value below the curves, if there is one."""
     if value is None or not np.isfinite(value):
         return
     low, high = ax.get_ylim()
@@ -291,7 +288,7 @@ def mark(ax: Axes, value: float | None, label: str, above: bool = False) -> None
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """PNG to look at and SVG to print, without dates."""
+    """Write PNG and PDF, without dates."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     with look():
         fig.savefig(paths[0], dpi=150, metadata={"Software": None})
@@ -300,5 +297,5 @@ def save(fig: Figure, stem: Path) -> list[Path]:
 
 
 def slug(text: str) -> str:
-    """A file name of it."""
+    """Turn a text into a file name."""
     return re.sub(r"[^\w.=-]+", "_", text).strip("_").replace("=", "-")

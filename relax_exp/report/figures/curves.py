@@ -19,7 +19,7 @@ from relax_exp.report.style import words
 
 
 def curves(cells: list[Cell]) -> Figure:
-    """Training curves of one task: for the VAE ELBO, validation bound, log-variance, and RELAX's lead over REBAR."""
+    """Draw the training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
     with look():
         cells, rule = best(cells)
         kind, panels = kinds.of(cells[0].kind), []
@@ -52,7 +52,7 @@ def title(cell: Cell) -> str:
 
 
 def figure1(cells: list[Cell]) -> Figure:
-    """The draft's Figure 1 for one toy problem: exact loss, log-variance, learned relaxations beside f."""
+    """Draw the draft's Figure 1 for one toy problem: exact loss, log-variance, learned relaxations beside f."""
     with look():
         cells, rule = best(cells)
         fig = figure(11.5, 3.9)
@@ -109,7 +109,7 @@ def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
 
 
 def relaxation(cell: Cell) -> tuple[dict[str, Any], np.ndarray] | None:
-    """Learned relaxation of a cell: the contents of `curves.json`, and c ``(u, seeds)`` of the counted replicas."""
+    """Return the contents of `curves.json` of a cell, and c ``(u, seeds)`` of the counted replicas."""
     found, values = None, []
     for r in cell.counted:
         c = (r.run.curves.get("relaxation") or {}).get(f"seed-{r.seed}_lr-{r.lr:g}")
@@ -120,7 +120,7 @@ def relaxation(cell: Cell) -> tuple[dict[str, Any], np.ndarray] | None:
 
 
 def figures(cells: list[Cell]) -> dict[str, Figure]:
-    """Every figure that the cells allow, by file name; tasks without an evaluation have none."""
+    """Draw every figure that the cells allow, by file name; tasks without an evaluation have none."""
     tasks: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if cell.steps:

@@ -30,19 +30,19 @@ PANELS = {
 
 
 def names(cell: Cell) -> list[str]:
-    """The estimators that were measured along the cell's runs; empty where none was tracked."""
+    """Return the estimators that were measured along the cell's runs; empty where none was tracked."""
     keys = {key for replica in cell.counted for row in replica.rows.values() for key in row}
     found = {match[1] for key in keys if (match := re.fullmatch(r"track/(.+)/log_variance", key))}
     return sorted(found, key=order)
 
 
 def figures_of(cells: list[Cell]) -> dict[str, Figure]:
-    """A figure for each cell that tracked others, by file name."""
+    """Draw a figure for each cell that tracked others, by file name."""
     return {f"track_{slug(cell.task)}_{slug(cell.estimator)}": figure(cell) for cell in cells if names(cell)}
 
 
 def figure(cell: Cell) -> Figure:
-    """Log-variance over steps of every tracked estimator: of one draw, and at equal evaluations of f."""
+    """Draw the log-variance over steps of every tracked estimator: of one draw, and at equal evaluations of f."""
     with look():
         fig = empty(9.2, 3.9)
         tracked = names(cell)

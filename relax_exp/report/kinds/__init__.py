@@ -32,10 +32,10 @@ KINDS = {
 
 
 def of(name: str) -> Kind:
-    """The kind of that name, or one of its own for a task that has declared none."""
+    """Return the kind of that name, or one of its own for a task that has declared none."""
     return KINDS.get(name) or Kind(name, name)
 
 
 def of_task(task: dict[str, Any]) -> Kind:
-    """The kind of a run, by its configuration's section ``task``."""
+    """Return the kind of a run, by its configuration's section ``task``."""
     return FIXED_THETA if task["name"] == TOY.name and task.get("freeze") else of(task["name"])

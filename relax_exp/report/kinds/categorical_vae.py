@@ -12,7 +12,7 @@ from relax_exp.report.statistics import Column, final, numbers, show
 
 
 def relaxed(cell: Cell) -> tuple[str, dict]:
-    """The relaxed objective that was trained, with its name; empty for estimators that train none."""
+    """Show the relaxed objective that was trained, with its name; empty for estimators that train none."""
     for kind in ("elbo", "kl", "density"):
         values = cell.last(f"train/relaxed_{kind}")
         if np.isfinite(values).any():

@@ -13,7 +13,7 @@ from relax_exp.report.statistics import MEAN_LOG_VARIANCE, TIME, Column, final
 
 
 def solvable(cell: Cell) -> bool:
-    """Whether there is a return that counts as solved: gymnasium says none for Pendulum, for instance."""
+    """Tell whether there is a return that counts as solved: gymnasium says none for Pendulum, for instance."""
     task = cell.runs[0].config["task"]
     if task["name"] == "cartpole" or task.get("threshold") is not None:
         return True
@@ -26,7 +26,7 @@ def solvable(cell: Cell) -> bool:
 
 
 def solved(cell: Cell) -> tuple[str, dict]:
-    """How many seeds solved the environment, for a column; empty where none could."""
+    """Show how many seeds solved the environment, for a column; empty where none could."""
     episodes = cell.last("solved_episodes")
     count = int(np.isfinite(episodes).sum())
     if not len(episodes) or not solvable(cell):

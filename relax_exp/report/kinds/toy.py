@@ -13,7 +13,7 @@ NEAR = 0.1  # a toy replica found the optimum if every theta is this close to it
 
 
 def theta(cell: Cell) -> tuple[str, dict]:
-    """Median over seeds."""
+    """Show the median of theta over seeds."""
     values = cell.last("theta")
     values = values[np.isfinite(values)]
     median = float(np.median(values)) if len(values) else float("nan")
@@ -21,7 +21,7 @@ def theta(cell: Cell) -> tuple[str, dict]:
 
 
 def found(cell: Cell) -> tuple[str, dict]:
-    """How many seeds have every theta near the optimum: 0, or 1 where t > 1/2."""
+    """Show how many seeds have every theta near the optimum: 0, or 1 where t > 1/2."""
     optimum = float(cell.counted[0].run.config["task"].get("t", 0) > 0.5) if cell.counted else 0.0
     final = [np.atleast_1d(r.rows.get(cell.steps, {}).get("theta")) for r in cell.counted]
     final = [thetas.astype(float) for thetas in final if thetas[0] is not None]

@@ -11,7 +11,10 @@ from relax_exp.report.statistics import TIME, Column, final, numbers, show
 
 
 def validation(header: str, metric: str) -> Column:
-    """On all validation images where every seed has that at the last step, else on the first of them, marked †."""
+    """Make the column of a bound on the validation images.
+
+    It is on all of them where every seed has that at the last step, else on the first of them, marked †.
+    """
 
     def of(cell: Cell) -> tuple[str, dict]:
         full, part = cell.last(f"{metric}_full"), cell.last(metric)

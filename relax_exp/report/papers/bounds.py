@@ -23,7 +23,10 @@ OF_A_LAYER = {"reinforce": 1, "nvil": 1, "concrete": 1, "muprop": 2, "disarm": 2
 
 
 def evaluations(run: Run) -> int | None:
-    """Evaluations of f for one gradient: as the run says, else by name (runs of the VAE from before they said it)."""
+    """Return the evaluations of f for one gradient.
+
+    The run says it; those of the VAE that are older are known by name.
+    """
     options, task = run.config["estimator"], run.config["task"]
     if "evaluations" in run.meta or task["name"] != "vae":
         return run.meta.get("evaluations")
@@ -36,8 +39,11 @@ def evaluations(run: Run) -> int | None:
 
 
 def reached(cell: Cell, bound: float | None) -> dict[str, float] | None:
-    """At the first evaluation at which the mean over seeds is at least ``bound``: ``step``, ``epoch``, ``seconds`` of
-    wall time for one replica, ``evaluations`` of f for one image of the minibatch. None where it never is.
+    """Return what it took until the mean over seeds was first at least ``bound``; None where it never is.
+
+    Returns:
+        ``step``, ``epoch``, ``seconds`` of wall time for one replica, ``evaluations`` of f for one image of the
+        minibatch.
     """
     steps, values = cell.series(BOUND)
     at = np.flatnonzero(values.mean(1) >= bound) if bound is not None else ()
@@ -55,14 +61,16 @@ def reached(cell: Cell, bound: float | None) -> dict[str, float] | None:
 
 
 def _epoch(cell: Cell) -> int:
-    """Steps of an epoch; the last images, fewer than a batch, are left out."""
+    """Return the steps of an epoch; the last images, fewer than a batch, are left out."""
     config = cell.runs[0].config
     return published()["vae"]["images"][config["task"]["dataset"]] // config["batch_size"]
 
 
 def best_bound(cell: Cell, metric: str = BOUND) -> tuple[float, int]:
-    """The highest mean over seeds of the metric over the evaluations that measured it, and its step; (NaN, 0) if none
-    did."""
+    """Return the highest mean over seeds of the metric over the evaluations that measured it, and its step.
+
+    Where none measured it, it is (NaN, 0).
+    """
     steps, values = cell.series(metric)
     means = values.mean(1)
     if not np.isfinite(means).any():
@@ -72,7 +80,7 @@ def best_bound(cell: Cell, metric: str = BOUND) -> tuple[float, int]:
 
 
 def target_of(cells: dict[str, Chosen]) -> float | None:
-    """REBAR's best validation bound; None where its run was too short to have one, because it was still rising."""
+    """Return REBAR's best validation bound; None where its run was too short to have one, still rising."""
     if TARGET not in cells:
         return None
     cell = cells[TARGET].cell
@@ -114,7 +122,10 @@ def _printed(kind: str, data: str, model: str, label: str) -> Any:
 
 
 def bounds(cells: list[Cell]) -> Table | None:
-    """Validation and test bounds of every model of Table 1, a line an estimator; None where none was trained."""
+    """Make the table of validation and test bounds of the models of Table 1, a line an estimator.
+
+    None where none was trained.
+    """
 
     def line(data, model, label, it: Chosen, of):
         cell, printed = it.cell, _printed("validation", data, model, label)
@@ -135,7 +146,7 @@ def bounds(cells: list[Cell]) -> Table | None:
 
 
 def reach(cells: list[Cell]) -> Table | None:
-    """What it took to reach REBAR's best bound and one that all reached, a line an estimator; None without any."""
+    """Show what it took to reach REBAR's best bound and one that all reached, a line an estimator; None without any."""
 
     def line(data, model, label, it: Chosen, of):
         cell, target = it.cell, target_of(of)

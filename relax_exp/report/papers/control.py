@@ -25,7 +25,7 @@ OF_SOLVING = ("episodes to solve", "frames to solve", SOLVED)  # not of environm
 
 
 def rl(cells: list[Cell]) -> Table | None:
-    """One group of lines an environment; None where no task with episodes was trained."""
+    """Make one group of lines an environment; None where no task with episodes was trained."""
     of = {task: found for kind in KINDS for task, found in chosen(cells, kind).items()}
     if not of:
         return None
@@ -58,7 +58,10 @@ def rl(cells: list[Cell]) -> Table | None:
 def _ours(
     task: str, found: dict[str, Chosen], columns: list[str], variants: set[str]
 ) -> tuple[list[list[str]], list[dict[str, Any]]]:
-    """The lines of one environment, and their records; ``variants``: names of estimators that have several columns."""
+    """Return the lines of one environment, and their records.
+
+    ``variants`` are the names of estimators that have several columns.
+    """
     cells = {label: it.cell for label, it in found.items() if it.cell.steps}
     texts, records = {}, []
     for column in columns:
@@ -85,7 +88,7 @@ def _ours(
 
 
 def _numbers(it: Chosen) -> tuple[dict[str, str], dict[str, Any]]:
-    """Of one estimator the texts by the names of lines, and the record."""
+    """Return the texts of one estimator by the names of lines, and the record."""
     cell = it.cell
     texts, record = {}, {}
     for name, (metric, decimals) in LINES.items():
@@ -107,7 +110,7 @@ def _numbers(it: Chosen) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _name(label: str) -> str:
-    """The estimator's, without its settings."""
+    """Return the estimator's name without its settings."""
     return label.split(" (")[0]
 
 

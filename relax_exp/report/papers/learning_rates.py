@@ -12,7 +12,7 @@ from relax_exp.report.statistics import interval
 
 
 def learning_rates(cells: list[Cell]) -> Table | None:
-    """A line an estimator and number of steps for which several rates were run; None where none was.
+    """Make a line for each estimator and number of steps for which several rates were run; None where none was.
 
     A rate whose run has not come to its end is shown with ‡.
     """

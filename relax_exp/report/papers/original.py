@@ -14,7 +14,7 @@ WITHIN = 0.5  # nats by which a mean over an epoch may differ: seeds differ by .
 
 
 def original(cells: list[Cell]) -> Table | None:
-    """A line an epoch of the runs that are as long as those of the original code; None where none is."""
+    """Make a line an epoch of the runs that are as long as those of the original code; None where none is."""
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []
     for known in published()["vae"]["original"]:
@@ -37,7 +37,7 @@ def original(cells: list[Cell]) -> Table | None:
 
 
 def _alike(cell: Cell, known: dict[str, Any]) -> bool:
-    """Whether the cell trains what was trained with the original code, for as long."""
+    """Tell whether the cell trains what was trained with the original code, for as long."""
     if cell.kind != "vae" or not cell.steps:
         return False
     config = cell.runs[0].config

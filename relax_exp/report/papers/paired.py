@@ -27,9 +27,10 @@ SHOWN = (
 
 
 def differences(first: Cell, second: Cell, metric: str = BOUND) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """``first`` minus ``second`` of the seeds that both have, at the evaluations that both have.
+    """Compute ``first`` minus ``second`` of the seeds that both have, at the evaluations that both have.
 
-    Returns steps ``(S,)``, differences ``(S, seeds)`` and the seeds. NaN where one has no value.
+    Returns:
+        Steps ``(S,)``, differences ``(S, seeds)``, NaN where one has no value, and the seeds.
     """
     of: list[dict[int, Replica]] = [{r.seed: r for r in cell.counted} for cell in (first, second)]
     seeds = sorted(of[0].keys() & of[1].keys())
@@ -42,7 +43,7 @@ def differences(first: Cell, second: Cell, metric: str = BOUND) -> tuple[np.ndar
 
 
 def verdict(values: np.ndarray) -> str:
-    """``ahead`` or ``behind`` where the interval over seeds excludes zero, else ``undecided``."""
+    """Say ``ahead`` or ``behind`` where the interval over seeds excludes zero, else ``undecided``."""
     mean, half = interval(values)
     if half is None or not abs(mean) > half:
         return "undecided"
@@ -50,7 +51,7 @@ def verdict(values: np.ndarray) -> str:
 
 
 def paired(cells: list[Cell]) -> Table | None:
-    """RELAX minus REBAR of every model at a few steps and at the last; None where no model has both."""
+    """Show RELAX minus REBAR of every model at a few steps and at the last; None where no model has both."""
     ours = chosen(cells, "vae")
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []

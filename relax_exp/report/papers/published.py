@@ -22,15 +22,15 @@ NOT_RUN = "not run"
 
 @cache
 def published() -> dict[str, Any]:
-    """What the papers print."""
+    """Read what the papers print."""
     return yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
 
 
 def settings(cells: Iterable[Cell]) -> dict[str, str]:
-    """A label for each cell's estimator and those of its settings, rates aside, in which others of its name differ.
+    """Return a label for each cell's estimator, with its settings in which others of its name differ.
 
-    REBAR's granularity counts where it is not the default. By the estimator's label within its own task, which may
-    differ from task to task.
+    Rates are no such setting. REBAR's granularity counts where it is not the default. By the estimator's label within
+    its own task, which may differ from task to task.
     """
     flat = {}
     for c in cells:
@@ -60,7 +60,7 @@ class Chosen(NamedTuple):
 
     @property
     def how(self) -> str:
-        """How its learning rate was chosen."""
+        """Say how its learning rate was chosen."""
         if len(self.tried) == 1:
             return "the only rate run"
         rates = ", ".join(f"{lr:g}" for lr in self.tried)
@@ -68,7 +68,7 @@ class Chosen(NamedTuple):
 
 
 def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
-    """Of cells of one kind: by task and by estimator (as `settings` labels it) the cell at the best rate.
+    """Choose among cells of one kind, by task and by estimator (as `settings` labels it), the cell at the best rate.
 
     Where runs of different lengths are there, those count that were planned to be as long as the one that came
     furthest.
@@ -90,13 +90,13 @@ def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
 
 
 def column_order(label: str) -> tuple:
-    """The papers' columns first, in their order; then the order of figures."""
+    """Return a sort key: the papers' columns first, in their order; then the order of figures."""
     known = list(COLUMNS)
     return (known.index(label), "") if label in known else (len(known), order(label.split(" (")[0]), natural(label))
 
 
 def short(steps: int) -> str:
-    """20k, 2M."""
+    """Write a number of steps shortly: 20k, 2M."""
     for size, unit in ((10**6, "M"), (10**3, "k")):
         if steps >= size and steps % (size // 10) == 0:
             return f"{steps / size:g}{unit}"

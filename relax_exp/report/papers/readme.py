@@ -15,7 +15,10 @@ SHOWN = ("rebar", "relax")
 
 
 def inserted(text: str, name: str, cells: Iterable[Cell]) -> str:
-    """The page with what is between ``<!-- name -->`` and ``<!-- /name -->`` made anew; as it was without the marks."""
+    """Return the page with what is between ``<!-- name -->`` and ``<!-- /name -->`` made anew.
+
+    A page without the marks stays as it is.
+    """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, mark, rest = text.partition(begin)
     _, closing, after = rest.partition(end)
@@ -27,7 +30,10 @@ def inserted(text: str, name: str, cells: Iterable[Cell]) -> str:
 
 
 def headline(cells: list[Cell]) -> Table | None:
-    """REBAR and RELAX in the draft, as published and here, a line a model; None where none of them was trained."""
+    """Set REBAR and RELAX in the draft, as published and here beside each other, a line a model.
+
+    None where none of them was trained.
+    """
     full = table1(cells)
     if full is None:
         return None

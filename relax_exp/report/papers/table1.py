@@ -19,7 +19,7 @@ BOUNDS = ("common", "highest")  # lines that are left out where they say the sam
 
 
 def models(cells: list[Cell]) -> list[tuple[str, str, list[str]]]:
-    """(dataset, model, labels of tasks) of the papers' six models, in their order."""
+    """Return (dataset, model, labels of tasks) of the papers' six models, in their order."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for cell in cells:
         if cell.kind == "vae":
@@ -30,7 +30,7 @@ def models(cells: list[Cell]) -> list[tuple[str, str, list[str]]]:
 
 
 def table1(cells: list[Cell]) -> Table | None:
-    """Table 1 with the draft's, the published and our numbers of every model; None where none of them was trained."""
+    """Make Table 1 with the draft's, the published and our numbers; None where no model was trained."""
     tasks = models(cells)
     if not any(labels for *_, labels in tasks):
         return None
@@ -58,7 +58,7 @@ def table1(cells: list[Cell]) -> Table | None:
 
 
 def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list[str]) -> tuple[list, list]:
-    """The lines of one trained model, and their records."""
+    """Return the lines of one trained model, and their records."""
     planned = published()["vae"]["steps"]
     at = min((it.cell.steps for it in of.values() if it.cell.steps), default=0)
     source = "ours" + task.removeprefix(f"{data} {model}")
@@ -93,7 +93,7 @@ def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list
 
 
 def highest_of(cell: Cell) -> np.ndarray:
-    """The highest training bound of each seed over the evaluations."""
+    """Return the highest training bound of each seed over the evaluations."""
     _, values = cell.series(BOUND)
     return np.array([np.nanmax(v) if np.isfinite(v).any() else np.nan for v in values.T])
 

@@ -25,24 +25,24 @@ RESOLVED = 3.0  # a bias counts where it exceeds so many standard errors
 
 
 def problem(run: Run) -> tuple[int, str]:
-    """Categories and name of the run's problem."""
+    """Return the categories and the name of the run's problem."""
     task = run.config["task"]
     return task["categories"] or CATEGORIES[task["problem"]], task["problem"]
 
 
 def label(run: Run) -> str:
-    """What tells the run from others of its kind."""
+    """Return what tells the run from others of its kind."""
     size, name = problem(run)
     return f"{name}{size}"
 
 
 def part(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows of one part."""
+    """Return the rows of one part."""
     return [row for row in run.rows if row["part"] == name]
 
 
 def tables(run: Run) -> list[Table]:
-    """One gradient at each temperature, and the end of training."""
+    """Make the tables of one gradient at each temperature, and of the end of training."""
     (size, name), options = problem(run), run.config["task"]
     where = f"{size}-way {name}"
     measured, trained = part(run, "gradient"), part(run, "training")
@@ -87,7 +87,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def figures(run: Run) -> dict[str, Figure]:
-    """Both figures by file name."""
+    """Draw both figures, by file name."""
     return {"tradeoff": draw_tradeoff(run), "schedules": draw_schedules(run)}
 
 
@@ -102,7 +102,7 @@ PROBLEMS = {"cos": "cosine", "arsm": "ARSM's"}  # in words
 
 
 def draw_tradeoff(run: Run) -> Figure:
-    """Bias, spread and error of one gradient over the temperature; a bias that was not resolved as its upper limit."""
+    """Draw bias, spread and error of one gradient over the temperature."""
     (size, problem_name), measured = problem(run), part(run, "gradient")
     bound = 1 / (size - 1)
     names = list(dict.fromkeys(row["estimator"] for row in measured))
@@ -150,7 +150,7 @@ def _tradeoff(ax, rows: list[dict[str, Any]], key: str, it) -> None:
 
 
 def draw_schedules(run: Run) -> Figure:
-    """Excess loss over steps, a panel for each estimator, temperatures in colours, beside unbiased gradients."""
+    """Draw the excess loss over steps, temperatures in colours, beside unbiased gradients, a panel an estimator."""
     (size, problem_name), trained = problem(run), part(run, "training")
     names = [name for name in dict.fromkeys(row["estimator"] for row in trained) if name not in EXACT]
     with look():

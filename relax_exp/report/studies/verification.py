@@ -32,7 +32,7 @@ ROUNDING = 1e-9  # a relative variance below is none
 
 
 def tables(run: Run) -> list[Table]:
-    """All estimators on all problems."""
+    """Make the table of all estimators on all problems."""
     rows = [row for row in run.rows if "estimator" in row]
     first = rows[0]
     note = (
@@ -48,7 +48,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def label(run: Run) -> str:
-    """What tells the run from others of its kind."""
+    """Return what tells the run from others of its kind."""
     return run.estimator
 
 
@@ -57,14 +57,14 @@ def _text(key: str, value: Any) -> str:
 
 
 def figures(run: Run) -> dict[str, Figure]:
-    """Variances, and the law of M samples where it was measured, by file name."""
+    """Draw variances, and the law of M samples where it was measured, by file name."""
     law = {int(row["samples"]): row["variance"] for row in run.rows if row["part"] == "law"}
     rows = [row for row in run.rows if "estimator" in row]
     return {"variance": draw_variances(rows)} | ({"m_sample_law": draw_law(law)} if law else {})
 
 
 def draw_law(law: dict[int, float]) -> Figure:
-    """The measured variances over M, beside variance(1) / M."""
+    """Draw the measured variances over M, beside variance(1) / M."""
     with look():
         fig = figure(4.2, 3.2)
         axes = fig.subplots()
