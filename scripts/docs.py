@@ -1,7 +1,8 @@
-"""docs/estimators/ and docs/tasks/: a page for every registered estimator, from its registry entry, docstring, options
-and verification, and the generated part of every task's page (`handbook.tasks`).
+"""Write the generated parts of docs/estimators/ and docs/tasks/.
 
-``make docs`` writes them; ``python scripts/docs.py --check`` names those that are not what it would write, and fails.
+There is a page for every registered estimator, from its registry entry, docstring, options and verification, and the
+generated part of every task's page (`handbook.tasks`). ``make docs`` writes them; ``python scripts/docs.py --check``
+names those that are not what it would write, and fails.
 """
 
 from __future__ import annotations

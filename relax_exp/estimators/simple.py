@@ -6,15 +6,16 @@ from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
 
 
 class SIMPLE(Pathwise):
-    """SIMPLE (Ahmed et al. 2023): an exact sample of a subset of k items forward, the slope of its exact marginals
+    """SIMPLE (Ahmed et al. 2023): an exact sample of a subset of k items forward, its exact marginals backward.
 
         d P(b_i = 1) / d logits_j = Cov[b_i, b_j]
 
-    backward. Biased, but where f is linear. For independent bits this is `StraightThrough`.
+    This is the slope of the marginals. The gradient is biased, but where f is linear. For independent bits this is
+    `StraightThrough`.
     """
 
     needs = "gradient"
 
     def relax(self, logits, noise):
-        """The sample in value, the marginals in slope."""
+        """Return the sample in value, with the slope of the marginals."""
         return hard_with_slope(self.family.sample(logits.detach(), noise["u"]), self.family.mean(logits))

@@ -22,8 +22,10 @@ def glorot_(weight: Tensor, fan_in: int | None = None) -> Tensor:
 
 
 def he_(module: nn.Module, generator: torch.Generator) -> None:
-    """Normal weights of variance 2 / inputs in every affine map of a module, in place (He et al. 2015): what slim's
-    variance scaling, the REBAR code's initialiser, draws, but for its truncation."""
+    """Draw normal weights of variance 2 / inputs in every affine map of a module, in place (He et al. 2015).
+
+    This is what slim's variance scaling, the REBAR code's initialiser, draws, but for its truncation.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             weight = torch.randn(part.weight.shape, generator=generator, dtype=part.weight.dtype)

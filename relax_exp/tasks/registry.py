@@ -186,17 +186,20 @@ class VerifyOptions(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
-    """All that is to be known of a task before it is imported. What its tables and figures show is a
-    `relax_exp.report.kinds.base.Kind` of the same name, where it has one.
+    """All that is to be known of a task before it is imported.
 
-    options: types of its keys.
-    path: module and class below `relax_exp.tasks`; of a study, the module below `relax_exp.studies` that executes it.
-    family: of its random variables; None: any, as in a study.
-    experience: what it learns from, which decides on its trainer: "data" (a data set, or nothing but noise), whole
-        "episodes", "batches" of them, or "segments" of games that go on.
-    estimators: those that can do the task, where its family alone does not say so.
-    headline: metrics shown on the console at each evaluation.
-    encoder: whether it has one, whose tensors an estimator can tell apart.
+    What its tables and figures show is a `relax_exp.report.kinds.base.Kind` of the same name, where it has one.
+
+    Attributes:
+        options: The types of its keys.
+        path: The module and class below `relax_exp.tasks`; of a study, the module below `relax_exp.studies` that
+            executes it.
+        family: That of its random variables; None: any, as in a study.
+        experience: What it learns from, which decides on its trainer: "data" (a data set, or nothing but noise), whole
+            "episodes", "batches" of them, or "segments" of games that go on.
+        estimators: Those that can do the task, where its family alone does not say so.
+        headline: Metrics shown on the console at each evaluation.
+        encoder: Whether it has one, whose tensors an estimator can tell apart.
     """
 
     options: type

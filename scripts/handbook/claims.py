@@ -166,8 +166,10 @@ def count(folder, metric, claim, bound, where, against) -> Found:
 
 
 def trend(estimator: str, column: str, claim: str) -> Found:
-    """Whether a column of the temperature study rises (">") or falls ("<") with the temperature on every problem, by
-    its rank correlation, where the bias is resolved."""
+    """Decide whether a column of the temperature study rises (">") or falls ("<") with the temperature.
+
+    It has to do so on every problem. What decides is its rank correlation, where the bias is resolved.
+    """
     from scipy.stats import spearmanr
 
     with open(ROOT / "results" / "temperature" / "table.csv", newline="") as file:
@@ -208,8 +210,10 @@ def enumerated(unbiased: str) -> Found:
 
 
 def compared(a: str, b: str, column: str, claim: str = "<", problems: str = "", tolerance: float = 0.0) -> Found:
-    """A column of the verification's table for two estimators, problem by problem; differences below ``tolerance``
-    (relative) are none, and so is a bias below its own noise."""
+    """Compare a column of the verification's table between two estimators, problem by problem.
+
+    Differences below ``tolerance`` (relative) are none, and so is a bias below its own noise.
+    """
     values: dict[str, dict[str, float]] = {}
     for row in verified():
         if row["estimator"] in (a, b) and row["problem"].startswith(problems):

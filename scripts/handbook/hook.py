@@ -1,5 +1,7 @@
-"""mkdocs calls this (mkdocs.yml, ``hooks``): it adds pages that are not in docs/ and turns links of the repository into
-links of the site."""
+"""What mkdocs calls (mkdocs.yml, ``hooks``) to fit the repository's pages into the site.
+
+It adds pages that are not in docs/ and turns links of the repository into links of the site.
+"""
 
 from __future__ import annotations
 

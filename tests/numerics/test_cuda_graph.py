@@ -1,4 +1,4 @@
-"""The step in one CUDA graph: to the trainer it must stay a pure function. (The capture itself needs a GPU.)"""
+"""The step in one CUDA graph, which to the trainer must stay a pure function; the capture itself needs a GPU."""
 
 import pytest
 import torch

@@ -73,7 +73,7 @@ def styled(cells: list[Cell]) -> list[tuple[Cell, Style, str]]:
 
 
 def seeds(n: int) -> str:
-    """ "1 seed", "3 seeds"."""
+    """Write a number of seeds in words, as "1 seed" or "3 seeds"."""
     return f"{n} seed{'s' * (n != 1)}"
 
 
@@ -146,8 +146,11 @@ def over(
 
 
 def with_variance(values: np.ndarray) -> np.ndarray:
-    """Log-variances, NaN where there is no variance: gradients that are the same in all draws, as ARSM's once its
-    pseudo-rollouts return what its rollout does, have one of minus infinity, and stored is a smallest float's."""
+    """Return log-variances with NaN where there is no variance.
+
+    Gradients that are the same in all draws, as ARSM's once its pseudo-rollouts return what its rollout does, have one
+    of minus infinity, and what is stored is a smallest float's.
+    """
     return np.where(values > NO_VARIANCE, values, np.nan)
 
 
@@ -197,8 +200,11 @@ def in_short(axis: Axis, most: float) -> None:
 
 
 def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
-    """The foot of a panel of log-variances: over ``x``, the share of seeds whose gradient has no variance at all, and
-    so no logarithm. The curves above are means of the other seeds."""
+    """Draw the foot of a panel of log-variances, for gradients without variance.
+
+    Over ``x`` it shows the share of seeds whose gradient has no variance at all, and so no logarithm. The curves above
+    are means of the other seeds.
+    """
     low, high = ax.get_ylim()
     ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
     ax.set_ylim(low - (ZONE + 0.03) / (1 - ZONE - 0.03) * (high - low), high)
