@@ -19,3 +19,8 @@ class ReportError(Exception):
 
 class ConfigError(Exception):
     """A configuration that cannot be run; the message says what is wrong, what is allowed and what to type."""
+
+
+class SettingError(RunError):
+    """A setting that turned out wrong only once torch, the data or the environment were there; the message says what
+    to type."""

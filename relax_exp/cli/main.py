@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import relax_exp
-from relax_exp.cli import help
+from relax_exp.cli import help, typed
 from relax_exp.cli.sweep import Outcome, _codes, _take_plan, sweep
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
-from relax_exp.errors import ConfigError, RunError
+from relax_exp.errors import ConfigError, RunError, SettingError
 from relax_exp.estimators import own
-from relax_exp.runs import provenance
+from relax_exp.runs import memory, provenance
 from relax_exp.runs.files import is_disk_full
 from relax_exp.runs.folder import ERROR, write_error
 from relax_exp.tasks.registry import TASKS
@@ -53,6 +53,9 @@ def main() -> int:
     _codes.clear()
     provenance.command = None
     try:
+        arguments = sys.argv[1:] = typed.readable(arguments)
+        if not arguments:
+            raise ConfigError("choose a task and an estimator: relax-exp task=NAME estimator=NAME (--help lists them)")
         if not _take_plan(arguments):
             return 0
         hydra.main(version_base="1.3", config_path=str(files.CONFIGS), config_name="config")(job)()
@@ -103,8 +106,12 @@ def _message(error: Exception) -> tuple[str, int] | None:
     composing = (ConfigError, HydraException, OmegaConfBaseException)
     if isinstance(error, composing) and not isinstance(error, InstantiationException):
         return messages.explain(error), 2
+    if isinstance(error, SettingError):
+        return str(error), 2
     if isinstance(error, (RunError, DataError)):
         return str(error), 1
+    if said := memory.blame(error):
+        return said, 1
     if said := own.blame(error):
         return said, 2
     if is_disk_full(error):

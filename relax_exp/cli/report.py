@@ -7,13 +7,17 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import relax_exp
+
 if TYPE_CHECKING:
+    from relax_exp.report.formats import Table
     from relax_exp.report.report import Report
     from relax_exp.report.runs import Run
 
@@ -22,15 +26,35 @@ def load(paths: Sequence[str | Path]) -> list[Run]:
     """Read all runs in the paths and below, folders of results included.
 
     Raises:
-        ReportError: There are none.
+        ReportError: There are none, or one cannot be read.
+    """
+    runs, left_out = gathered(paths)
+    if left_out:
+        from relax_exp.errors import ReportError
+
+        raise ReportError("\n".join(left_out))
+    return runs
+
+
+def gathered(
+    paths: Sequence[str | Path], experiment: str | None = None, budget: str = ""
+) -> tuple[list[Run], list[str]]:
+    """The runs that can be read, and what was left out and why; ``experiment``: its runs at that budget only.
+
+    Raises ReportError where there are none, or no such experiment.
     """
     from relax_exp.errors import ReportError
-    from relax_exp.report.archive import find_runs
+    from relax_exp.report.archive import gather
 
-    runs = find_runs(paths)
+    runs, left_out = gather(paths)
+    if runs and experiment is not None:
+        kept, missing = _of(experiment, budget, [run.path for run in runs])
+        runs = [run for run in runs if run.path in kept]
+        left_out += [f"{len(missing)} runs of experiment={experiment} budget={budget} are missing"] if missing else []
     if not runs:
-        raise ReportError(f"no runs found in {', '.join(map(str, paths))}")
-    return runs
+        what = f"no runs of experiment={experiment} budget={budget}" if experiment else "no runs"
+        raise ReportError("\n".join([*left_out, f"{what} found in {', '.join(map(str, paths))}"]))
+    return runs, left_out
 
 
 def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
@@ -103,7 +127,7 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
     from tabulate import tabulate
 
     from relax_exp.errors import ReportError
-    from relax_exp.report.runs import FAILED, METRICS, find_folders, read_run
+    from relax_exp.report.runs import DONE, FAILED, METRICS, find_folders, read_run
     from relax_exp.report.statistics import duration
     from relax_exp.runs.folder import ERROR, is_abandoned
 
@@ -127,7 +151,10 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
         )
         metrics = folder / METRICS
         age = f"{duration(max(0.0, time.time() - metrics.stat().st_mtime))} ago" if metrics.is_file() else "never"
-        steps = f"{run.step:,} of {run.config.get('steps', 0):,}"
+        step = max(run.step, run.meta.get("step") or 0)  # of the last checkpoint, where that is later
+        steps = f"{step:,} of {run.config.get('steps', 0):,}"
+        if run.status == DONE and not run.rows:
+            what = "done, but without metrics"
         lines.append([str(folder), run.task, run.estimator, what, steps, age])
         reasons += [f"{folder}: seed {r.seed}, lr {r.lr:g} failed: {r.reason or 'no reason given'}" for r in failed]
     for error in sorted(error for path in paths for error in Path(path).rglob(ERROR)):
@@ -161,9 +188,18 @@ def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], 
     )
 
 
+def shown(tables: Iterable[Table], failures: Sequence[str]) -> str:
+    """Tables for a terminal: as wide as it is, with the columns that fit."""
+    from relax_exp.report.formats import console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([*(console(table, width) for table in tables), *failures])
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     out = argparse.ArgumentParser(prog="relax-exp-report", description="Tables and figures from run folders.")
+    out.add_argument("--version", action="version", version=f"relax-exp-report {relax_exp.__version__}")
     out.add_argument("runs", nargs="*", default=["runs"], metavar="RUNS", help="run folders, or folders above them")
     out.add_argument(
         "-o",
@@ -172,7 +208,9 @@ def parser() -> argparse.ArgumentParser:
         help="where to write (default: report/ inside the first RUNS; with --collect: results/)",
     )
     out.add_argument("--status", action="store_true", help="list the runs and how far they are; write nothing")
-    out.add_argument("--experiment", metavar="NAME", help="with --status: its runs at --budget, and which are missing")
+    out.add_argument(
+        "--experiment", metavar="NAME", help="its runs at --budget only; with --status also which of them are missing"
+    )
     out.add_argument(
         "--collect", metavar="NAME", help="put the runs into OUT/NAME, a folder of results to be committed"
     )
@@ -216,9 +254,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         from relax_exp.report.report import Report
 
-        made = Report(load(args.runs), [key for key in args.by.split(",") if key])
+        if args.budget and args.experiment is None:
+            print("relax-exp-report: --budget goes with --experiment NAME or --collect NAME", file=sys.stderr)
+            return 2
+        runs, left_out = gathered(args.runs, args.experiment, args.budget)
+        made = Report(runs, [key for key in args.by.split(",") if key])
         written = write(made, Path(args.out or Path(args.runs[0]) / "report"))
-        print(made.markdown(), *(f"wrote {path}" for path in written), sep="\n", flush=True)
+        print(shown(made.tables, made.failures), *(f"wrote {path}" for path in written), sep="\n", flush=True)
+        print(*(f"relax-exp-report: {line}" for line in left_out), sep="\n", end="\n" * bool(left_out), file=sys.stderr)
+        return int(bool(left_out))
     except BrokenPipeError:  # whoever was reading has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ReportError as error:

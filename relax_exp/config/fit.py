@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from relax_exp import estimators
 from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
@@ -9,6 +11,8 @@ from relax_exp.estimators import own
 from relax_exp.schema import one_of
 from relax_exp.tasks.registry import TASKS
 
+MAX_NUMBERS = 2 * 10**8  # drawn for the latents in one step: almost a gigabyte, and a step holds several such
+MAX_LATENTS = 10**6  # of a row
 MAX_MEASUREMENTS = 50  # of a variance from further episodes, in one run
 
 OPAQUE = {  # what makes f a black box: in words, and of a task's configuration
@@ -35,6 +39,23 @@ def decoder_hidden(task: dict) -> int | None:
             "out, or use task.model=nonlinear"
         )
     return None
+
+
+def check_size(task: dict, config: dict) -> None:
+    """Check whether the noise of a step can be held, and whether the environment is one of the task's.
+
+    Raises:
+        ConfigError: It cannot, or it is not.
+    """
+    sizes = {f"task.{key}": task[key] for key in ("latents", "variables", "categories") if task.get(key)}
+    numbers = config["batch_size"] * len(config["seeds"]) * len(config["lrs"]) * math.prod(sizes.values())
+    if numbers > MAX_NUMBERS or math.prod(sizes.values()) > MAX_LATENTS:
+        if math.prod(sizes.values()) <= MAX_LATENTS:
+            sizes["batch_size"] = config["batch_size"]
+        key = max(sizes, key=sizes.__getitem__)
+        raise ConfigError(f"each step would draw {numbers:,} numbers for the latents: lower {key}={sizes[key]}")
+    if str(task.get("env", "")).startswith("ALE/") and task["name"] != "atari":
+        raise ConfigError(f"task.env={task['env']} is an Atari game: type task=atari task.env={task['env']}")
 
 
 def check_states(task: dict, name: str) -> None:

@@ -12,6 +12,22 @@ from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of, unknown_key
 from relax_exp.tasks.registry import TASKS
 
+SYNONYMS = {  # what other programs call a key
+    "learning_rate": "lr",
+    "learning_rates": "lrs",
+    "epochs": "steps",
+    "iterations": "steps",
+    "batch": "batch_size",
+    "output": "out",
+    "output_dir": "out",
+    "log_every": "eval_every",
+    "random_seed": "seed",
+    "gpu": "device",
+    "num_threads": "threads",
+    "data": "data_root",
+    "data_dir": "data_root",
+}
+
 
 def explain(error: Exception) -> str:
     """Say what an error means: a ConfigError as it is, one of Hydra or OmegaConf in one line that says what to type."""
@@ -45,8 +61,11 @@ def _unknown(key: str, error: OmegaConfBaseException) -> str:
     if error.full_key in ("task", "estimator"):
         names = TASKS if error.full_key == "task" else estimators.names()
         return f"{key} needs a choice first: type {error.full_key}=NAME, {one_of(names)}"
+    if key in SYNONYMS:
+        return f"unknown key {key}; did you mean {SYNONYMS[key]}?"
     if "hydra" not in parent:
         return str(unknown_key(key, [name for name in parent if name not in ("name", "estimator_defaults")]))
     if inner := [f"{group}.{key}" for group in ("task", "estimator") if key in parent.get(group, {})]:
         return f"unknown key {key}; did you mean {' or '.join(inner)}?"
-    return str(unknown_key(key, ["task", "estimator", *(name for name in parent if name != "hydra")]))
+    known = ["task", "estimator", *(name for name in parent if name not in ("hydra", "task", "estimator"))]
+    return str(unknown_key(key, known))

@@ -22,7 +22,9 @@ from relax_exp.schema import (
     Count,
     Positive,
     Seed,
+    Size,
     Text,
+    Threads,
     check,
     checked,
     hints,
@@ -39,11 +41,11 @@ class RunOptions(TypedDict):
     lrs: Annotated[list[Positive], NOT_EMPTY, DISTINCT] | None
     seed: Seed
     seeds: Annotated[list[Seed], NOT_EMPTY, DISTINCT] | None
-    batch_size: Count
+    batch_size: Size
     eval_every: Count
     track: Annotated[list[Literal[*estimators.names()]], DISTINCT]
     device: Literal["auto", "cpu", "cuda"]
-    threads: Count
+    threads: Threads
     compile: Literal["auto", True, False]
     tf32: bool
     dtype: Literal["float32", "float64"]
@@ -91,6 +93,7 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
         task["score_term"] = "kept"  # it has no effect there
     if "decoder_hidden" in task:
         task["decoder_hidden"] = fit.decoder_hidden(task)
+    fit.check_size(task, config)
     experience = TASKS[name].experience
     if experience != "data":
         fit.check_episodes(task, config)
@@ -119,6 +122,8 @@ def _estimator(section: dict, defaults: dict) -> dict:
         return _own(section, path["path"])
     if path and section["name"] == "all":
         return {"name": "all", **path}
+    if not section.get("name"):
+        raise ConfigError("an estimator is chosen by its group, not by estimator.name: type estimator=NAME")
     name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
     return {**check(section, options.types(_file(name, defaults)), "estimator."), **path}
 

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from relax_exp.envs import vector
-from relax_exp.errors import RunError
+from relax_exp.errors import RunError, SettingError
 
 ENTRY = "ale_py.vector_env:AtariVectorEnv"
 OPTIONS = {  # of every game, those that have no key: said here, since their defaults are not the same everywhere
@@ -44,10 +44,10 @@ def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.V
         try:
             import ale_py
         except ImportError as error:
-            raise RunError(f"{env_id} needs ale-py, which is not there: pip install 'gymnasium[atari]'") from error
+            raise SettingError(f"{env_id} needs ale-py, which is not there: pip install 'gymnasium[atari]'") from error
         gymnasium.register_envs(ale_py)
         if gymnasium.spec(env_id).vector_entry_point != ENTRY:
-            raise RunError(f"{env_id} is not an Atari game in its current version: use ALE/NAME-v5, as ALE/Pong-v5")
+            raise SettingError(f"{env_id} is not an Atari game in its current version: use ALE/NAME-v5, as ALE/Pong-v5")
         options = {**OPTIONS, **options, "num_threads": min(threads, slots)}
         return gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 
 if TYPE_CHECKING:
     from relax_exp.envs.vector import Resting
@@ -112,7 +112,9 @@ def replay(
     rows = np.flatnonzero(used)
     if not np.array_equal(tried.states[rows, t[rows]], rollout.states[rows // limit, t[rows]]):
         name = env.envs[0].spec.id
-        raise RunError(f"{name} does not repeat an episode from its seed, as estimator=arsm needs: use rloo or relax")
+        raise SettingError(
+            f"{name} does not repeat an episode from its seed, as estimator=arsm needs: use rloo or relax"
+        )
     returns = torch.from_numpy(tried.returns(gamma)[np.arange(len(t)), t]).unflatten(0, index.shape)
     after = np.where(used, tried.alive.sum(1) - t, 0)
     return returns, after.reshape(index.shape).sum(1)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled, Error
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "render"}  # what an error speaks of: the extra that has it
 KINDS = {
@@ -36,11 +36,11 @@ def explained(env_id: str) -> Iterator[None]:
         extra = next((extra for word, extra in EXTRAS.items() if word in about), None)
         install = f": pip install 'relax-exp[{extra}]'" if extra else ""
         missing = str(error).split(",")[0].rstrip(".")
-        raise RunError(f"{env_id} needs a package that is not there ({missing}){install}") from error
+        raise SettingError(f"{env_id} needs a package that is not there ({missing}){install}") from error
     except Error as error:
         near = difflib.get_close_matches(env_id, gymnasium.registry, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; gymnasium.pprint_registry() lists those there are"
-        raise RunError(f"there is no environment {env_id}{hint}") from error
+        raise SettingError(f"there is no environment {env_id}{hint}") from error
 
 
 class Repeating(gymnasium.Wrapper):
@@ -163,10 +163,12 @@ def check_spaces(env_id: str, env: gymnasium.Env, actions: str) -> None:
     if not isinstance(env.action_space, wanted):
         found = next((kind for kind, (space, _) in KINDS.items() if isinstance(env.action_space, space)), None)
         use = f": use {KINDS[found][1]}" if found else ""
-        raise RunError(f"{env_id} has {found or 'neither discrete nor continuous'} actions, not {actions} ones{use}")
+        raise SettingError(
+            f"{env_id} has {found or 'neither discrete nor continuous'} actions, not {actions} ones{use}"
+        )
     if getattr(env.action_space, "start", 0):
-        raise RunError(f"the actions of {env_id} are counted from {env.action_space.start}, and from 0 is needed")
+        raise SettingError(f"the actions of {env_id} are counted from {env.action_space.start}, and from 0 is needed")
     seen = env.observation_space
     if not isinstance(seen, spaces.Box) or len(seen.shape) != 1:
         kind = f"shape {seen.shape}" if isinstance(seen, spaces.Box) else f"kind {type(seen).__name__}"
-        raise RunError(f"{env_id} has observations of {kind}, and vectors of numbers are needed")
+        raise SettingError(f"{env_id} has observations of {kind}, and vectors of numbers are needed")

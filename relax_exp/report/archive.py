@@ -22,7 +22,19 @@ from typing import Any
 
 from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
-from relax_exp.report.runs import CURVES, PROVENANCE, RELAXATIONS, Run, find_folders, find_results, read_json, read_run
+from relax_exp.report.runs import (
+    CONFIG,
+    CURVES,
+    META,
+    METRICS,
+    PROVENANCE,
+    RELAXATIONS,
+    Run,
+    find_folders,
+    find_results,
+    read_json,
+    read_run,
+)
 
 KEYS = ("run", "seed", "lr", "step", "failed")
 WORDS = ("run", "failed", "part", "estimator", "schedule", "problem", "verdict", "needs")  # columns that hold text
@@ -146,3 +158,23 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     runs = [read_run(folder) for folder in find_folders(paths)]
     others = [path for path in paths if not find_folders([path])]
     return runs + [run for folder in find_results(others) for run in read(folder)[1]]
+
+
+def gather(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """What of `find_runs` can be read, and a sentence for each folder that was left out, with the reason."""
+    runs, left_out = [], []
+    for path in paths:
+        folders = find_folders([path])
+        for folder in folders:
+            try:
+                runs.append(read_run(folder))
+            except ReportError as error:
+                left_out.append(f"left out {folder}: {error}")
+        if not folders:
+            runs += [run for folder in find_results([path]) for run in read(folder)[1]]
+    whole = {run.path.resolve() for run in runs}
+    for folder in sorted({file.parent for path in paths for file in Path(path).rglob(METRICS)}):
+        missing = [name for name in (CONFIG, META) if not (folder / name).is_file()]
+        if missing and folder.resolve() not in whole:
+            left_out.append(f"left out {folder}: it has no {' and no '.join(missing)}")
+    return list({run.path.resolve(): run for run in runs}.values()), list(dict.fromkeys(left_out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,36 @@ def markdown(table: Table) -> str:
         colalign=["left" if words else "right" for words in table.columns],
     )
     return f"## {table.title}\n\n{body}\n\n{table.note}\n"
+
+
+def console(table: Table, width: int | None) -> str:
+    """The table for a terminal of so many columns; as in `markdown` where ``width`` is None.
+
+    What all rows share is said in a line above them. Columns that do not fit are left out, the later ones first, and
+    named; the note is wrapped.
+    """
+    rows = [row for row in table.rows if row is not None]
+    if width is None or not rows:
+        return markdown(table)
+    shared = {h: rows[0][i] for i, h in enumerate(table.headers) if len(rows) > 1 and len({r[i] for r in rows}) == 1}
+    kept = [i for i, header in enumerate(table.headers) if header not in shared]
+    names = [table.headers[i] for i in kept]
+    sizes = [max(len(text) for text in (table.headers[i], *(row[i] for row in rows))) for i in kept]
+    last = [kept[-1]] if names and names[-1] == "status" else []
+    while len(kept) > 2 and sum(sizes) + 3 * len(sizes) + 1 > width:
+        drop = -2 if last and len(kept) > 3 else -1
+        kept.pop(drop)
+        sizes.pop(drop)
+    lost = [header for i, header in enumerate(table.headers) if i not in kept and header not in shared]
+    part = Table(table.name, table.title, [table.headers[i] for i in kept], [[r[i] for i in kept] for r in rows], "",
+                 words=sum(i < table.words for i in kept))  # fmt: skip
+    lines = [f"{', '.join(f'{header} {text}' for header, text in shared.items())}"] if shared else []
+    body = markdown(part).rstrip().split("\n")
+    notes = [*lines, table.note, *([f"Not shown here, but in the files: {', '.join(lost)}."] if lost else [])]
+    wrapped = [line for note in notes for line in textwrap.wrap(note, width)]
+    head = len(textwrap.wrap(lines[0], width)) if lines else 0
+    above = [*wrapped[:head], ""] if head else []
+    return "\n".join([*body[:2], *above, *body[2:], "", *wrapped[head:], ""])
 
 
 def latex(table: Table) -> str:

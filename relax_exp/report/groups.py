@@ -26,11 +26,12 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
 
     Configurations are compared without seeds, learning rates and `VARIANCES`. Where they differ in the task's keys the
     task's label says so, where they differ in the estimator's keys, the estimator's; keys that are null are not named.
-    Of runs that repeat one another and differ in what they measured, one counts, see `_once`.
+    Where they differ in the number of steps, the estimator's label says that too. Of runs that repeat one another and
+    differ in what they measured, one counts, see `_once`.
 
     Raises:
-        ReportError: There is another difference inside a cell (steps, batch size ...), or a seed is there twice. The
-            message names the runs.
+        ReportError: There is another difference inside a cell (batch size ...), or a seed is there twice. The message
+            names the runs.
     """
     entries = [_Entry(run) for run in runs]
     for key in by:
@@ -49,6 +50,10 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
             options, settings = e.options(keys, ""), e.options([k for k in keys if k not in RATES], "")
             e.family = f"{e.estimator} ({settings})" if settings else e.estimator
             e.estimator += f" ({options})" if options else ""
+    for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
+        for e in same if _differing(same, lambda key: key == "steps") else ():
+            e.estimator = _also(e.estimator, f"steps={e.flat['steps']}")
+            e.family = _also(e.family, f"steps={e.flat['steps']}")
     cells, problems = [], []
     for same in _groups(entries, lambda e: (e.kind, e.task, e.estimator)):
         first = same[0]
@@ -61,6 +66,11 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
     if problems:
         raise ReportError("\n".join(dict.fromkeys(problems)))
     return sorted(cells, key=lambda c: (c.kind, natural(c.task), order(c.name), natural(c.estimator), c.lr))
+
+
+def _also(label: str, option: str) -> str:
+    """The label with one more option in its brackets."""
+    return f"{label[:-1]}, {option})" if label.endswith(")") else f"{label} ({option})"
 
 
 def best(cells: list[Cell]) -> tuple[list[Cell], str | None]:

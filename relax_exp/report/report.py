@@ -68,7 +68,12 @@ class Report:
 
     def markdown(self) -> str:
         """All tables, and below them why replicas failed."""
-        return "\n".join([*map(formats.markdown, self.tables), *failures(self.cells)])
+        return "\n".join([*map(formats.markdown, self.tables), *self.failures])
+
+    @property
+    def failures(self) -> list[str]:
+        """Why replicas failed, as a section; empty where none did."""
+        return failures(self.cells)
 
     def texts(self) -> dict[str, str]:
         """Return the tables as Markdown, LaTeX and CSV, and the summary: texts by file name."""

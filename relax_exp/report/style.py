@@ -162,6 +162,7 @@ WORDS = {
     r"granularity=layer": "one eta",
     r"noise=(tied|independent)": r"\1 noise",
     r"samples=(\d+)": r"\1 samples",
+    r"steps=(\d+)": r"\1 steps",
     r"schedule=(learned|annealed|fixed)": r"\1 temperature",
     r"temperature=([\d.]+)": r"temperature \1",
     r"lr_scale=([\d.]+)": r"tuning rate \1 x policy's",

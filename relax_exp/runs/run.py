@@ -13,7 +13,7 @@ import time
 import torch
 
 from relax_exp.config.identity import run_path
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 from relax_exp.report.tables import run_table
 from relax_exp.runs import checkpoint
 from relax_exp.runs.build import build_task, build_trainer
@@ -50,7 +50,7 @@ def execute(config: dict) -> int:
     torch.set_float32_matmul_precision("high" if config["tf32"] and device.type == "cuda" else "highest")
     task = build_task(config, device)
     if task.data is not None and config["batch_size"] > len(task.data):
-        raise RunError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
+        raise SettingError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
     with RunFolder(path, config) as folder, torch.no_grad():
         return Run(config, task, folder, device).finish()
 
@@ -63,7 +63,7 @@ def choose_device(name: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise RunError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
+        raise SettingError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
     return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 

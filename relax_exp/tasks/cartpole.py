@@ -10,7 +10,7 @@ import torch
 
 from relax_exp.distributions import gumbel
 from relax_exp.envs import vector
-from relax_exp.errors import RunError
+from relax_exp.errors import RunError, SettingError
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.episodic import PolicyTask
@@ -53,9 +53,9 @@ class CartPole(PolicyTask):
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
-            raise RunError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
+            raise SettingError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
         if threshold is None and spec.reward_threshold is None:
-            raise RunError(f"{env} does not say which return solves it: set task.threshold")
+            raise SettingError(f"{env} does not say which return solves it: set task.threshold")
         self.threshold = spec.reward_threshold if threshold is None else threshold
         self.variance_every, self.variance_draws = variance_every, variance_draws
         horizon = -(-spec.max_episode_steps // frame_skip)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
 from relax_exp.envs import vector
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 from relax_exp.estimators.base import FromSample
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.optimizers import adam
@@ -69,7 +69,7 @@ class Continuous(Task):
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
-            raise RunError(f"the episodes of {env} have no time limit, which task=continuous needs")
+            raise SettingError(f"the episodes of {env} have no time limit, which task=continuous needs")
         known = math.inf if spec.reward_threshold is None else spec.reward_threshold
         self.threshold = known if threshold is None else threshold
         self.states, self.actions = math.prod(states.shape), math.prod(actions.shape)

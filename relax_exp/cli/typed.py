@@ -1,0 +1,49 @@
+"""What was typed, before Hydra reads it: quoted where it has to be, and refused in words where a habit is at work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from relax_exp.config import plans
+from relax_exp.config.files import CONFIGS
+from relax_exp.errors import ConfigError
+from relax_exp.schema import one_of
+
+PLACES = ("out", "data_root", "estimator.path")  # keys whose values are paths, which may hold any letter
+DRY = "--dry-run"
+
+
+def readable(arguments: Sequence[str]) -> list[str]:
+    """The arguments with paths quoted that Hydra could not read. ConfigError for what is typed as in other programs."""
+    for argument in arguments:
+        if dashed := re.fullmatch(r"--?((?:(?:task|estimator)\.)?[a-z_]+)=(.*)", argument):
+            key, value = dashed.groups()
+            if key not in ("config-name", "config-path", "config-dir", "package", "cfg", "info"):
+                raise ConfigError(f"{argument}: keys are typed without dashes: type {key}={value}")
+    _check_preset(arguments)
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    """A path with letters beyond ASCII, or blanks, in quotes."""
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") in PLACES and re.search(r"[^\x00-\x7f]| ", value) and value[0] not in "'\"":
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{key}="{escaped}"'
+    return argument
+
+
+def _check_preset(arguments: Sequence[str]) -> None:
+    """Whether the experiment exists, and whether a preset of one task is asked for with another."""
+    said = dict(a.split("=", 1) for a in arguments if a.startswith(("experiment=", "task=", "budget=")))
+    name = said.get("experiment", "")
+    if not name or "," in name or name in plans.names():
+        return
+    path = CONFIGS / "experiment" / f"{name}.yaml"
+    if not path.is_file():
+        there = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ConfigError(f"unknown experiment {name}: must be {one_of(there, name)}")
+    own = re.search(r"override /task: (\w+)", path.read_text())
+    if own and "task" in said and said["task"] != own[1]:
+        raise ConfigError(f"experiment={name} is a preset of task={own[1]}: leave task={said['task']} out")
