@@ -22,5 +22,4 @@ class ConfigError(Exception):
 
 
 class SettingError(RunError):
-    """A setting that turned out wrong only once torch, the data or the environment were there; the message says what
-    to type."""
+    """A setting found wrong only once torch, the data or the environment were there; the message says what to type."""
