@@ -33,20 +33,22 @@ from relax_exp.training.replicas import Replicas
 OUT = Path(__file__).parents[1] / "results" / "score_term"
 MODELS = ("linear1", "linear2", "nonlinear")
 STEPS = (0, 1000, 20_000)
-UPDATES = 300
+UPDATES, DRAWS = 100, 50
 LEFT_OUT = ("exact", "a2c")  # 2^200 states; a baseline for episodes, which nvil is here
+FIRST = ("rebar", "relax", "disarm", "rloo", "double_cv", "rodeo", "arms", "local_expectation")
 SEED, LR, TUNING_LR = 0, 1e-3, 1e-2
 
 
 def names() -> list[str]:
     """The estimators whose gradient has a score term that can be left out."""
-    offered = estimators.names("bernoulli")
+    offered = sorted(estimators.names("bernoulli"), key=lambda name: name not in FIRST)
     return [name for name in offered if estimators.target(name) == "mean" and name not in LEFT_OUT]
 
 
 def task_of(name: str, model: str):
     """The VAE task as ``relax-exp task=vae`` builds it, on the CPU."""
     overrides = ["task=vae", f"estimator={name}", f"task.model={model}", "task.score_term=kept"]
+    overrides += [f"task.variance_draws={DRAWS}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return build_task(resolve(compose("config", overrides), overrides), "cpu")
 

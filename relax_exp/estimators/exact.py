@@ -18,6 +18,8 @@ class Exact(Estimator):
     comes from one evaluation for all layers). ValueError at construction above 2^16 states.
     """
 
+    uses_f_b = False  # all states are evaluated in one batch
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         size, name = self.event_shape[0], self.family.name

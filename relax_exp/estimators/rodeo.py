@@ -17,11 +17,12 @@ class GradientLeaveOneOut(ScoreFunction):
 
         1/K sum_k {[f(b_k) + l_k - mean_{j != k} (f(b_j) + l_j)] s_k + r_k}
 
-    with s_k the score and l, r from `controls`. f and df/db come from one evaluation at the K samples; where the caller
-    brings f, one more is made for df/db.
+    with s_k the score and l, r from `controls`. f and df/db come from one evaluation at the K samples; a caller who has
+    both brings them as ``f_b``. Where it brings f alone, one more evaluation is made for df/db.
     """
 
     needs = "gradient"
+    uses_slope = True
 
     def __init__(self, *args, samples: int = 2, **kwargs):
         super().__init__(*args, **kwargs)
@@ -45,8 +46,11 @@ class GradientLeaveOneOut(ScoreFunction):
             values = self.evaluate(f.hard, b, logits, True)
             return values.sum(), values
 
-        slope, values = grad(at, has_aux=True)(b)
-        f_b = values if f_b is None else f_b
+        if isinstance(f_b, tuple):
+            f_b, slope = f_b
+        else:
+            slope, values = grad(at, has_aux=True)(b)
+            f_b = values if f_b is None else f_b
         fixed = f_b.detach()
         own, others, rest = self.controls(logits, b, fixed, slope.detach())
         signal = fixed + own - leave_one_out(fixed + others)

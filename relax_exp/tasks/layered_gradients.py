@@ -75,12 +75,20 @@ class Hierarchy:
     def evaluations(self) -> int:
         """The evaluations of f for one gradient.
 
-        Those at the samples serve all layers; all others are a layer's own.
+        Those at the samples serve all layers; all others are a layer's own. The hard pass for the bound that is logged
+        counts where it is made.
         """
         first = self.estimators[0]
+        if isinstance(first, Pathwise):
+            return 1 if self.reads_bound else 2
         if isinstance(first, ScoreFunction) and first.evaluations == first.samples:  # MuProp's are at each layer's mean
             return first.evaluations
-        return 1 + sum(estimator.evaluations - 1 for estimator in self.estimators)
+        return 1 + sum(estimator.evaluations - estimator.uses_f_b for estimator in self.estimators)
+
+    @property
+    def reads_bound(self) -> bool:
+        """Whether the pass of a pathwise estimator gives the discrete bound too, since its samples are hard ones."""
+        return self.estimators[0].needs == "gradient" and self.trained == "elbo"
 
     def call(self, params, method: str, *args):
         """Call a method of the vae under ``params``."""
@@ -108,17 +116,30 @@ class Hierarchy:
             return self._pathwise(model, x, noise, fixed)
         n = x.shape[0]
 
-        def forward(params):
+        # Where df/db is asked for, zeros are added to the samples, to be differentiated with respect to.
+        slopes = self.estimators[0].uses_slope
+        zeros = [[x.new_zeros((it.samples, n, *it.event_shape)) for it in self.estimators]] if slopes else []
+
+        def forward(params, *zeros):
             f, (logits, samples, log_q, log_p) = self.bound_terms(
                 {**params, **fixed},
                 x,
-                lambda i, logits: self.estimators[i].sample(logits, noise[i]),
-                score_term=not self.drops_score,
+                lambda i, logits: sum((z[i] for z in zeros), self.estimators[i].sample(logits, noise[i])),
+                score_term=slopes or not self.drops_score,
             )
             return (logits, f), (samples, log_q, log_p)
 
-        (logits, f), pull, (samples, log_q, log_p) = vjp(forward, model.params, has_aux=True)
+        (logits, f), pull, (samples, log_q, log_p) = vjp(forward, model.params, *zeros, has_aux=True)
         params = {**model.params, **fixed}
+        loss, pull_loss = vjp(self.target(logits, samples), f)
+        (direct,) = pull_loss(torch.full_like(loss, 1 / n))
+        at_samples, apart = [f] * len(logits), {}
+        if slopes:  # one backward pass for df/db and the direct part, which has the same weight for every sample
+            apart, each = pull(([torch.zeros_like(a) for a in logits], direct))
+            if self.drops_score:  # all that the encoder has of the direct part; df/db is that of the whole f
+                apart = {k: g for k, g in apart.items() if not k.startswith("encoder.")}
+            at_samples = [(f, slope * (n * it.samples)) for slope, it in zip(each, self.estimators, strict=True)]
+            pull = self.pull_logits(model.params, fixed, x, samples)
 
         def tuned(tuning):
             outs, total, own, count = [], 0.0, {}, 0
@@ -129,7 +150,7 @@ class Hierarchy:
                     estimator,
                     (tuning[i], model.buffers[i]),
                     (logits[i], objective),
-                    {"noise": noise[i], "context": self.context(x, samples[:i]), "f_b": f},
+                    {"noise": noise[i], "context": self.context(x, samples[:i]), "f_b": at_samples[i]},
                 )
                 if estimator.granular:
                     below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
@@ -146,16 +167,24 @@ class Hierarchy:
 
         tuning_grads, aux = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
         tuning_loss, outs, own = aux
-        loss, pull_loss = vjp(self.target(logits, samples), f)
-        (direct,) = pull_loss(torch.full_like(loss, 1 / n))
-        (grads,) = pull(([out.grad / n for out in outs], direct))
-        grads = {k: g + own[k] if k in own else g for k, g in grads.items()}
+        pushed = [out.grad / n for out in outs]
+        (grads,) = pull(pushed) if slopes else pull((pushed, direct))
+        grads = {k: sum((part[k] for part in (own, apart) if k in part), g) for k, g in grads.items()}
         metrics = {"train/elbo": -f.mean()}
         for i, out in enumerate(outs):
             suffix = f"_{i + 1}" if len(outs) > 1 else ""
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}
         buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, outs, strict=True)]
         return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
+
+    def pull_logits(self, params, fixed, x: Tensor, samples: list[Tensor]) -> Callable:
+        """Return what takes gradients at the logits of all layers to ``params``."""
+
+        def encode(params):
+            everything = {**params, **fixed}
+            return [self.call(everything, "encode", i, below) for i, below in enumerate([x, *samples[:-1]])]
+
+        return vjp(encode, params)[1]
 
     def joined(self, tuning: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The tuning parameters of all layers, with those of layer 0 in the place of what estimators share."""
@@ -247,9 +276,11 @@ class Hierarchy:
 
         # A learned temperature follows the ordinary gradient of the relaxed loss, as in the papers.
         (grads, tuning_grads), (loss, logits) = grad(relaxed, argnums=(0, 1), has_aux=True)(model.params, model.tuning)
-        hard, _ = self.bound_terms(
-            {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"]), logits
-        )
+        hard = loss
+        if not self.reads_bound:
+            hard, _ = self.bound_terms(
+                {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"]), logits
+            )
         buffers = [{**old, **it.advance(old)} for it, old in zip(self.estimators, model.buffers, strict=True)]
         metrics = {"train/elbo": -hard.mean(), f"train/relaxed_{self.trained}": -loss}
         return Gradients(grads, tuning_grads, buffers, loss, torch.zeros_like(loss), metrics)
