@@ -17,7 +17,7 @@ from relax_exp.report.groups import make_cells
 from relax_exp.report.papers.bounds import bounds, reach
 from relax_exp.report.papers.control import rl
 from relax_exp.report.papers.learning_rates import learning_rates
-from relax_exp.report.papers.original import original
+from relax_exp.report.papers.original import of_original, original
 from relax_exp.report.papers.paired import paired
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run
@@ -52,7 +52,8 @@ class Report:
     @cached_property
     def pivots(self) -> list[Table]:
         """Tables that set several cells beside each other or beside published numbers."""
-        made = (of(self.cells) for of in (original, table1, paired, bounds, reach, learning_rates, rl))
+        others = [cell for cell in self.cells if not of_original(cell)]
+        made = (original(self.cells), *(of(others) for of in (table1, paired, bounds, reach, learning_rates, rl)))
         return [table for table in made if table is not None]
 
     @cached_property

@@ -36,6 +36,11 @@ def original(cells: list[Cell]) -> Table | None:
     return Table("original", "Beside the original code", headers, rows, NOTE, records) if rows else None
 
 
+def of_original(cell: Cell) -> bool:
+    """Tell whether the cell is a run to be set beside the original code, and no cell of Table 1."""
+    return any(_alike(cell, known) for known in published()["vae"]["original"])
+
+
 def _alike(cell: Cell, known: dict[str, Any]) -> bool:
     """Tell whether the cell trains what was trained with the original code, for as long."""
     if cell.kind != "vae" or not cell.steps:
