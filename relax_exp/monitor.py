@@ -32,9 +32,9 @@ class GradientMonitor:
         if step % 500 == 0:
             monitor.measure(lambda: loss_of(fixed_batch), step)
 
-    ``gradient_variance/NAME``, ``gradient_cosine/NAME``, ``gradient_noise_scale/NAME``. reference: gradients whose
-    ``gradient_variance/NAME``, ``gradient_cosine/NAME`` and ``gradient_noise_scale/NAME``. reference: gradients whose
-    mean is the reference; draws: further ones that are compared with it.
+    writer: a TensorBoard ``SummaryWriter`` (or anything with ``add_scalar``), a folder for one, or None. The scalars
+    are ``gradient_variance/NAME``, ``gradient_cosine/NAME`` and ``gradient_noise_scale/NAME``. reference: gradients
+    whose mean is the reference; draws: further ones that are compared with it.
 
     A measurement leaves training as it was: ``.grad``, buffers (running means, BatchNorm) and the global random state
     come back. On a fixed batch the noise of the estimator is measured; where the closure draws a batch, that of the

@@ -60,21 +60,33 @@ def batch_of(logits, shape: tuple[int, ...], name: str, family: str) -> tuple[in
     return batch
 
 
-def same_kind(logits: Tensor, estimator: Estimator, name: str) -> None:
-    """ValueError where the logits are not on the device, or of the precision, of the estimator's own networks."""
-    own = next((p for p in estimator.parameters() if p.dim() > 0), None)
-    anything = next((t for t in [*estimator.parameters(), *estimator.buffers()]), None)
-    if anything is not None and anything.device != logits.device:
+def same_kind(logits: Tensor, estimator: Estimator, probe: str | None, name: str) -> None:
+    """ValueError where the logits are not on the device, or of the precision, of the estimator's own networks.
+
+    ``probe``: one of its parameters or buffers, of a network if there is one.
+    """
+    if probe is None:
+        return
+    own = estimator
+    for part in probe.split("."):
+        own = getattr(own, part)
+    if own.device != logits.device:
         raise ValueError(
-            f"{name}: logits are on {logits.device}, the parameters of this Latent on {anything.device}: "
+            f"{name}: logits are on {logits.device}, the parameters of this Latent on {own.device}: "
             f"call z.to({str(logits.device)!r})"
         )
     half = logits.dtype in (torch.float16, torch.bfloat16)
-    if own is not None and own.dtype != (torch.float32 if half else logits.dtype):
+    if own.dim() > 0 and own.dtype != (torch.float32 if half else logits.dtype):
         raise ValueError(
             f"{name}: logits are {logits.dtype}, the parameters of this Latent {own.dtype}: call z.to(logits.dtype), "
             "or convert the logits (half precision goes with a Latent in torch.float32)"
         )
+
+
+def probe(estimator: Estimator) -> str | None:
+    """The name of the tensor that `same_kind` looks at."""
+    named = [*estimator.named_parameters(), *estimator.named_buffers()]
+    return max(named, key=lambda pair: pair[1].dim(), default=(None,))[0]
 
 
 def rows_of(rows: Sequence[Tensor], batch: tuple[int, ...], offset: str = "logits") -> list[Tensor]:
@@ -123,7 +135,7 @@ def context_of(context: Tensor | None, estimator: Estimator, batch: tuple[int, .
             )
         return None
     if context is None:
-        if not next(estimator.parameters(), None) is not None:
+        if next(estimator.parameters(), None) is None:
             return None
         raise ValueError(f"{name}: this Latent was made with context_shape={shape}: pass context=, {(*batch, *shape)}")
     return shaped(context, (*batch, *shape), "context").detach().reshape(-1, *shape)
@@ -154,6 +166,8 @@ def explained(name: str) -> Iterator[None]:
 
 def write_buffers(estimator: Estimator, values: dict[str, Tensor], name: str) -> None:
     """New values into the estimator's buffers. RuntimeError inside a transform of torch.func, which forbids it."""
+    if not values:
+        return
     try:
         with torch.no_grad():
             for key, buffer in estimator.named_buffers():

@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from relax_exp.estimators.base import Estimator, FromSample, Objective, Output, SampleOnly, ScoreFunction
 from relax_exp.estimators.exact import Exact
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.estimators.rodeo import GradientLeaveOneOut
 from relax_exp.estimators.unordered import Unordered
+from relax_exp.latent.attach import Tuning, attach, tuned
 
 Noise = dict[str, Tensor]
-Tuning = dict[int, dict[str, Tensor]]  # by layer and name
 TEMPERATURE = 0.5  # of a relaxed layer above one that relaxes, where it has none of its own
 
 
@@ -43,36 +43,6 @@ class Program(NamedTuple):
     rows: list[Tensor]
     n: int
     score_term: bool = True
-
-
-class Attach(torch.autograd.Function):
-    """Losses whose derivative in the logits is an estimate, and in the tuning parameters a gradient given beforehand.
-
-    Arguments: losses ``(n,)``; for each layer the number of dimensions of one row's logits; logits of all layers and
-    tuning parameters; in the same order their gradients. A loss's cotangent multiplies the estimates of its row; tuning
-    gradients are handed on as they are, whatever the losses are multiplied with.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(losses: Tensor, dims: tuple[int, ...], *tensors: Tensor) -> Tensor:
-        """The losses, as they are."""
-        return losses.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        """Keep the gradients."""
-        _, ctx.dims, *tensors = inputs
-        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
-
-    @staticmethod
-    def backward(ctx, cotangent: Tensor):
-        """Multiply the kept gradients with that of each row's loss."""
-        grads = ctx.saved_tensors
-        layers = len(ctx.dims)
-        logits = [cotangent.reshape(-1, *[1] * dims) * g for g, dims in zip(grads[:layers], ctx.dims, strict=True)]
-        return cotangent, None, *logits, *grads[layers:], *[None] * len(grads)
 
 
 class Passes:
@@ -211,40 +181,6 @@ def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Nois
     for i in drawn:
         buffers[i] = outs[i].buffers
     return Step(attach(losses, estimators, logits, outs, tuning), samples, buffers)
-
-
-def tuned(estimators, outputs: Callable, drawn: list[int], tune: bool, direct: bool = False):
-    """(tuning gradients by layer, the layers' outputs) of ``outputs``, which maps tuning parameters to both.
-
-    None stands for the parameters as they are. ``direct``: the outputs' losses keep their graph.
-    """
-    owned = {i: dict(estimators[i].named_parameters()) for i in drawn} if tune else {}
-    if not any(owned.values()):
-        with torch.set_grad_enabled(direct):
-            return {}, outputs(None)[1]
-    if torch.compiler.is_compiling() or _transformed():
-        with torch.set_grad_enabled(direct):
-            return grad(outputs, has_aux=True)({i: {k: v.detach() for k, v in own.items()} for i, own in owned.items()})
-    # The same by ordinary autograd, which torch.func cannot contain and torch.compile not trace: a third faster.
-    total, outs = outputs(None)
-    names = [(i, k) for i, own in owned.items() for k in own]
-    values = torch.autograd.grad(total, [owned[i][k] for i, k in names], retain_graph=direct, materialize_grads=True)
-    found: Tuning = {i: {} for i in drawn}
-    for (i, k), value in zip(names, values, strict=True):
-        found[i][k] = value
-    return found, outs
-
-
-# Whether a transform of torch.func is active; taken for granted where torch does not tell, as is right, but slower.
-_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-
-
-def attach(losses: Tensor, estimators, logits, outs: dict[int, Output], tuning: Tuning) -> Tensor:
-    """The losses with the estimates ``outs`` and the tuning gradients in their graph, see `Attach`."""
-    own = [(p, tuning[i][k]) for i in tuning for k, p in estimators[i].named_parameters()]
-    dims = tuple(len(estimators[i].family.parameter_shape(estimators[i].event_shape)) for i in outs)
-    targets = [*(logits[i] for i in outs), *(p for p, _ in own)]
-    return Attach.apply(losses, dims, *targets, *(out.grad.detach() for out in outs.values()), *(g for _, g in own))
 
 
 def objective(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Tensor:

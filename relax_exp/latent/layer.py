@@ -63,6 +63,7 @@ class Latent(nn.Module):
         context_shape = None if context_shape is None else as_shape(context_shape)
         self.estimator = estimators.build(name, family, self.flat_event, context_shape, generator=generator, **options)
         checks.offered(self.estimator, name)
+        self._probe = checks.probe(self.estimator)
 
     @property
     def flat_event(self) -> tuple[int, ...]:
@@ -196,7 +197,7 @@ class Latent(nn.Module):
         if isinstance(logits, Distribution):
             logits = parameters_of(logits, self.family)
         batch = checks.batch_of(logits, self.parameter_shape, self.name, self.family.name)
-        checks.same_kind(logits, self.estimator, self.name)
+        checks.same_kind(logits, self.estimator, self._probe, self.name)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         n = math.prod(batch)
