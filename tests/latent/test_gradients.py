@@ -140,11 +140,11 @@ def test_tuning_gradients_are_those_of_the_tuning_loss(name, family, options):
             for p, d in zip(own, direction, strict=True):
                 p += step * d
         flat = logits.reshape(2, *z.family.parameter_shape(z.flat_event))
-        value = z.estimator.tuning_loss(z.estimator(flat, f, noise=noise, context=model.x))
+        value = z.estimator.tuning_loss(z.estimator(flat, f, noise=noise, context=model.x)).detach()
         with torch.no_grad():
             for p, d in zip(own, direction, strict=True):
                 p -= step * d
-        return float(value)
+        return value.item()
 
     slope = (at(1e-6) - at(-1e-6)) / 2e-6
     assert slope == pytest.approx(
