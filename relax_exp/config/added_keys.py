@@ -30,6 +30,10 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "a2c": {"advantage": "correct"},
         "rebar": {"relaxation": "concrete", "bounded_eta": False, "baseline": "none", "shared": False},
         "relax": {"sampler": "correct"},
+        "disarm": {"pairs": 1},
+        "disarm_sb": {"order": "index"},
+        "muprop": {"scales": "fixed"},
+        "rodeo": {"operator": "gibbs"},
     },
 }
 

@@ -65,8 +65,30 @@ class DisARM(ARM):
     """DisARM, also called U2G (Dong, Mnih & Tucker 2020; Yin et al. 2020): ARM with u integrated out given the pair.
 
     The estimate is [f(b) - f(b')] (b - b') sigma(|logits|) / 2: a coordinate moves only where the two samples differ in
-    it.
+    it. ``pairs`` independent pairs are averaged, as where it is compared with estimators of K = 2 x pairs samples.
     """
+
+    def __init__(self, *args, pairs: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pairs, self.evaluations = pairs, 2 * pairs
+
+    def noise_shapes(self, n):
+        """Return the shape of one uniform for each latent, of every pair where there are several."""
+        several = (self.pairs,) if self.pairs > 1 else ()
+        return {"u": (*several, n, *self.event_shape)}
+
+    def sample(self, logits, noise):
+        """Return the first sample of the first pair."""
+        return self.family.sample(logits, noise["u"][0] if self.pairs > 1 else noise["u"])
+
+    def estimate(self, logits, f, noise, context, f_b):
+        if self.pairs == 1:
+            return super().estimate(logits, f, noise, context, f_b)
+        b, opposite = self.family.sample(logits, noise["u"]), antithetic(logits, noise["u"])
+        values = self.values(f, torch.stack([b, opposite], 1).flatten(0, 1), logits, f_b)
+        difference = (values[0::2] - values[1::2]).detach()
+        grad = (difference.unsqueeze(-1) * self.weight(logits, noise["u"], b, opposite)).mean(0)
+        return Output(grad, values[0], b[0], {}, {})
 
     def weight(self, logits, u, b, opposite):
         """Return `disarm_weight`, in which u is integrated out."""
@@ -200,9 +222,42 @@ class DisARMTree(Comparison):
 
 
 class DisARMSB(DisARMTree):
-    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree, one class after the other."""
+    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree, one class after the other.
+
+    ``order`` of the classes: as they are numbered ("index"), the likeliest first ("descending") or last ("ascending"),
+    which the logits of each row decide. Any order is unbiased, since it depends on the logits alone. The paper's
+    importance-weighted form, with the ratio p(b) p(b') / P(b, b') of a pair, needs the rarest first, so that no pair
+    is impossible: that is `CARMS` with samples=2.
+    """
+
+    def __init__(self, *args, order: str = "index", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.order = order
+
+    def ranks(self, logits: Tensor) -> Tensor | None:
+        """Return the classes of every variable in the order in which they are broken off; None: as they are."""
+        return None if self.order == "index" else logits.argsort(-1, descending=self.order == "descending")
+
+    def sample(self, logits, noise):
+        ranks = self.ranks(logits)
+        if ranks is None:
+            return super().sample(logits, noise)
+        return unranked(super().sample(logits.gather(-1, ranks), noise), ranks)
+
+    def estimate(self, logits, f, noise, context, f_b):
+        ranks = self.ranks(logits)
+        if ranks is None:
+            return super().estimate(logits, f, noise, context, f_b)
+        by_rank = f._replace(hard=lambda b, _: f.hard(unranked(b, ranks), logits))
+        out = super().estimate(logits.gather(-1, ranks), by_rank, noise, context, f_b)
+        return out._replace(grad=unranked(out.grad, ranks), sample=unranked(out.sample, ranks))
 
     def splits(self, device):
         """Return low, middle and high of decisions that part class m - 1 from all later ones."""
         middle = torch.arange(1, self.event_shape[-1], device=device)
         return middle - 1, middle, torch.full_like(middle, self.event_shape[-1])
+
+
+def unranked(x: Tensor, ranks: Tensor) -> Tensor:
+    """Turn ``(..., N, D, C)`` by rank into the same by class; ``ranks`` (N, D, C) are the classes by rank."""
+    return x.gather(-1, ranks.argsort(-1).expand_as(x))

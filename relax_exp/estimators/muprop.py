@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
 from torch.func import grad, vjp
 
 from relax_exp.distributions import expand_event, sum_event
-from relax_exp.estimators.base import Output
+from relax_exp.estimators.base import Output, mean_square
 from relax_exp.estimators.score import NVIL
 
 
@@ -16,12 +18,16 @@ class MuProp(NVIL):
 
     with m the mean of b, passed through f's mean-field pass. The baseline is NVIL's, fitted to the residual f - h. The
     Taylor term is exact whatever f does: E[h(b) score] = f'(m) dm/dlogits. One sample a row: ValueError for more.
+
+    With ``scales="learned"`` h(b) = eta_0 f(m) + eta_1 f'(m) (b - m), its mean eta_1 f'(m) dm / dlogits, as in Tucker's
+    code. Any scales are unbiased; they are tuned, and the baseline with them, by the variance of the gradient.
     """
 
     needs = "relaxed"
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, scales: str = "fixed", **kwargs):
         super().__init__(*args, **kwargs)
+        self.scales = nn.Parameter(torch.ones(2)) if scales == "learned" else None
         if self.samples != 1:
             raise ValueError(f"MuProp: samples={self.samples} must be 1")
         self.evaluations = 2
@@ -38,10 +44,20 @@ class MuProp(NVIL):
             return values.sum(), values
 
         slope, f_mean = grad(at_mean, has_aux=True)(mean)
-        taylor = f_mean + sum_event(slope * (b - mean), family)
-        signal, aux, buffers = self.signal((f_b - taylor).detach(), context)
-        gradient = expand_event(signal, family) * family.score(logits, b) + pull(slope)[0]
-        return Output(gradient, f_b, b, aux, buffers)
+        constant, linear = f_mean.detach(), sum_event(slope * (b - mean), family).detach()
+        along, score = pull(slope)[0], family.score(logits, b)
+        if self.scales is None:
+            signal, aux, buffers = self.signal((f_b.detach() - constant - linear), context)
+            return Output(expand_event(signal, family) * score + along, f_b, b, aux, buffers)
+        residual = f_b.detach() - self.scales[0] * constant - self.scales[1] * linear
+        signal, aux, buffers = self.signal(residual, context)
+        gradient = expand_event(signal, family) * score + self.scales[1] * along
+        aux |= {"eta_constant": self.scales[0], "eta_linear": self.scales[1]}
+        return Output(gradient, f_b, b, aux, {k: v.detach() for k, v in buffers.items()})
+
+    def tuning_loss(self, out):
+        """Return NVIL's loss of the baseline, or `mean_square` of the gradient where scales are learned."""
+        return super().tuning_loss(out) if self.scales is None else mean_square(out.grad)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """Raise TypeError: MuProp needs f's derivative at the mean, so it cannot work from samples alone."""

@@ -50,6 +50,10 @@ class EstimatorOptions(TypedDict, total=False):
     anneal_every: Count
     draws: Count
     copies: Draws
+    pairs: Count
+    order: Literal["index", "descending", "ascending"]
+    scales: Literal["fixed", "learned"]
+    operator: Literal["gibbs", "mpf", "difference"]
     forward: Positive
     gap: NotNegative
     lr_scale: NotNegative

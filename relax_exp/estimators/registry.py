@@ -119,7 +119,13 @@ REGISTRY: dict[str, Entry] = {
         max_states=4096,
         one_layer=True,
     ),
-    "muprop": Entry("muprop:MuProp", (B, C), "relaxed", "first-order Taylor control variate at the mean"),
+    "muprop": Entry(
+        "muprop:MuProp",
+        (B, C),
+        "relaxed",
+        "first-order Taylor control variate at the mean",
+        ({}, {"scales": "learned"}),
+    ),
     "concrete": Entry(
         "pathwise:Concrete",
         (B, C),
@@ -196,11 +202,18 @@ REGISTRY: dict[str, Entry] = {
         (B,),
         "gradient",
         "rloo plus learned Stein control variates",
-        ({"width": 8}, {"width": 8, "samples": 3}),
+        (
+            {"width": 8},
+            {"width": 8, "samples": 3},
+            {"width": 8, "operator": "mpf"},
+            {"width": 8, "operator": "difference"},
+        ),
         least_samples=2,
     ),
     "arm": Entry("antithetic:ARM", (B,), "value", "antithetic pair, weighted by the uniform noise"),
-    "disarm": Entry("antithetic:DisARM", (B,), "value", "ARM with the uniform noise integrated out (= U2G)"),
+    "disarm": Entry(
+        "antithetic:DisARM", (B,), "value", "ARM with the uniform noise integrated out (= U2G)", ({}, {"pairs": 2})
+    ),
     "arms": Entry(
         "antithetic:ARMS",
         (B,),
@@ -210,7 +223,13 @@ REGISTRY: dict[str, Entry] = {
         least_samples=2,
     ),
     "disarm_tree": Entry("antithetic:DisARMTree", (C,), "value", "DisARM over a balanced tree of binary decisions"),
-    "disarm_sb": Entry("antithetic:DisARMSB", (C,), "value", "DisARM over stick-breaking binary decisions"),
+    "disarm_sb": Entry(
+        "antithetic:DisARMSB",
+        (C,),
+        "value",
+        "DisARM over stick-breaking binary decisions",
+        ({}, {"order": "descending"}, {"order": "ascending"}),
+    ),
     "ars": Entry("arsm:ARS", (C,), "value", "swaps with one random reference class, C evaluations"),
     "arsm": Entry(
         "arsm:ARSM",

@@ -96,6 +96,9 @@ class DoubleCV(GradientLeaveOneOut):
         return {"alpha": self.alpha}
 
 
+MAX_LOG_RATIO = 40.0  # of states that are as good as never seen, so that single precision does not overflow
+
+
 class Rodeo(GradientLeaveOneOut):
     """RODEO (Shi et al. 2022) with the Gibbs Stein operator A, whose mean under q is zero for any h.
 
@@ -104,10 +107,18 @@ class Rodeo(GradientLeaveOneOut):
 
     h_k(b) = mean_{j != k} H(f(b_j), f'(b_j) (b - b_j)) knows f at the other samples only; H, one layer of ``width``
     units with two outputs for h and h~, alpha and beta are tuned. With alpha = beta = 0, as at the start, it is RLOO.
+
+    A by ``operator`` ("gibbs" is the one above), with r_i = q(b~_i) / q(b):
+
+        mpf (minimum probability flow):  (A h)(b) = 1/D sum_i sqrt(r_i) [h(b~_i) - h(b)],
+        difference:                      (A h)(b) = 1/D sum_i [h(b) - r_i h(b~_i)].
+
+    Both have mean zero too; r_i is large where b is rare, which Gibbs bounds by one.
     """
 
-    def __init__(self, *args, width: int = 100, **kwargs):
+    def __init__(self, *args, width: int = 100, operator: str = "gibbs", **kwargs):
         super().__init__(*args, **kwargs)
+        self.operator = operator
         self.alpha = nn.Parameter(torch.zeros(()))
         self.beta = nn.Parameter(torch.zeros(()))
         self.hidden = Linear(2, width)
@@ -117,19 +128,29 @@ class Rodeo(GradientLeaveOneOut):
     def controls(self, logits, b, f_b, slope):
         """Return zero in the own term, alpha A h_j in the others' baseline, and beta A (h~_k s)."""
         sign = 1 - 2 * b  # of the change of a bit that flips
-        flip = torch.sigmoid(sign * logits)  # q(b~_i | b_-i)
+        away, stay = self.weights(sign * logits)
         others = torch.tensor(self.pairs, device=b.device)
         f_j, b_j, slope_j = f_b[others], b[others], slope[others]  # (K, K - 1, N[, D])
         linear = (slope_j * (b.unsqueeze(1) - b_j)).sum(-1, keepdim=True)
         linear = torch.cat([linear, linear + slope_j * sign.unsqueeze(1)], -1)  # at b, and at its D neighbours
         h = self.surrogate(f_j.unsqueeze(-1).expand_as(linear), linear).mean(1)
         here, there = h[..., :1, :], h[..., 1:, :]
-        operated = (flip.unsqueeze(-1) * (there - here)).mean(-2)
+        operated = (away.unsqueeze(-1) * there - stay.unsqueeze(-1) * here).mean(-2)
         # The neighbour's score differs from that of b in the flipped bit alone.
         score = self.family.score(logits, b)
-        moved = flip * there[..., 1] * sign / b.shape[-1]
+        moved = away * there[..., 1] * sign / b.shape[-1]
         rest = self.beta * (operated[..., 1:] * score + moved)
         return torch.zeros_like(f_b), self.alpha * operated[..., 0], rest
+
+    def weights(self, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights of h at the neighbours and of h itself in A, for log q(b~_i) / q(b) ``(..., D)``."""
+        if self.operator == "gibbs":
+            flip = torch.sigmoid(log_ratio)  # q(b~_i | b_-i)
+            return flip, flip
+        ratio = log_ratio.clamp(max=MAX_LOG_RATIO)
+        if self.operator == "mpf":
+            return (ratio / 2).exp(), (ratio / 2).exp()
+        return -ratio.exp(), -torch.ones_like(ratio)
 
     def surrogate(self, f_j: Tensor, linear: Tensor) -> Tensor:
         """Return H(f_j, linear), two numbers for each of them."""
