@@ -34,8 +34,8 @@ test: $(INSTALLED)  ## run all tests
 cold-start: $(INSTALLED)  ## README's quick start in a fresh clone and environment
 	$(BIN)/python -m pytest $(COLD)
 
-lint: $(INSTALLED)  ## check style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(INSTALLED)  ## check style, layers and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 mutants: $(INSTALLED)  ## show that the verification rejects broken code
 	$(BIN)/python scripts/mutants.py

@@ -11,11 +11,11 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
 
 def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
     """Return the |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
-    return float(stats.norm.isf(probability / (2 * max(tests, 1))))
+    return -NormalDist().inv_cdf(probability / (2 * max(tests, 1)))
 
 
 def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> Tensor:

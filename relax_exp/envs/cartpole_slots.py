@@ -12,8 +12,8 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
+from relax_exp.envs.resting import Resting
 from relax_exp.envs.rollout import Rollout
-from relax_exp.envs.vector import Resting
 from relax_exp.models.policy import policy_logits
 
 
@@ -52,23 +52,23 @@ class CartPoles(Resting):
             self.state[:, i], self.taken[i] = self.envs[i].unwrapped.state, 0
 
     def step(self, actions):
-        going, last = ~self._autoreset_envs, None
-        self._rewards[:] = 0.0
+        going, last = self.awake, None
+        self.rewards[:] = 0.0
         for _ in range(self.frame_skip):
             after = moved(self.model, self.state, actions, np)
             seen = after.T.astype(np.float32)
             shown = seen if last is None else np.maximum(last, seen)
-            np.copyto(self._observations, shown, where=going[:, None])
+            np.copyto(self.observations, shown, where=going[:, None])
             np.copyto(self.state, after, where=going)
-            self._rewards += going
+            self.rewards += going
             self.taken += going
-            self._terminations |= going & fallen(self.model, after)
-            self._truncations |= going & (self.taken >= self.limit)
-            going, last = going & ~self._terminations & ~self._truncations, seen
+            self.terminated |= going & fallen(self.model, after)
+            self.truncated |= going & (self.taken >= self.limit)
+            going, last = going & ~self.terminated & ~self.truncated, seen
             if not going.any():
                 break
-        self._autoreset_envs = self._terminations | self._truncations | self._autoreset_envs
-        return self._observations, self._rewards, self._terminations, self._truncations, {}
+        self.asleep |= self.terminated | self.truncated
+        return self.observations, self.rewards, self.terminated, self.truncated, {}
 
     def play(self, program: Callable, seeds: list[int | None], params: dict[str, Tensor], noise: Tensor) -> Rollout:
         """Do what `rollout.roll_out` does, with its arguments, by ``program``: `time_step`, compiled.

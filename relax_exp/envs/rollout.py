@@ -13,7 +13,7 @@ from relax_exp.distributions import gumbel
 from relax_exp.errors import SettingError
 
 if TYPE_CHECKING:
-    from relax_exp.envs.vector import Resting
+    from relax_exp.envs.resting import Resting
 
 
 class Rollout(NamedTuple):

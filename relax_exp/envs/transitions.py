@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.envs.vector import Resting
+from relax_exp.envs.resting import Resting
 
 
 class Steps(NamedTuple):

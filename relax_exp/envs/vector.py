@@ -12,8 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled, Error
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 
+from relax_exp.envs.cartpole_slots import CartPoles
+from relax_exp.envs.resting import Resting
 from relax_exp.errors import SettingError
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "render"}  # what an error speaks of: the extra that has it
@@ -67,60 +69,10 @@ class Repeating(gymnasium.Wrapper):
         return functools.reduce(np.maximum, states), total, terminated, truncated, info
 
 
-class Resting(SyncVectorEnv):
-    """Slots that rest once their episode is over, until the next reset: their reward is 0 then, their state stays."""
-
-    def __init__(self, makers):
-        super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-
-    def reset(self, *, seed: list[int | None], options=None):
-        """Begin an episode in the slots that have a seed, while the others rest.
-
-        Returns:
-            Observations, ``(S, ...)``, and an empty dictionary.
-        """
-        for i, one in enumerate(seed):
-            self._terminations[i] = self._truncations[i] = False
-            self._autoreset_envs[i] = one is None
-            if one is not None:
-                self._observations[i], _ = self.envs[i].reset(seed=one, options=options)
-        return self._observations, {}
-
-    def step(self, actions):
-        """Step the slots that are awake with actions ``(S,)``.
-
-        Returns:
-            Observations, rewards, terminations, truncations, and an empty dictionary.
-        """
-        self._rewards[:] = 0.0
-        actions = list(actions) if actions.dtype.kind == "f" else actions.tolist()  # an int is checked fastest
-        for i in np.flatnonzero(~self._autoreset_envs):
-            observation, reward, terminated, truncated, _ = self.envs[i].step(actions[i])
-            self._observations[i], self._rewards[i] = observation, reward
-            self._terminations[i], self._truncations[i] = terminated, truncated
-        self._autoreset_envs = self._terminations | self._truncations | self._autoreset_envs
-        return self._observations, self._rewards, self._terminations, self._truncations, {}
-
-    def restart(self, slots: np.ndarray) -> None:
-        """Begin another episode in the chosen slots, ``(S,)`` bool, from where their random numbers are.
-
-        The others go on.
-        """
-        for i in np.flatnonzero(slots):
-            self._observations[i], _ = self.envs[i].reset()
-        for over in (self._terminations, self._truncations, self._autoreset_envs):
-            over[slots] = False
-
-    @property
-    def awake(self) -> np.ndarray:
-        """Tell which slots are in an episode, ``(S,)``."""
-        return ~self._autoreset_envs
-
-
 def make(
     env_id: str, slots: int, actions: str = "discrete", resting: bool = False, frame_skip: int = 1, **options
-) -> SyncVectorEnv:
-    """Make ``slots`` environments that are stepped together.
+) -> VectorEnv:
+    """``slots`` environments stepped together; ``resting``: as `Resting`, without resets of their own.
 
     Args:
         env_id: The name that gymnasium knows.
@@ -135,8 +87,6 @@ def make(
         RunError: The name is unknown, a package is missing, the actions are not of that kind, or the observations are
             not vectors.
     """
-    from relax_exp.envs.cartpole_slots import CartPoles
-
     with explained(env_id):
         maker = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)
         with contextlib.closing(maker()) as probe:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
@@ -137,11 +138,9 @@ def read_run(path: str | Path) -> Run:
     Raises:
         ReportError: A file cannot be read. The message names it.
     """
-    from omegaconf import OmegaConf
-
     path = Path(path)
     try:
-        config = completed(OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True))
+        config = completed(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
         config["task"]["name"], config["estimator"]["name"]
     except Exception as error:
         problem = " ".join(str(error).split())

@@ -10,6 +10,7 @@ import torch
 
 from relax_exp.distributions import gumbel
 from relax_exp.envs import vector
+from relax_exp.envs.resting import Resting
 from relax_exp.errors import RunError, SettingError
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
@@ -61,7 +62,7 @@ class CartPole(PolicyTask):
         horizon = -(-spec.max_episode_steps // frame_skip)
         super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
 
-    def make(self, slots: int, **options) -> vector.Resting:
+    def make(self, slots: int, **options) -> Resting:
         """Make slots of the environment."""
         options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
         return vector.make(self.env_id, slots, "discrete", **options)

@@ -41,6 +41,7 @@ class Continuous(Task):
     name = "continuous"
     compile_after = math.inf  # the environment takes most of the time, and the program is long
     replayed = False
+    until_solved = False
 
     def __init__(
         self,

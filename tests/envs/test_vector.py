@@ -131,7 +131,7 @@ def test_cartpole_in_arrays_is_that_of_single_environments_bit_by_bit(frame_skip
             assert all(np.array_equal(one, other) for one, other in pairs)
             found = [x.copy() for x in pairs[0]]
         assert not single.awake.any()
-        ends += [together._terminations.sum(), together._truncations.sum()]
+        ends += [together.terminated.sum(), together.truncated.sum()]
     assert (ends > 0).all()
 
 

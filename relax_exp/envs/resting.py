@@ -1,0 +1,70 @@
+"""Several slots of an environment side by side, which rest once their episode is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+
+class Resting(VectorEnv):
+    """Slots that rest once their episode is over, until the next reset: their reward is 0 then, their state stays.
+
+    What `reset` and `step` return are arrays that the next call overwrites. ``asleep``: which slots rest, ``(S,)``.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]):
+        self.envs, self.num_envs = [maker() for maker in makers], len(makers)
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        shape = (self.num_envs, *(self.single_observation_space.shape or ()))
+        self.observations = np.zeros(shape, self.single_observation_space.dtype)
+        self.rewards = np.zeros(self.num_envs)
+        self.terminated, self.truncated, self.asleep = (np.zeros(self.num_envs, bool) for _ in range(3))
+
+    def reset(self, *, seed: Sequence[int | None], options=None):  # type: ignore[override]  # a list a slot, always
+        """Begin an episode in the slots that have a seed, while the others rest.
+
+        Returns:
+            Observations, ``(S, ...)``, and an empty dictionary.
+        """
+        for i, one in enumerate(seed):
+            self.terminated[i] = self.truncated[i] = False
+            self.asleep[i] = one is None
+            if one is not None:
+                self.observations[i], _ = self.envs[i].reset(seed=one, options=options)
+        return self.observations, {}
+
+    def step(self, actions):
+        """Step the slots that are awake with actions ``(S,)``.
+
+        Returns:
+            Observations, rewards, terminations, truncations, and an empty dictionary.
+        """
+        self.rewards[:] = 0.0
+        actions = list(actions) if actions.dtype.kind == "f" else actions.tolist()  # an int is checked fastest
+        for i in np.flatnonzero(self.awake):
+            observation, reward, terminated, truncated, _ = self.envs[i].step(actions[i])
+            self.observations[i], self.rewards[i] = observation, reward
+            self.terminated[i], self.truncated[i] = terminated, truncated
+        self.asleep |= self.terminated | self.truncated
+        return self.observations, self.rewards, self.terminated, self.truncated, {}
+
+    def restart(self, slots: np.ndarray) -> None:
+        """Begin another episode in the chosen slots, ``(S,)`` bool, from where their random numbers are."""
+        for i in np.flatnonzero(slots):
+            self.observations[i], _ = self.envs[i].reset()
+        for over in (self.terminated, self.truncated, self.asleep):
+            over[slots] = False
+
+    @property
+    def awake(self) -> np.ndarray:
+        """Which slots are in an episode, ``(S,)``."""
+        return ~self.asleep
+
+    def close_extras(self, **kwargs) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
