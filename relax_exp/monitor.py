@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 
 class GradientNoise(NamedTuple):
-    """Of one parameter tensor, at fixed parameters.
+    """The noise of the gradient of one parameter tensor, at fixed parameters.
 
-    variance: of one gradient, mean over coordinates (n - 1 in the denominator). cosine: of one gradient with the mean
-    of ``reference`` others, averaged over draws. noise_scale: trace of the covariance over the squared norm of the mean
-    gradient (McCandlish et al. 2018, B_simple, with both unbiased): how many times over one gradient must be averaged
-    until noise and signal are even; infinite where the signal is lost in the noise.
+    Attributes:
+        variance: That of one gradient, averaged over coordinates (n - 1 in the denominator).
+        cosine: That of one gradient with the mean of ``reference`` others, averaged over draws.
+        noise_scale: The trace of the covariance over the squared norm of the mean gradient (McCandlish et al. 2018,
+            B_simple, with both unbiased): how many times over one gradient must be averaged until noise and signal are
+            even; infinite where the signal is lost in the noise.
     """
 
     variance: float
@@ -48,10 +50,17 @@ class GradientMonitor:
         self.writer = _writer(writer)
 
     def measure(self, closure: Callable[[], Tensor], step: int = 0) -> dict[str, GradientNoise]:
-        """By name of the parameter; closure: computes the scalar loss anew, without ``backward``.
+        """Measure the gradient's noise by ``reference + draws`` gradients.
 
-        Takes ``reference + draws`` gradients. Parameters that the loss does not reach are left out. ValueError where
-        the loss is no scalar or has no gradient.
+        Args:
+            closure: Computes the scalar loss anew, without ``backward``.
+            step: Where the scalars are written.
+
+        Returns:
+            The noise by name of the parameter. Parameters that the loss does not reach are left out.
+
+        Raises:
+            ValueError: The loss is no scalar or has no gradient.
         """
         names, parameters = zip(*((k, p) for k, p in self.module.named_parameters() if p.requires_grad), strict=True)
         buffers = [(b, b.clone()) for b in self.module.buffers()]
@@ -104,7 +113,11 @@ class GradientMonitor:
 
 
 def _writer(writer: Any) -> Any:
-    """The writer; a folder as a SummaryWriter in it. ImportError, saying what to install, without tensorboard."""
+    """Return the writer, or a SummaryWriter in the folder.
+
+    Raises:
+        ImportError: There is no tensorboard. The message says what to install.
+    """
     if writer is None or not isinstance(writer, (str, os.PathLike)):
         return writer
     try:

@@ -27,43 +27,44 @@ class Permutation:
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(D,)."""
+        """Return the shape of one row's logits, (D,)."""
         return tuple(event_shape)
 
     @staticmethod
     def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(D, D)."""
+        """Return the shape of one row's sample, (D, D)."""
         return (*event_shape, *event_shape)
 
     @staticmethod
     def path(logits: Tensor, u: Tensor) -> Tensor:
-        """z = log p + Gumbel(u) with normalised log p, whose order is the sample."""
+        """Return z = log p + Gumbel(u) with normalised log p, ``(..., D)``, whose order is the sample."""
         return logits.log_softmax(-1) + gumbel(u)
 
     @staticmethod
     def hard(z: Tensor) -> Tensor:
-        """The matrix that sorts z, the largest first."""
+        """Return the sample that z stands for, the matrix that sorts z, the largest first."""
         items = torch.arange(z.shape[-1], device=z.device)
         return (z.argsort(-1, descending=True).unsqueeze(-1) == items).to(z.dtype)
 
     @classmethod
     def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """The permutation that belongs to the uniform noise ``u`` of the shape of the logits."""
+        """Return the permutation that belongs to the uniform noise ``u``, which has the shape of the logits."""
         return cls.hard(cls.path(logits, u))
 
     @staticmethod
     def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """z~ ~ p(z | b), differentiable in the logits (Gadetsky et al. 2020, section 4).
+        """Return z~ ~ p(z | b) for uniform v, ``(..., D)``, differentiable in the logits.
 
-        exp(-z) are times of arrival with rates p; given the order, the gaps between arrivals are exponential with the
-        rates of all who are still to come: z~ of rank k is -log sum_{i <= k} (-log v_i) / rate_i.
+        (Gadetsky et al. 2020, section 4.) exp(-z) are times of arrival with rates p; given the order, the gaps between
+        arrivals are exponential with the rates of all who are still to come: z~ of rank k is -log sum_{i <= k} (-log
+        v_i) / rate_i.
         """
         log_gap = (-open_uniform(v).log()).log() - _log_left(_ranked(b, logits.log_softmax(-1)))
         return _unranked(b, -log_gap.logcumsumexp(-1))
 
     @staticmethod
     def conditional_pull(logits: Tensor, b: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        """Gradient with respect to z~ -> with respect to log p along `conditional_path`, from the value of z~."""
+        """Turn a gradient in z~ into one in log p along `conditional_path`, from the value of z~."""
         log_p, z, grad = (_ranked(b, x) for x in (logits.log_softmax(-1), z, grad))
         size = z.shape[-1]
         later = torch.ones(size, size, dtype=z.dtype, device=z.device).triu()
@@ -77,24 +78,30 @@ class Permutation:
 
     @staticmethod
     def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
-        """Gradient with respect to log p -> with respect to the logits, through log-softmax."""
+        """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 
     @staticmethod
     def score(logits: Tensor, b: Tensor) -> Tensor:
-        """d log p(b) / d logits: 1 less, summed over the ranks up to its own, the probability to come next."""
+        """Return the score d log p(b) / d logits, ``(..., D)``.
+
+        An item's is 1 less, summed over the ranks up to its own, the probability to come next.
+        """
         ranked = _ranked(b, logits)
         return _unranked(b, 1 - (ranked + (-_log_left(ranked)).logcumsumexp(-1)).exp())
 
     @staticmethod
     def log_prob(logits: Tensor, b: Tensor) -> Tensor:
-        """log p(b), ``(...)``."""
+        """Return log p(b), ``(...)``."""
         ranked = _ranked(b, logits)
         return (ranked - _log_left(ranked)).sum(-1)
 
     @staticmethod
     def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
-        """NeuralSort (Grover et al. 2019): rows softmax_j [(D + 1 - 2 i) z_j - sum_m |z_j - z_m|] / temperature."""
+        """Return the NeuralSort relaxation of the matrix that sorts z (Grover et al. 2019), ``(..., D, D)``.
+
+        Row i is softmax_j [(D + 1 - 2 i) z_j - sum_m |z_j - z_m|] / temperature.
+        """
         size = z.shape[-1]
         factor = size - 1 - 2 * torch.arange(size, dtype=z.dtype, device=z.device)
         apart = (z.unsqueeze(-1) - z.unsqueeze(-2)).abs().sum(-1)
@@ -102,21 +109,21 @@ class Permutation:
 
     @staticmethod
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
-        """All D! matrices, ``(D!, D, D)``."""
+        """Return all D! matrices, ``(D!, D, D)``."""
         orders = torch.tensor(list(itertools.permutations(range(event_shape[0]))), device=device)
         return torch.nn.functional.one_hot(orders, event_shape[0]).to(dtype or torch.get_default_dtype())
 
 
 def _ranked(b: Tensor, x: Tensor) -> Tensor:
-    """``(..., D)`` by item -> by rank."""
+    """Put ``(..., D)`` by item into the order of the ranks."""
     return (b * x.unsqueeze(-2)).sum(-1)
 
 
 def _unranked(b: Tensor, x: Tensor) -> Tensor:
-    """``(..., D)`` by rank -> by item."""
+    """Put ``(..., D)`` by rank into the order of the items."""
     return (b * x.unsqueeze(-1)).sum(-2)
 
 
 def _log_left(ranked: Tensor) -> Tensor:
-    """Log of the sum of exp over the ranks from each on."""
+    """Return the log of the sum of exp over the ranks from each on."""
     return ranked.flip(-1).logcumsumexp(-1).flip(-1)

@@ -32,16 +32,19 @@ class SubsetFamily:
 
     @staticmethod
     def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(D,)."""
+        """Return the shape of one row's logits, (D,)."""
         return (event_shape[0],)
 
     @staticmethod
     def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(D,)."""
+        """Return the shape of one row's sample, (D,)."""
         return (event_shape[0],)
 
     def log_normalizers(self, logits: Tensor) -> Tensor:
-        """log e_j of the items from i on, ``(..., D + 1, k + 1)`` by i and j; about -1e4 where there are fewer."""
+        """Return log e_j of the items from i on, ``(..., D + 1, k + 1)`` by i and j.
+
+        It is about -1e4 where there are fewer.
+        """
         none = torch.full_like(logits[..., :1], NONE)
         row = torch.cat([torch.zeros_like(none), *[none] * self.k], -1)
         rows = [row]
@@ -51,13 +54,16 @@ class SubsetFamily:
         return torch.stack(rows[::-1], -2)
 
     def log_normalizer(self, logits: Tensor) -> Tensor:
-        """log e_k of all items, ``(...)``."""
+        """Return log e_k of all items, ``(...)``."""
         centred = logits - logits.amax(-1, keepdim=True).detach()
         shift = self.k * logits.amax(-1).detach()
         return self.log_normalizers(centred)[..., 0, self.k] + shift
 
     def sample(self, logits: Tensor, u: Tensor) -> Tensor:
-        """The subset that belongs to the uniforms ``u``, one for each item: taken or not, one after the other."""
+        """Return the subset that belongs to the uniforms ``u``, one for each item.
+
+        The items are taken or not, one after the other.
+        """
         centred = logits - logits.amax(-1, keepdim=True)
         table, u = self.log_normalizers(centred), open_uniform(u)
         left = torch.zeros_like(logits[..., 0], dtype=torch.int64) + self.k
@@ -73,7 +79,10 @@ class SubsetFamily:
         return torch.stack(torch.broadcast_tensors(*bits), -1)
 
     def mean(self, logits: Tensor) -> Tensor:
-        """The marginals P(b_i = 1), ``(..., D)``, exactly: item i with k - 1 of those before and after it."""
+        """Return the marginals P(b_i = 1), ``(..., D)``, exactly.
+
+        They come from the ways to take k - 1 of the items before and after item i.
+        """
         centred = logits - logits.amax(-1, keepdim=True).detach()
         after = self.log_normalizers(centred)
         before = self.log_normalizers(centred.flip(-1)).flip(-2)
@@ -81,15 +90,18 @@ class SubsetFamily:
         return (centred + others - after[..., :1, self.k]).exp()
 
     def score(self, logits: Tensor, b: Tensor) -> Tensor:
-        """d log p(b) / d logits: b less the marginals."""
+        """Return the score d log p(b) / d logits, which is b less the marginals."""
         return b - self.mean(logits)
 
     def log_prob(self, logits: Tensor, b: Tensor) -> Tensor:
-        """log p(b), ``(...)``."""
+        """Return log p(b), ``(...)``."""
         return (b * logits).sum(-1) - self.log_normalizer(logits)
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
-        """k softmaxes in a row, each with less of what the ones before took (Xie & Ermon 2019): sums to k."""
+        """Return the sum of k softmaxes in a row, each with less of what the ones before took (Xie & Ermon 2019).
+
+        It sums to k.
+        """
         z, total = z / temperature, 0.0
         for _ in range(self.k):
             taken = z.softmax(-1)
@@ -99,7 +111,7 @@ class SubsetFamily:
 
     @staticmethod
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
-        """All subsets of k items, ``(D! / k! (D - k)!, D)``."""
+        """Return all subsets of k items, ``(D! / k! (D - k)!, D)``."""
         size, k = event_shape
         rows = [[float(i in chosen) for i in range(size)] for chosen in itertools.combinations(range(size), k)]
         return torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
@@ -117,7 +129,11 @@ class Subset:
 
     @staticmethod
     def of(event_shape: tuple[int, ...]) -> SubsetFamily:
-        """Subsets of event_shape[1] of event_shape[0] items. ValueError where there are fewer items."""
+        """Return the family of subsets of event_shape[1] of event_shape[0] items.
+
+        Raises:
+            ValueError: There are fewer items.
+        """
         size, k = event_shape
         if not 0 < k < size:
             raise ValueError(f"subset: event_shape={event_shape}: k of D items, with k from 1 to D - 1")
