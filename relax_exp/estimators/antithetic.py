@@ -222,7 +222,7 @@ class DisARMTree(Comparison):
 
 
 class DisARMSB(DisARMTree):
-    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` with stick breaking as the tree, one class after the other.
+    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` whose tree asks for the classes in their order.
 
     ``order`` of the classes: as they are numbered ("index"), the likeliest first ("descending") or last ("ascending"),
     which the logits of each row decide. Any order is unbiased, since it depends on the logits alone. The paper's

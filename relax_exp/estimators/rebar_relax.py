@@ -28,9 +28,10 @@ class Rebar(Estimator):
     serves both (as in the original VAE code). ``"independent"`` draws v for itself (as in the paper).
 
     ``granularity="parameter"`` has one eta for each of the ``tensors`` of parameters that the logits come from, and the
-    variance objective is that of their gradient (Tucker's code). Only who knows these tensors can combine them: the
-    gradient at the logits is `Output.grad` with the mean eta, ``aux["parts"]``, ``(2, *logits)``, has the part without
-    eta and the part that each eta scales, and ``tuning_loss`` is the caller's (`relax_exp.tasks.layered_gradients`).
+    variance objective is that of their gradient (Tucker's code). The estimator sees logits and
+    not those tensors, so the caller combines the parts: `Output.grad` is the gradient at the logits with the mean eta,
+    ``aux["parts"]``, ``(2, *logits)``, has the part without eta and the part that each eta scales, and ``tuning_loss``
+    is the caller's (`relax_exp.tasks.layered_gradients`).
 
     Further options of Tucker's code (``experiment=tucker_rebar`` has them all):
 

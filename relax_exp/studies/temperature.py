@@ -35,9 +35,9 @@ def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draw
     """Measure the bias and the spread of one gradient at ``logits``, (1, C), relative to the exact gradient's length.
 
     Returns:
-        ``bias``, the length of E[gradient] - exact, with the square of the mean's own error taken off; ``error``, that
-        error; ``sd``, the square root of the summed variances; ``rmse`` of one draw; ``cosine`` of E[gradient] with the
-        exact one.
+        ``bias``, the length of E[gradient] - exact, whose square is lowered by what the finite number of draws adds to
+        it on average; ``error``, the standard error of the mean; ``sd``, the square root of the summed variances;
+        ``rmse`` of one draw; ``cosine`` of E[gradient] with the exact one.
     """
     p = logits.softmax(-1)
     exact = (p * (task.values - p @ task.values))[0]

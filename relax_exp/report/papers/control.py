@@ -117,9 +117,10 @@ def _name(label: str) -> str:
 NOTE = (
     "Ours: mean over the seeds that solve the environment ± 95% t interval (one seed: none). Solved: the mean return "
     "of the last 100 episodes, of a full hundred, has reached the threshold, where the environment has one. Rates: of "
-    "the policy, and of the baseline or control variate relative to it; best of those tried is, of the rates at which "
-    "all seeds solve it, the one with the fewest episodes; if there are none, the one at which most seeds do, then the "
-    "one with the best last mean return. Mean log-variance: natural log of the variance of an update's gradient, "
+    "the policy, and of the baseline or control variate relative to it. Of several rates that were tried "
+    "the table shows one: the rate with the fewest episodes among those at which all seeds solve the environment; if "
+    "there are none, the rate at which most seeds do, and among equals the best last mean return. Mean log-variance: "
+    "natural log of the variance of an update's gradient, "
     f"{RUN} ‡: unfinished. Published: mean over 5 seeds, and what is printed behind ±; that of "
     "LunarLander cannot be episodes, as those runs end at 5,000,000 frames; InvertedPendulum's control variate is LAX."
 )

@@ -58,8 +58,9 @@ def tables(run: Run) -> list[Table]:
     ]
     note = (
         f"In units of the exact gradient's length, over {options['draws']:,} draws at logits drawn from "
-        f"N(0, {options['scale']:g}²). Bias: with the square of its own error taken off; sd: square root of the "
-        f"summed variances; rmse: of one draw. No interior mode below temperature 1/(C-1) = {1 / (size - 1):.3g}."
+        f"N(0, {options['scale']:g}²). Bias: length of the mean gradient's "
+        f"deviation, less what the finite number of draws adds to its square; sd: square root of the summed variances; "
+        f"rmse: of one draw. No interior mode below temperature 1/(C-1) = {1 / (size - 1):.3g}."
     )
     headers = ["estimator", "temperature", "bias", "sd", "rmse", "cosine"]
     records = [{"problem": where, **row} for row in measured]
