@@ -19,6 +19,7 @@ from relax_exp.report.papers.control import rl
 from relax_exp.report.papers.learning_rates import learning_rates
 from relax_exp.report.papers.original import of_original, original
 from relax_exp.report.papers.paired import paired
+from relax_exp.report.papers.solving_times import solving_times
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run
 from relax_exp.report.studies import STUDIES
@@ -53,7 +54,8 @@ class Report:
     def pivots(self) -> list[Table]:
         """Tables that set several cells beside each other or beside published numbers."""
         others = [cell for cell in self.cells if not of_original(cell)]
-        made = (original(self.cells), *(of(others) for of in (table1, paired, bounds, reach, learning_rates, rl)))
+        of_others = (table1, paired, bounds, reach, learning_rates, rl, solving_times)
+        made = (original(self.cells), *(of(others) for of in of_others))
         return [table for table in made if table is not None]
 
     @cached_property
@@ -91,8 +93,11 @@ class Report:
         from relax_exp.report.figures.axes import slug
         from relax_exp.report.figures.curves import figures
         from relax_exp.report.figures.tracked import figures_of
+        from relax_exp.report.papers.solving_times import figure as solving_figure
 
         drawn = figures(self.cells) | figures_of(self.cells)
+        if (solving := solving_figure(self.cells)) is not None:
+            drawn["solving_times"] = solving
         for run in self.studies:
             suffix = f"_{slug(STUDIES[run.task].label(run))}" if len(self.studies) > 1 else ""
             drawn |= {f"{name}{suffix}": figure for name, figure in STUDIES[run.task].figures(run).items()}
