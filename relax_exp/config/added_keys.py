@@ -24,6 +24,7 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "categorical_vae": {"score_term": "kept"},
         "sequence": {"score_term": "kept"},
         "atari": {"life_loss_ends": False},
+        "continuous": {"surrogate_objective": "batch"},
         "cartpole": {"frame_skip": 1, "until_solved": False},
     },
     "estimator": {

@@ -7,7 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp
+from torch.func import functional_call, grad, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
@@ -32,10 +32,19 @@ class Continuous(Task):
 
     V and LAX's c^ have the size that the estimator's options give; a2c follows the score of the advantage, LAX has
     c(s, a) = V(s) + c^(s, a). After each update, and with its batch, V is fitted to advantage + V by ``value_updates``
-    Adam steps, and c^ to the least square norm of the policy's whole gradient, as in the published code, by
-    ``surrogate_updates``: the gradient itself came from older ones, so it has no bias from that.
+    Adam steps, and c^ by ``surrogate_updates``: the gradient itself came from older ones, so it has no bias from that.
+    What c^ makes small is the square norm of the gradient of the policy's parameters. ``surrogate_objective="batch"``
+    takes that of the whole batch, one vector. ``"episodes"`` takes that of each episode, the mean over its steps, and
+    averages over the episodes, as the published code does: more squares, and less to fit to one batch.
 
-    A batch has ``state`` (E, T, S), ``action`` (E, T, A), ``advantage``, ``target`` of V, ``alive``, (E, T) each.
+    That code differs in more. Its surrogate is evaluated at an action that is drawn anew while the score is that of the
+    action taken, so that what the control variate adds has not mean zero: its LAX is biased, this one is not. Its step
+    size follows the KL divergence, states are filtered and come with the state before and, for V, with the time,
+    actions are rescaled to their bounds, a time limit ends an episode as a fall does, and the generalised advantages
+    are computed and then replaced by R - V. So numbers of episodes compare two algorithms, here and there.
+
+    A batch has ``state`` (E, T, S), ``action`` (E, T, A), ``advantage``, ``target`` of V, ``alive``, (E, T) each; for
+    ``"episodes"`` also ``episode``, the number of each step's.
     """
 
     name = "continuous"
@@ -58,6 +67,7 @@ class Continuous(Task):
         entropy: float = 0.0,
         value_updates: int = 25,
         surrogate_updates: int = 5,
+        surrogate_objective: str = "batch",
         optimizer: str = "adam",
         variance_every: int | None = None,
         variance_draws: int = 20,
@@ -78,6 +88,7 @@ class Continuous(Task):
         self.horizon = self.quota + spec.max_episode_steps - 1  # steps that a slot may take in an update
         self.gamma, self.trace, self.reward_scale, self.normalize = gamma, trace, reward_scale, normalize
         self.entropy, self.optimizer, self.batch_size = entropy, optimizer, batch_size
+        self.by_episode = surrogate_objective == "episodes" and self.estimator_name == "lax"
         self.updates = {"value": value_updates, "surrogate": surrogate_updates}
         self.variance_every, self.variance_draws = variance_every, variance_draws
         self.dtype, self.device = dtype, torch.device(device)
@@ -109,6 +120,7 @@ class Continuous(Task):
 
     def example(self):
         sizes = {"state": (self.states,), "action": (self.actions,), "advantage": (), "target": (), "alive": ()}
+        sizes |= {"episode": ()} if self.by_episode else {}
         shape, like = (self.episodes, self.horizon), {"dtype": self.dtype, "device": self.device}
         return {k: torch.zeros(shape + size, **like) for k, size in sizes.items()}
 
@@ -156,11 +168,30 @@ class Continuous(Task):
             (gradient,) = pull(rows["weight"].view(-1, 1, 1) * out.grad)
             scalars = {k: v for k, v in out.aux.items() if v.dim() == 0}
             square = sum(leaf.square().sum() for leaf in tree_leaves(gradient))
+            if self.by_episode:
+                square = self._square_of_episodes(model.params, rows, out.grad)
             if "penalty" in scalars:
                 square = square + self.options["weight_decay"] * scalars["penalty"]
             return square, (square, gradient, scalars)
 
         return of
+
+    def _square_of_episodes(self, params, rows: dict[str, Tensor], at_rows: Tensor) -> Tensor:
+        """Average the square norm of each episode's gradient, itself the mean over the episode's steps.
+
+        ``at_rows`` is the gradient with respect to the parameters of the policy's distribution, ``(N, A, 2)``.
+        """
+        alive, episode = rows["alive"], rows["episode"].long()
+        lengths = torch.zeros_like(alive).index_add(0, episode, alive)
+        at_rows = (alive / lengths.clamp(min=1)[episode]).view(-1, 1, 1) * at_rows
+
+        def of_row(state: Tensor, at_row: Tensor) -> Tensor:
+            _, pull = vjp(lambda params: self.distribution(params, state.unsqueeze(0)), params)
+            return torch.cat([leaf.flatten() for leaf in tree_leaves(pull(at_row.unsqueeze(0)))])
+
+        gradients = vmap(of_row)(rows["state"], at_rows)
+        sums = torch.zeros_like(gradients).index_add(0, episode, gradients)
+        return sums.square().sum() / (lengths > 0).sum().clamp(min=1)
 
     def gradients(self, model, batch, noise):
         """Draw all gradients of one replica once; ``tuning`` holds the first of the updates that `tune` makes."""

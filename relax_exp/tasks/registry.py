@@ -141,6 +141,7 @@ class ContinuousOptions(TypedDict):
     entropy: NotNegative
     value_updates: Count
     surrogate_updates: Count
+    surrogate_objective: Literal["batch", "episodes"]
     optimizer: Literal["adam", "rmsprop", "sgd"]
     variance_every: Count | None
     variance_draws: Draws

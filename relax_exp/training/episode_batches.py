@@ -48,4 +48,7 @@ class Batches(Episodes):
         advantage = advantages(steps, task.reward_scale * steps.reward, values, following, task.gamma, task.trace)
         batch = {"action": steps.action, "advantage": advantage, "target": (advantage + values) * steps.alive}
         batch = {k: stacked(v) for k, v in (batch | {"alive": steps.alive}).items()} | {"state": state}
+        if task.by_episode:  # before each step so many episodes of its slot had ended
+            ends = steps.ended.cumsum(1) - steps.ended
+            batch["episode"] = stacked(ends + steps.ended.shape[1] * (np.arange(len(ends)) % shape[1])[:, None])
         return batch, *episodes(steps, shape[0])

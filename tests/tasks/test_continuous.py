@@ -168,6 +168,35 @@ def test_the_surrogate_is_fitted_to_the_square_norm_of_the_whole_gradient():
         torch.testing.assert_close((gradient[key] * direction).sum(), slope, rtol=1e-5, atol=1e-8)
 
 
+def test_the_published_objective_squares_the_mean_gradient_of_each_episode():
+    """Slots of 5 and 7 steps with episodes of 2 and 3, and of 7: the mean of three squares, and the same gradient."""
+    task, plain = make(LAX, surrogate_objective="episodes"), make(LAX)
+    model, batch = model_of(task), batch_of(task)
+    batch["episode"] = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [7] * 7], **F64)
+    got = task.gradients(model, batch, {})
+    total = 0.0
+    for e, start, end in ((0, 0, 2), (0, 2, 5), (1, 0, 7)):
+        part = {k: v[e : e + 1, start:end] for k, v in batch.items()}
+        total += sum(g.square().sum() for g in tree_leaves(plain.gradients(model, part, {}).params)) / 3
+    value_loss = plain.gradients(model, batch, {}).metrics["value_loss"]
+    torch.testing.assert_close(got.tuning_loss, total + value_loss)
+    for ours, theirs in zip(*(tree_leaves(t.gradients(model, batch, {}).params) for t in (task, plain)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_steps_of_a_batch_know_their_episodes():
+    task = make(LAX, surrogate_objective="episodes", env="Pendulum-v1", envs=2, batch_size=402)
+    trainer = Batches(task, [0, 1], [1e-3])
+    noise = {"act": torch.rand(2, 2, task.horizon, task.actions)}
+    batch, _, frames = trainer.play(
+        trainer.state.model.params, torch.tensor([[1, 2], [3, 4]]), noise, torch.ones(2) > 0
+    )
+    assert frames.tolist() == [[200] * 4] * 2, "two episodes in each slot"
+    for replica in range(2):
+        numbers = [batch["episode"][replica, slot, t].item() for slot in range(2) for t in (0, 199, 200, 399)]
+        assert numbers == [0, 0, 1, 1, task.horizon, task.horizon, task.horizon + 1, task.horizon + 1]
+
+
 def test_value_function_and_surrogate_take_as_many_adam_steps_as_told():
     task = make(LAX, value_updates=3, surrogate_updates=2)
     model, lr = model_of(task), torch.tensor(0.01, **F64)

@@ -63,6 +63,6 @@ CONTINUOUS = replace(
     CARTPOLE,
     name="continuous",
     title="Control with continuous actions",
-    rows=("task.surrogate_updates",),
+    rows=("task.surrogate_updates", "task.surrogate_objective"),
     by_episodes=lambda task: False,
 )

@@ -102,8 +102,8 @@ def _note() -> str:
     said = ", ".join(f"{name} {mean} ± {half}" for name, (mean, half) in printed.items())
     return (
         "Solved: the mean return of the last 100 episodes, of a full hundred, has reached the threshold; a replica "
-        "stops there. Mean: product-limit estimate (Kaplan-Meier) with the replicas that had not solved it when they stopped "
-        "or were looked at, ± 95% by Greenwood's variance; ≥: restricted to the episodes watched, since some had not. "
+        "stops there. Mean: product-limit estimate (Kaplan-Meier) with the replicas that had not solved it when they "
+        "stopped or were looked at, ± 95% by Greenwood's variance; ≥: restricted to the episodes watched. "
         "Median with the 95% interval of Brookmeyer and Crowley; –: not reached. ‡: not run to the end. Rates: of the "
         f"policy, and of the critic or control variate where it is another. Printed in the paper for CartPole: {said}."
     )
