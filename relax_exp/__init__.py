@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported now (PEP 562)."""
+    """Import a public name now that somebody asks for it (PEP 562)."""
     if name == "families":
         return importlib.import_module("relax_exp.structures").FAMILIES
     if name in _HOMES:

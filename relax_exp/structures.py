@@ -14,7 +14,7 @@ FAMILIES: dict[str, Any] = {**distributions.FAMILIES, Permutation.name: Permutat
 
 
 def family_of(name: str, event_shape: tuple[int, ...]) -> Any:
-    """The family of that name for events of that shape, which tells subsets their size."""
+    """Return the family of that name for events of that shape, which tells subsets their size."""
     family = FAMILIES[name]
     return family.of(event_shape) if family is Subset else family
 

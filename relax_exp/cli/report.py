@@ -39,9 +39,13 @@ def load(paths: Sequence[str | Path]) -> list[Run]:
 def gathered(
     paths: Sequence[str | Path], experiment: str | None = None, budget: str = ""
 ) -> tuple[list[Run], list[str]]:
-    """The runs that can be read, and what was left out and why; ``experiment``: its runs at that budget only.
+    """Read the runs that can be read, with ``experiment`` its runs at that budget only.
 
-    Raises ReportError where there are none, or no such experiment.
+    Returns:
+        The runs, and what was left out and why.
+
+    Raises:
+        ReportError: There are none, or no such experiment.
     """
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather

@@ -15,7 +15,11 @@ DRY = "--dry-run"
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
-    """The arguments with paths quoted that Hydra could not read. ConfigError for what is typed as in other programs."""
+    """Return the arguments with paths quoted that Hydra could not read.
+
+    Raises:
+        ConfigError: Something is typed as in other programs.
+    """
     for argument in arguments:
         if dashed := re.fullmatch(r"--?((?:(?:task|estimator)\.)?[a-z_]+)=(.*)", argument):
             key, value = dashed.groups()
@@ -26,7 +30,7 @@ def readable(arguments: Sequence[str]) -> list[str]:
 
 
 def _quoted(argument: str) -> str:
-    """A path with letters beyond ASCII, or blanks, in quotes."""
+    """Put a path with letters beyond ASCII, or blanks, into quotes."""
     key, _, value = argument.partition("=")
     if key.lstrip("+") in PLACES and re.search(r"[^\x00-\x7f]| ", value) and value[0] not in "'\"":
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')

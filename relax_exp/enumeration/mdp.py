@@ -169,7 +169,7 @@ def build(estimator: str, options: dict, task_options: dict) -> tuple[PolicyTask
 
 
 def check(estimator: str, options: dict, task_options: dict, draws: int, seed: int = 0) -> checks.Verdict:
-    """The policy gradient of an update of ``task=cartpole`` on the `MDP` against the exact one.
+    """Compare the policy gradient of an update of ``task=cartpole`` on the `MDP` with the exact one.
 
     No entropy; gamma = 1, or with the factor gamma^t; baselines and surrogates stand at random parameters, mean_actor
     has the exact Q.

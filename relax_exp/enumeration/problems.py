@@ -149,7 +149,7 @@ def structured_problems(rows: int = 3, seed: int = 0) -> list[Problem]:
 
 
 def matching_loss(states: Tensor, rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """A table of random numbers, one for each of ``states`` ``(S, event)`` that have equally many ones."""
+    """Make a table of random numbers, one for each of ``states`` ``(S, event)`` that have equally many ones."""
     table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
     flat, ones = states.flatten(1), states[0].sum()
 

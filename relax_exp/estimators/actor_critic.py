@@ -44,15 +44,17 @@ def mean_squared_error(out: Output) -> Tensor:
 
 
 def published_advantage(f_b: Tensor, value: Tensor, there: Tensor | None = None) -> Tensor:
-    """The weight of each step's score in the published code of RELAX's A2C, which is not the advantage: ``(..., T)``.
-
-    f_b: losses of the T steps of an episode, ``(..., T)``; value: V of their states, ``(..., T)``; there: 1 where a
-    step is one of the episode, 0 in its padding, ``(..., T)`` (all of them without it).
+    """Return the weight of each step's score in the published code of RELAX's A2C, which is not the advantage.
 
     That code subtracts V of shape (T, 1) from losses of shape (T,), multiplies the T x T matrix with the T
     log-probabilities and sums over all of it. So step j gets sum_i (f_j - V_i) = T (f_j - mean_i V_i): every step has
     the mean value of the whole episode as its baseline, which depends on what the later actions led to, so that the
     gradient is biased; and it is T times as large, so that an entropy bonus counts T times less.
+
+    Args:
+        f_b: Losses of the T steps of an episode, ``(..., T)``.
+        value: V of their states, ``(..., T)``.
+        there: 1 where a step is one of the episode, 0 in its padding, ``(..., T)``; all of them without it.
     """
     there = torch.ones_like(f_b) if there is None else there
     return there * (there.sum(-1, keepdim=True) * f_b - (there * value).sum(-1, keepdim=True))

@@ -93,7 +93,7 @@ class Rebar(Estimator):
         return 2 * torch.sigmoid(self.eta) if self.bounded else self.eta
 
     def soften(self, z: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
-        """The relaxed sample at z; ``logits`` are those that z was made from."""
+        """Return the relaxed sample at z; ``logits`` are those that z was made from."""
         if self.towards_mean:
             z = z + temperature.square() / (temperature + 1) * logits
         return self.family.relax(z, temperature)
@@ -265,12 +265,13 @@ class Relax(Rebar):
 
 
 def published_conditional(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
-    """What the published RELAX code for control draws in the place of z~ ~ p(z | b): ``(..., D, C)``, one-hot b.
+    """Return what the published RELAX code for control draws in the place of z~ ~ p(z | b), ``(..., D, C)``.
 
-    The winner is log p_b - log(-log v_b), as if nothing were known of it, where p(z | b) has -log(-log v_b) without
-    log p_b, the maximum's distribution; the losers are cut off below this winner. So argmax z~ = b holds, but all of z~
-    is too low, the lower the rarer b is, and c(z~) has not the mean of c(z), which makes the estimator biased. For
-    p = (.6, .3, .1) the mean over b of E[z~ | b] is (-.57, -1.21, -2.11), where that of z is (.07, -.63, -1.73).
+    b is one-hot. The winner is log p_b - log(-log v_b), as if nothing were known of it, where p(z | b) has -log(-log
+    v_b) without log p_b, the maximum's distribution; the losers are cut off below this winner. So argmax z~ = b holds,
+    but all of z~ is too low, the lower the rarer b is, and c(z~) has not the mean of c(z), which makes the estimator
+    biased. For p = (.6, .3, .1) the mean over b of E[z~ | b] is (-.57, -1.21, -2.11), where that of z is (.07, -.63,
+    -1.73).
     """
     log_p = logits.log_softmax(-1)
     g = (-open_uniform(v).log()).log()

@@ -161,7 +161,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def gather(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """What of `find_runs` can be read, and a sentence for each folder that was left out, with the reason."""
+    """Return what of `find_runs` can be read, and a sentence for each folder that was left out, with the reason."""
     runs, left_out = [], []
     for path in paths:
         folders = find_folders([path])

@@ -80,7 +80,7 @@ def markdown(table: Table) -> str:
 
 
 def console(table: Table, width: int | None) -> str:
-    """The table for a terminal of so many columns; as in `markdown` where ``width`` is None.
+    """Write the table for a terminal of so many columns; as in `markdown` where ``width`` is None.
 
     What all rows share is said in a line above them. Columns that do not fit are left out, the later ones first, and
     named; the note is wrapped.

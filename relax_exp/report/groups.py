@@ -69,7 +69,7 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
 
 
 def _also(label: str, option: str) -> str:
-    """The label with one more option in its brackets."""
+    """Return the label with one more option in its brackets."""
     return f"{label[:-1]}, {option})" if label.endswith(")") else f"{label} ({option})"
 
 

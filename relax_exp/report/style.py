@@ -101,7 +101,7 @@ def style(name: str, variant: int = 0) -> Style:
 
 
 def apart(styles: list[Style]) -> list[Style]:
-    """The styles of one figure, no marker twice and no two colours close; those of `FIRST` keep what they have."""
+    """Choose the styles of one figure, no marker twice and no two colours close; those of `FIRST` keep theirs."""
     known = [STYLES[name] for name in FIRST]
     out: dict[int, Style] = {}
     for i in sorted(
@@ -112,7 +112,7 @@ def apart(styles: list[Style]) -> list[Style]:
 
 
 def _unlike(it: Style, others: list[Style]) -> Style:
-    """The style with another colour or marker where ``others`` have one that is too close."""
+    """Return the style with another colour or marker where ``others`` have one that is too close."""
     if any(near(it.color, other.color) for other in others):
         free = [color for color in SPARE if not any(near(color, other.color) for other in others)]
         it = it._replace(color=free[0] if free else it.color)
@@ -147,7 +147,7 @@ XYZ = (  # from linear sRGB, each row divided by the white point's coordinate
 
 
 def words(label: str) -> str:
-    """A label of tables with raw keys and values as words, with their units."""
+    """Write a label of tables, with raw keys and values, in words and units."""
     for pattern, said in WORDS.items():
         label = re.sub(rf"(?<![\w.]){pattern}(?![\w.])", said, label)
     return re.sub(

@@ -41,7 +41,7 @@ def build_task(config: dict, device):
 
 
 def build_trainer(task, seeds: list[int], lrs: list[float], device, compiled: bool):
-    """The trainer of a registered task, with a replica for every seed and learning rate."""
+    """Build the trainer of a registered task, with a replica for every seed and learning rate."""
     return _named("training", TRAINERS[TASKS[task.name].experience])(task, seeds, lrs, device, compiled)
 
 

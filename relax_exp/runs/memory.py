@@ -12,7 +12,7 @@ SIGNS = re.compile(
 
 
 def blame(error: BaseException) -> str | None:
-    """What to say where torch, numpy or the system could not get the memory that was asked for; None otherwise."""
+    """Say what to do where torch, numpy or the system could not get the memory that was asked for; None otherwise."""
     if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and SIGNS.search(str(error))):
         return None
     asked = re.search(r"(?:allocate|allocating) ([\d.]+) ?(\w*)", str(error))

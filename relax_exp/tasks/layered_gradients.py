@@ -187,7 +187,7 @@ class Hierarchy:
         return vjp(encode, params)[1]
 
     def joined(self, tuning: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """The tuning parameters of all layers, with those of layer 0 in the place of what estimators share."""
+        """Return the tuning parameters of all layers, with those of layer 0 in the place of what estimators share."""
         if not self.estimators[0].shared:
             return tuning
         common = {k: v for k, v in tuning[0].items() if k.startswith(SHARED)}

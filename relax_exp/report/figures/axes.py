@@ -223,7 +223,7 @@ def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
 
 
 def letters(axes: Iterable[Axes]) -> None:
-    """(a), (b), ... above the left edge of panels, for a text to refer to."""
+    """Write (a), (b), ... above the left edge of panels, for a text to refer to."""
     for letter, ax in zip(string.ascii_lowercase, axes, strict=False):
         ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=9)
 
@@ -242,7 +242,7 @@ def legend(fig: Figure, cells: list[Cell], extra: tuple[Line2D, ...] = (), rule:
 
 
 def said_of(cells: list[Cell]) -> list[str]:
-    """What lines and bands are, and how many seeds are behind them."""
+    """Say what lines and bands are, and how many seeds are behind them."""
     sizes = {len(cell.counted) for cell in cells}
     if sizes == {1}:
         return ["1 seed"]
@@ -251,12 +251,12 @@ def said_of(cells: list[Cell]) -> list[str]:
 
 
 def geometric(fig: Figure) -> list[str]:
-    """What to add where an axis of curves is logarithmic."""
+    """Say what the mean is where an axis of curves is logarithmic."""
     return ["logarithmic axis: geometric mean"] if any(ax.get_yscale() == "log" for ax in fig.axes) else []
 
 
 def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> None:
-    """A legend of these lines below all panels, each long enough to show its dash, under the notes."""
+    """Add a legend of these lines below all panels, each long enough to show its dash, under the notes."""
     handles = list(handles)
     inches = [0.95 + 0.07 * len(handle.get_label()) for handle in handles]
     columns = len(handles) if sum(inches) < fig.get_figwidth() else max(1, int(fig.get_figwidth() / max(inches)))

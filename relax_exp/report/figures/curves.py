@@ -46,7 +46,7 @@ def curves(cells: list[Cell]) -> Figure:
 
 
 def title(cell: Cell) -> str:
-    """The task in words."""
+    """Write the task in words."""
     problem = {"arsm": "ARSM's categorical toy problem", "cos": "cosine of a categorical variable"}
     return problem.get(cell.task, words(cell.task))
 
@@ -69,7 +69,7 @@ def figure1(cells: list[Cell]) -> Figure:
 
 
 def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
-    """The right panel: c(z(u)) of every cell that has one, seed by seed and their median, and f(b(u)).
+    """Draw the right panel, c(z(u)) of every cell that has one, seed by seed and their median, and f(b(u)).
 
     Where f's step is too small to be seen on the scale of c, an upper half shows its surroundings enlarged. Axes hold
     the middle nine tenths, so that an outlying seed does not flatten the rest.

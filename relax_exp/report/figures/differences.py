@@ -26,7 +26,7 @@ def granularity(cell: Cell) -> str | None:
 
 
 def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``(S,)`` that both evaluated, and differences ``(S, seeds)`` of the seeds that both have."""
+    """Return the steps ``(S,)`` that both evaluated, and differences ``(S, seeds)`` of the seeds that both have."""
     ours, theirs = ({r.seed: r for r in c.counted} for c in (cell, other))
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
@@ -39,7 +39,7 @@ def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
 
 
 def panel(ax: Axes, cells: list[Cell], xlim: tuple[float, float]) -> None:
-    """The differences over steps with their 95% t interval, and zero."""
+    """Draw the differences over steps with their 95% t interval, and zero."""
     reference, others = pairs(cells)
     ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
     for cell, look, label in styled(cells):

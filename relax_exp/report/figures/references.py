@@ -42,7 +42,7 @@ def lines(metric: str, cells: list[Cell]) -> list[tuple[float | None, str]]:
 
 
 def of_environment(task: dict) -> list[tuple[float | None, str]]:
-    """The return that counts as solved, and the highest there is where that is the length of an episode."""
+    """Return the return that counts as solved, and the highest there is where that is the length of an episode."""
     import gymnasium
 
     spec = gymnasium.registry.get(task["env"])
@@ -57,7 +57,7 @@ def of_environment(task: dict) -> list[tuple[float | None, str]]:
 
 
 def of_game(env: str) -> list[tuple[float | None, str]]:
-    """The published scores of a random player and of a human."""
+    """Return the published scores of a random player and of a human."""
     import re
 
     from relax_exp.envs.atari_scores import SCORES
@@ -68,14 +68,14 @@ def of_game(env: str) -> list[tuple[float | None, str]]:
 
 
 def best_loss(cells: list[Cell]) -> float | None:
-    """The minimum of the exact loss: what is left of it without the excess."""
+    """Return the minimum of the exact loss: what is left of it without the excess."""
     gaps = np.concatenate([c.last("loss") - c.last("excess") for c in cells])
     gaps = gaps[np.isfinite(gaps)]
     return float(np.median(gaps)) if len(gaps) else None
 
 
 def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of ARSM's published log, where a cell trained the model that it is of; else nothing."""
+    """Return steps and values of ARSM's published log, where a cell trained the model that it is of; else nothing."""
     key = {"train/elbo": "train", "valid/elbo": "valid"}.get(metric)
     if key is None or not has_log(cells):
         return np.empty(0), np.empty(0)
