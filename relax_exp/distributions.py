@@ -11,7 +11,6 @@ The relaxed variable ``z`` is the one whose hard threshold is the sample: ``b = 
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -34,6 +33,22 @@ def logit_uniform(u: Tensor) -> Tensor:
 def gumbel(u: Tensor) -> Tensor:
     """Turn uniform noise into standard Gumbel noise, -log(-log u)."""
     return -(-open_uniform(u).log()).log()
+
+
+def as_scalar(value: Tensor | float, like: Tensor) -> Tensor:
+    """A number as a tensor without dimensions, of the dtype and on the device of ``like``; copied from no other device.
+
+    A captured CUDA graph refuses copies from the host; filling memory is a kernel like any other.
+    """
+    if isinstance(value, Tensor):
+        return value.to(like.dtype)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def digits(base: int, places: int, device=None) -> Tensor:
+    """All numbers of so many ``places`` in ``base``, in their order, ``(base^places, places)``, made on the device."""
+    number = torch.arange(base**places, device=device).unsqueeze(-1)
+    return number // base ** torch.arange(places - 1, -1, -1, device=device) % base
 
 
 class Bernoulli:
@@ -118,8 +133,7 @@ class Bernoulli:
     @staticmethod
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
         """Return all 2^D samples, ``(2^D, D)``."""
-        rows = list(itertools.product((0.0, 1.0), repeat=event_shape[0]))
-        return torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
+        return digits(2, event_shape[0], device).to(dtype or torch.get_default_dtype())
 
 
 class Categorical:
@@ -210,7 +224,7 @@ class Categorical:
         It is summed over the variables. The density is (C-1)! lambda^(C-1) prod_k w_k / (sum_k w_k)^C with w = p
         s^-lambda (ExpConcrete: Maddison et al. 2017, eq. 25).
         """
-        size, temperature = logits.shape[-1], torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device)
+        size, temperature = logits.shape[-1], as_scalar(temperature, logits)
         w = (logits.log_softmax(-1) - temperature * log_s).log_softmax(-1)
         return (w.sum(-1) + math.lgamma(size) + (size - 1) * temperature.log()).sum(-1)
 
@@ -223,8 +237,8 @@ class Categorical:
     def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
         """Return all C^D samples, ``(C^D, D, C)``."""
         d, c = event_shape
-        index = torch.tensor(list(itertools.product(range(c), repeat=d)), device=device)
-        return F.one_hot(index, c).to(dtype or torch.get_default_dtype())
+        chosen = digits(c, d, device).unsqueeze(-1) == torch.arange(c, device=device)
+        return chosen.to(dtype or torch.get_default_dtype())
 
 
 class Gaussian:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from relax_exp.config.plans import Planned
+from relax_exp.errors import RunError
 from relax_exp.numerics.machine import hardware
 from relax_exp.runs.files import write_atomically
 from relax_exp.tasks.registry import TASKS
@@ -63,13 +64,33 @@ class Relative(NamedTuple):
     row: float
 
 
-def kind(config: dict) -> Kind:
-    """All that the cost of a step depends on, this machine included."""
+def kind(config: dict, device: str | None = None) -> Kind:
+    """All that the cost of a step depends on, this machine included; ``device``: that of a run which was made."""
     task = {f"task.{k}": SAME_SIZE.get(v, v) if k == "dataset" else v for k, v in config["task"].items()}
     estimator = {f"estimator.{k}": v for k, v in config["estimator"].items()}
-    same = {key: config[key] for key in ("batch_size", "track", "dtype", "device", "threads")}
+    same = {key: config[key] for key in ("batch_size", "track", "dtype", "threads")}
+    same["device"] = likely_device(config) if device is None else device
     replicas = len(config["seeds"]) * len(config["lrs"])
     return {**task, **estimator, **same, "replicas": replicas, "cpu": hardware()["cpu"]}
+
+
+@functools.cache
+def _gpu(name: str) -> str:
+    """The GPU that ``device=NAME`` means, or cpu where there is none. Imports torch only where there is a driver."""
+    from relax_exp.numerics import device as devices
+
+    try:
+        return devices.description(devices.choose(name))
+    except RunError:
+        return "cpu"
+
+
+def likely_device(config: dict) -> str:
+    """What a run of the configuration would be computed on, as meta.json says it."""
+    name, gains = config["device"], TASKS[config["task"]["name"]].gpu
+    if name == "cpu" or (name == "auto" and not gains) or not Path("/proc/driver/nvidia").exists():
+        return "cpu"
+    return _gpu(name)
 
 
 def estimate(runs: Iterable[Planned], seconds: float = SECONDS) -> dict[Path, Estimate]:
@@ -92,7 +113,8 @@ def estimate(runs: Iterable[Planned], seconds: float = SECONDS) -> dict[Path, Es
 def _estimate(config: dict, costs: Iterable[Cost]) -> Estimate:
     """From the most similar of the costs: finished runs before measurements."""
     wanted = kind(config)
-    costs = [cost for cost in costs if cost.kind["task.name"] == wanted["task.name"]]
+    keys = ("task.name", "device")  # what a CPU takes says nothing about a GPU
+    costs = [cost for cost in costs if all(cost.kind.get(key) == wanted[key] for key in keys)]
     if not costs:
         return Estimate()
     alike = [sum(cost.kind.get(key) == value for key, value in wanted.items()) for cost in costs]
@@ -117,7 +139,8 @@ def _finished(folders: list[Path]) -> Iterator[Cost]:
             if meta["status"] == "done":
                 config = yaml.safe_load((folder / "config.yaml").read_text())
                 size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-                yield Cost(kind(config), 0, _elapsed(folder, meta) / config["steps"], 0, size, 0, config["steps"])
+                made = kind(config, meta.get("device", "cpu"))
+                yield Cost(made, 0, _elapsed(folder, meta) / config["steps"], 0, size, 0, config["steps"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             continue  # somebody else's, or older: this is an estimate
 
@@ -157,12 +180,14 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
     import torch
     from torch.utils._pytree import tree_leaves
 
+    from relax_exp.numerics import device as devices
     from relax_exp.runs.build import build_task, build_trainer
-    from relax_exp.runs.run import choose_device, find_compiler, should_compile
+    from relax_exp.runs.run import choose_device, should_compile
 
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
-    device = choose_device(config["device"])
+    device = choose_device(config)
+    devices.prepare(device, config["allow_tf32"], config["deterministic"])
     with torch.no_grad():
         task = build_task(config, device)
         seeds, lrs = config["seeds"], config["lrs"]
@@ -174,7 +199,7 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
             evaluation = (time.monotonic() - begin) / step
             row = 3 * len(json.dumps(rows, default=str)) / len(rows)  # metrics.jsonl and TensorBoard
             compiling, compiled = 0.0, step
-            if should_compile(config, task) and find_compiler(device):
+            if should_compile(config, task) and not devices.compile_obstacle(device):
                 compiling, compiled = _steps(build_trainer(task, seeds, lrs, device, True))
             like = Relative(compiling, compiled / step, evaluation, row)
     size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(replicas.saved))
@@ -184,8 +209,12 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
 
 def _steps(replicas) -> tuple[float, float]:
     """Seconds of the first step, and of the median one of the others."""
+    import torch
+
     times = [time.monotonic()]
+    wait = torch.cuda.synchronize if replicas.device.type == "cuda" else int  # a GPU's steps are only begun
     for step in replicas.advance(1000):
+        wait()
         times.append(time.monotonic())
         if step > 2 and times[-1] - times[1] > 0.2:
             break
@@ -197,8 +226,7 @@ def main() -> None:
     """Answer with one line for each configuration, {} where it cannot be measured or the time is over."""
     began = time.monotonic()
     configs, limit = [json.loads(line) for line in sys.stdin], float(sys.argv[1])
-    import relax_exp.run  # noqa: F401  as every run does
-
+    import relax_exp.runs.run  # noqa: F401  as every run does
     from relax_exp import data
 
     data.load = functools.cache(data.load)

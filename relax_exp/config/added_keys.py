@@ -37,16 +37,20 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "rodeo": {"operator": "gibbs"},
     },
 }
+ADDED_AT_THE_TOP = {"allow_tf32": False}  # the same for the keys of the run itself; all older runs were made on a CPU
+REMOVED = ("tf32",)  # keys of older runs that had no effect on them: TF32 is a GPU's
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration with the keys that it is too old to have, at the values of runs made without them."""
-    return _mapped(config, lambda section, older: {**section, **{k: v for k, v in older.items() if k not in section}})
+    new = _mapped(config, lambda section, older: {**section, **{k: v for k, v in older.items() if k not in section}})
+    return new | {k: v for k, v in ADDED_AT_THE_TOP.items() if k not in new}
 
 
 def without(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration without the added keys whose value is that of older runs."""
-    return _mapped(config, lambda section, older: {k: v for k, v in section.items() if k not in older or v != older[k]})
+    new = _mapped(config, lambda section, older: {k: v for k, v in section.items() if k not in older or v != older[k]})
+    return {k: v for k, v in new.items() if k not in ADDED_AT_THE_TOP or v != ADDED_AT_THE_TOP[k]}
 
 
 def _mapped(config: Mapping[str, Any], change) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def _mapped(config: Mapping[str, Any], change) -> dict[str, Any]:
         older = {key: value(section) if callable(value) else value for key, value in added.items()}
         return change(section, older) if older else section
 
-    new = dict(config)
+    new = {k: v for k, v in config.items() if k not in REMOVED}
     for kind in ADDED:
         if kind in new:
             new[kind] = one(kind, new[kind])

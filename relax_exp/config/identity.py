@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relax_exp.config import added_keys
 
-MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "tf32")  # say where and how, and change no number
+MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "deterministic")  # where and how
 
 
 def replicas(config: dict) -> list[tuple[int, float]]:

@@ -6,6 +6,7 @@ torch is never imported here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -19,6 +20,7 @@ from relax_exp.estimators import options, own
 from relax_exp.schema import (
     DISTINCT,
     NOT_EMPTY,
+    Check,
     Count,
     Positive,
     Seed,
@@ -32,6 +34,11 @@ from relax_exp.schema import (
 )
 from relax_exp.tasks.registry import TASKS
 
+DEVICES = ("auto", "cpu", "cuda")
+Device = Annotated[
+    str, Check("that is auto, cpu, cuda or cuda:N", lambda name: name in DEVICES or re.fullmatch(r"cuda:\d+", name))
+]
+
 
 class RunOptions(TypedDict):
     """The top-level keys of a configuration."""
@@ -44,10 +51,11 @@ class RunOptions(TypedDict):
     batch_size: Size
     eval_every: Count
     track: Annotated[list[Literal[*estimators.names()]], DISTINCT]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     threads: Threads
     compile: Literal["auto", True, False]
-    tf32: bool
+    allow_tf32: bool
+    deterministic: bool
     dtype: Literal["float32", "float64"]
     data_root: Text | None
     out: Text | None

@@ -123,13 +123,13 @@ class Rodeo(GradientLeaveOneOut):
         self.beta = nn.Parameter(torch.zeros(()))
         self.hidden = Linear(2, width)
         self.out = Linear(width, 2)
-        self.pairs = [[j for j in range(self.samples) if j != k] for k in range(self.samples)]
 
     def controls(self, logits, b, f_b, slope):
         """Return zero in the own term, alpha A h_j in the others' baseline, and beta A (h~_k s)."""
         sign = 1 - 2 * b  # of the change of a bit that flips
         away, stay = self.weights(sign * logits)
-        others = torch.tensor(self.pairs, device=b.device)
+        index = torch.arange(self.samples, device=b.device)
+        others = index[:-1] + (index[:-1] >= index.unsqueeze(1))  # row k: all samples but k
         f_j, b_j, slope_j = f_b[others], b[others], slope[others]  # (K, K - 1, N[, D])
         linear = (slope_j * (b.unsqueeze(1) - b_j)).sum(-1, keepdim=True)
         linear = torch.cat([linear, linear + slope_j * sign.unsqueeze(1)], -1)  # at b, and at its D neighbours

@@ -16,7 +16,8 @@ from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
 from relax_exp.report.style import natural, order
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
-NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "tf32", "track")
+NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "deterministic")
+NOT_CONFIGURATION += ("track",)
 RATES = ("estimator.lr_scale",)  # keys that are tuned as the learning rate is
 VARIANCES = ("task.variance_every", "task.variance_draws")  # keys that change what is measured and no training
 

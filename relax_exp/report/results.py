@@ -121,8 +121,7 @@ def _about(about: dict[str, Any], runs: list[Run]) -> str:
     metas = [run.meta for run in runs]
     starts = sorted(m["start"][:10] for m in metas if m.get("start"))
     ends = sorted((m.get("end") or m["start"])[:10] for m in metas if m.get("start"))
-    hardware = [m["hardware"] for m in metas if m.get("hardware")]
-    machines = [f"{h.get('gpu') or h.get('cpu')}, {h.get('cores')} cores" for h in hardware]
+    machines = [_machine(m["hardware"], m.get("device", "cpu")) for m in metas if m.get("hardware")]
     versions = [f"{name} {m['versions'].get(name)}" for m in metas if m.get("versions") for name in ("python", "torch")]
     commits = [m["git"]["commit"][:10] + " + changes" * m["git"]["dirty"] for m in metas if m.get("git")]
     unfinished = [f"{r.run.label} (seed {r.seed}, lr {r.lr:g}): {r.status}" for run in runs if run.task not in STUDIES
@@ -142,6 +141,12 @@ def _about(about: dict[str, Any], runs: list[Run]) -> str:
     for title, entries in (("not finished", unfinished), ("not run", about.get("missing") or [])):
         text += "".join([f"\n{title.capitalize()}:\n\n", *(f"- `{e}`\n" for e in entries)]) if entries else ""
     return text
+
+
+def _machine(hardware: dict[str, Any], device: str) -> str:
+    """The machine by what the run was computed on: a GPU that it did not use goes unsaid."""
+    name = device.partition(" ")[2] if device.startswith("cuda") else hardware.get("cpu")
+    return f"{name}, {hardware.get('cores')} cores"
 
 
 def _once(texts: Iterable[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ import torch
 
 from relax_exp.config.identity import run_path
 from relax_exp.errors import SettingError
+from relax_exp.numerics import device as devices
 from relax_exp.report.tables import run_table
 from relax_exp.runs import checkpoint
 from relax_exp.runs.build import build_task, build_trainer
@@ -44,10 +44,12 @@ def execute(config: dict) -> int:
         print(run_table(path))
         meta = json.loads((path / "meta.json").read_text())
         return int(meta["status"] == "failed")
-    device = choose_device(config["device"])
+    device = choose_device(config)
+    if remark := devices.remark(config["device"], config["task"]["name"], TASKS[config["task"]["name"]].gpu):
+        say(remark)
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
-    torch.set_float32_matmul_precision("high" if config["tf32"] and device.type == "cuda" else "highest")
+    devices.prepare(device, config["allow_tf32"], config["deterministic"])
     task = build_task(config, device)
     if task.data is not None and config["batch_size"] > len(task.data):
         raise SettingError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
@@ -55,16 +57,13 @@ def execute(config: dict) -> int:
         return Run(config, task, folder, device).finish()
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+def choose_device(config: dict) -> torch.device:
+    """Return the device that the configuration asks for; ``auto`` goes by the task.
 
     Raises:
-        RunError: cuda is asked for where there is none.
+        SettingError: the configuration asks for a GPU that is not there.
     """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise SettingError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
+    return devices.choose(config["device"], TASKS[config["task"]["name"]].gpu)
 
 
 def should_compile(config: dict, task) -> bool:
@@ -74,13 +73,6 @@ def should_compile(config: dict, task) -> bool:
     """
     choice = config["compile"]
     return config["steps"] >= task.compile_after if choice == "auto" else choice
-
-
-def find_compiler(device: torch.device) -> str | None:
-    """Find the compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
-    cpp = "clang++" if sys.platform == "darwin" else "g++"
-    names = [os.environ.get("CXX", cpp)] if device.type == "cpu" else [os.environ.get("CC", "cc"), "gcc", "clang"]
-    return next(filter(None, map(shutil.which, names)), None)
 
 
 def say(text: str) -> None:
@@ -100,9 +92,10 @@ class Run:
         self.config, self.task, self.folder = config, task, folder
         self.steps, self.eval_every = config["steps"], config["eval_every"]
         self.compiled = should_compile(config, task)
-        if self.compiled and not find_compiler(device):
-            say("no compiler found that torch.compile could use: running without it (slower)")
+        if self.compiled and (obstacle := devices.compile_obstacle(device)):
+            say(f"{obstacle}: running without it (slower)")
             self.compiled = False
+        self.device_name = devices.description(device)
         self.replicas = build_trainer(task, config["seeds"], config["lrs"], device, self.compiled)
         self.labels = self.replicas.labels
         self.checkpoint_path = folder.path / "checkpoint.pt"
@@ -249,7 +242,7 @@ class Run:
         for i, (seed, lr) in enumerate(self.labels):
             status = "failed" if i in self.failed else "done" if self.over else "running"
             replicas.append({"seed": seed, "lr": lr, "status": status, "reason": self.failed.get(i)})
-        known = {"evaluations": self.task.evaluations, **self.task.meta}
+        known = {"evaluations": self.task.evaluations, "device": self.device_name, **self.task.meta}
         self.folder.update_meta(replicas=replicas, step=self.step, compiled=self.compiled, **known)
 
     def _close(self) -> None:

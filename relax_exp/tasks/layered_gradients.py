@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
+from relax_exp.distributions import as_scalar
 from relax_exp.estimators.base import Objective, ScoreFunction
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.estimators.unordered import Unordered
@@ -259,7 +260,7 @@ class Hierarchy:
             family = self.families[i]
             if kind == "density":
                 inner = [{f"of.{k}": v for k, v in part.items()} for part in state(i)]
-                temperature = torch.as_tensor(functional_call(self.thermometers[i], tuple(inner), ()), dtype=q.dtype)
+                temperature = as_scalar(functional_call(self.thermometers[i], tuple(inner), ()), q)
                 log_s = (family.path(q, noise[i]["u"]) / temperature).log_softmax(-1)
                 return family.log_density(q, log_s, temperature) - family.log_density(p, log_s, temperature)
             at = family.mean(q) if kind == "kl" else s

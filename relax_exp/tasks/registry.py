@@ -201,6 +201,7 @@ class TaskEntry:
         estimators: Those that can do the task, where its family alone does not say so.
         headline: Metrics shown on the console at each evaluation.
         encoder: Whether it has one, whose tensors an estimator can tell apart.
+        gpu: Whether its steps are large enough that ``device=auto`` takes a GPU where there is one.
     """
 
     options: type
@@ -210,6 +211,7 @@ class TaskEntry:
     estimators: tuple[str, ...] | None = None
     headline: tuple[str, ...] = ("loss", "grad/log_variance")
     encoder: bool = False
+    gpu: bool = False
 
     @property
     def runner(self) -> str:
@@ -223,7 +225,9 @@ TASKS = {
     "toy": TaskEntry(
         options=ToyOptions, path="toy:Toy", family="bernoulli", headline=("excess", "theta", "grad/log_variance")
     ),
-    "vae": TaskEntry(options=VAEOptions, path="vae:VAE", family="bernoulli", headline=OF_BOUNDS, encoder=True),
+    "vae": TaskEntry(
+        options=VAEOptions, path="vae:VAE", family="bernoulli", headline=OF_BOUNDS, encoder=True, gpu=True
+    ),
     "categorical_toy": TaskEntry(
         options=CategoricalToyOptions,
         path="categorical_toy:CategoricalToy",
@@ -248,12 +252,14 @@ TASKS = {
         family="categorical",
         headline=OF_BOUNDS,
         encoder=True,
+        gpu=True,
     ),
     "sequence": TaskEntry(
         options=SequenceOptions,
         path="sequence:Sequence",
         family="categorical",
         headline=("train/bpc", "valid/bpc", "valid/bpc100", "valid/bpc_counts", "grad/log_variance"),
+        gpu=True,
     ),
     "cartpole": TaskEntry(
         options=CartPoleOptions,
@@ -278,6 +284,7 @@ TASKS = {
         experience="segments",
         estimators=("a2c", "relax"),
         headline=("return", "value_loss", "entropy", "eval/return", "time/frames_per_second"),
+        gpu=True,
     ),
     "temperature": TaskEntry(options=TemperatureOptions, path="temperature"),
     "verify": TaskEntry(options=VerifyOptions, path="verification"),

@@ -44,14 +44,24 @@ def test_an_old_configuration_gets_what_its_run_was_made_with():
     assert task["decoder_hidden"] == 100
     assert task["first_epoch"] == "shuffled"
     assert task["score_term"] == "kept"
+    assert completed(OLD)["allow_tf32"] is False
     assert without(completed(OLD)) == without(OLD) == OLD
+
+
+def test_tf32_belongs_to_the_numbers_and_what_older_runs_said_of_it_does_not():
+    old = {**OLD, "tf32": True, "seeds": [0]}  # on a CPU, where it had no effect
+    assert "tf32" not in completed(old)
+    assert run_hash(completed(old)) == run_hash(old) == run_hash({**OLD, "seeds": [0], "allow_tf32": False})
+    assert group_key({**OLD, "seeds": [0], "allow_tf32": True}) != group_key(old)
+    assert run_hash({**old, "deterministic": False}) == run_hash(old)
 
 
 def test_a_value_that_is_there_stays():
     values = {"decoder_hidden": 784, "first_epoch": "file", "score_term": "dropped"}
     values |= {"initial_weights": "he", "moving_variance": 0.9}
     new = {**OLD, "task": {**OLD["task"], **values}}
-    assert completed(new) == new == without(new)
+    assert completed(new) == {**new, "allow_tf32": False}
+    assert without(completed(new)) == new
     assert run_hash(new) != run_hash(OLD)
     assert group_key({**new, "seeds": [0]}) != group_key({**OLD, "seeds": [0]})
 
@@ -65,4 +75,5 @@ def test_a_linear_model_has_no_width_to_say():
 @pytest.mark.parametrize("kind", ["task", "estimator"])
 def test_a_run_that_has_no_such_section_is_left_alone(kind):
     config = {"steps": 3, kind: {"name": "verify", "draws": 10}}
-    assert completed(config) == without(config) == config
+    assert completed(config) == {**config, "allow_tf32": False}
+    assert without(completed(config)) == without(config) == config

@@ -144,7 +144,7 @@ BAD = {
     TOY + "'seeds=[0,a]'": ["seeds=[0,a]"],
     TOY + "lr=0.1 'lrs=[0.1]'": ["lr and lrs exclude each other"],
     TOY + "seed=0 'seeds=[0]'": ["seed and seeds exclude each other"],
-    TOY + "device=gpu": ["device=gpu: must be one of auto, cpu, cuda"],
+    TOY + "device=gpu": ["device=gpu: must be text that is auto, cpu, cuda or cuda:N"],
     TOY + "compile=1": ["compile=1: must be one of auto, true, false"],
     TOY + "dtype=float65": ["did you mean dtype=float64?"],
     TOY + "out=": ["out=: must be text"],
