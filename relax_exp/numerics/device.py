@@ -19,17 +19,19 @@ OLDEST_DRIVER = {12: 525, 13: 580}  # by the major version of CUDA that PyTorch 
 
 
 def available() -> bool:
-    """Whether torch can use a GPU here; its warning about an old driver is left to `obstacle`, which says more."""
+    """Tell whether torch can use a GPU here; its warning about an old driver is left to `obstacle`, which says more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.cuda.is_available()
 
 
 def choose(name: str, gains: bool = True) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    ``auto`` is the first GPU where there is one and the task ``gains`` by it, else the CPU. SettingError where a GPU is
-    asked for that is not there, with the reason if there is an NVIDIA driver.
+    ``auto`` is the first GPU where there is one and the task ``gains`` by it, else the CPU.
+
+    Raises:
+        SettingError: a GPU is asked for that is not there; with the reason, if there is an NVIDIA driver.
     """
     if name == "cpu" or (name == "auto" and not (gains and available())):
         return torch.device("cpu")
@@ -43,7 +45,7 @@ def choose(name: str, gains: bool = True) -> torch.device:
 
 
 def remark(name: str, task: str, gains: bool) -> str | None:
-    """What the user of ``device=auto`` should know: that there is a GPU which is not used, and why."""
+    """Say what the user of ``device=auto`` should know: that there is a GPU which is not used, and why."""
     if name != "auto":
         return None
     if available():
@@ -54,7 +56,7 @@ def remark(name: str, task: str, gains: bool) -> str | None:
 
 
 def obstacle() -> str | None:
-    """Why torch cannot use the GPU that an NVIDIA driver serves; None where there is no such driver."""
+    """Say why torch cannot use the GPU that an NVIDIA driver serves; None where there is no such driver."""
     version = driver_version()
     if version is None:
         return None
@@ -71,7 +73,7 @@ def obstacle() -> str | None:
 
 
 def driver_version() -> str | None:
-    """The version of the NVIDIA driver that is loaded, such as 580.65.06; None where there is none."""
+    """Return the version of the NVIDIA driver that is loaded, such as 580.65.06; None where there is none."""
     try:
         found = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", DRIVER.read_text())
     except OSError:
@@ -80,14 +82,14 @@ def driver_version() -> str | None:
 
 
 def find_compiler(device: torch.device) -> str | None:
-    """The compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
+    """Find the compiler that torch.compile calls: of C++ on the CPU, of C on a GPU (by Triton)."""
     cpp = "clang++" if sys.platform == "darwin" else "g++"
     names = [os.environ.get("CXX", cpp)] if device.type == "cpu" else [os.environ.get("CC", "cc"), "gcc", "clang"]
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def compile_obstacle(device: torch.device) -> str | None:
-    """What torch.compile lacks here; None where it can work. Triton, on a GPU, needs the headers of Python too."""
+    """Say what torch.compile lacks here; None where it can work. Triton, on a GPU, needs the headers of Python too."""
     if not find_compiler(device):
         return "no compiler found that torch.compile could use"
     headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -120,5 +122,5 @@ def prepare(device: torch.device, allow_tf32: bool = False, deterministic: bool 
 
 
 def description(device: torch.device) -> str:
-    """The device by name: ``cpu``, or ``cuda:0 NVIDIA H100``."""
+    """Return the device by name: ``cpu``, or ``cuda:0 NVIDIA H100``."""
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)

@@ -161,6 +161,13 @@ class Console:
         if not self.bar.disable:
             self.bar.update(step - self.bar.n)
 
+    def restart(self, step: int) -> None:
+        """Count the rate from here on."""
+        if not self.bar.disable:
+            self.bar.reset()
+            self.bar.initial = self.bar.n = self.bar.last_print_n = step
+            self.bar.refresh()
+
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self.bar.write(text, file=sys.stderr)

@@ -22,7 +22,7 @@ from relax_exp.runs.folder import RunFolder
 from relax_exp.runs.loggers import Console, MetricsFile, Row, TensorBoard, clean, gif, label
 from relax_exp.tasks.registry import TASKS
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # at least this long from one checkpoint to the next; what comes after it is done again
 
 
 def execute(config: dict) -> int:
@@ -110,6 +110,7 @@ class Run:
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
         self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows())
         self._ticked, self._stop_signal = False, 0
+        self._compiling, self._evaluation_compiled = False, not self.compiled
 
     @property
     def step(self) -> int:
@@ -137,6 +138,9 @@ class Run:
         now = time.monotonic()
         self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
         self.console = Console(self.steps, self.step, TASKS[self.task.name].headline)
+        if self.compiled and not self.over:
+            self.console.say("compiling the training step; stopping meanwhile loses nothing")
+        self._compiling = self.compiled
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._warm_up()
@@ -154,7 +158,14 @@ class Run:
         return int(bool(self.failed))
 
     def _on_signal(self, number: int, frame) -> None:
-        """Stop after the step (or evaluation) that is being done; at once where that is asked for again."""
+        """Stop after the step (or evaluation) that is being done; at once where that is asked for again.
+
+        At once, too, while a program is compiled: nothing has changed then since the last checkpoint.
+        """
+        if self._compiling:
+            self._stop_signal, self._compiling = number, False
+            os.write(2, b"\nstopped while compiling; the same command goes on from the last checkpoint\n")
+            self._stop()
         if self._stop_signal:
             os.write(2, b"\nstopped at once; the same command goes on from the last checkpoint\n")
             self._stop()
@@ -167,8 +178,10 @@ class Run:
     def _tick(self) -> None:
         """Stop where asked to, and save once a minute; called after each step."""
         if not self._ticked and self.compiled:
+            self._compiling = False
             self.console.say(f"compiled in {time.monotonic() - self._last[1]:.0f} s")
             self._last = (self.step, time.monotonic())
+            self.console.restart(self.step)
         if not self._ticked:
             gc.collect()
             gc.freeze()  # what is there by now stays; looking for garbage in it is 2% of Atari's steps
@@ -207,9 +220,10 @@ class Run:
             self._tick()
 
     def _evaluate(self) -> None:
-        """Write the metrics of all living replicas at this step, then the checkpoint that includes them.
+        """Write the metrics of all living replicas at this step, then a checkpoint where one is due, and at the end.
 
-        Nothing changes before the numbers are there, so that stopping at any moment neither loses nor repeats one.
+        Nothing changes before the numbers are there. What a killed run wrote after its last checkpoint is cut off when
+        it goes on, and done again.
         """
         step, now = self.step, time.monotonic()
         speed = (step - self._last[0]) / max(now - self._last[1], 1e-9)
@@ -217,7 +231,7 @@ class Run:
         means, failures = self.replicas.means(), self.replicas.failures()
         alive = [i for i in range(len(self.labels)) if i not in failures]
         final = step == self.steps or self.replicas.finished
-        values = dict(zip(alive, self.replicas.evaluate(alive, step, final), strict=True)) if alive else {}
+        values = dict(zip(alive, self._values(alive, step, final), strict=True)) if alive else {}
         rows: list[Row] = []
         for i, (seed, lr) in enumerate(self.labels):
             if i in self.failed:
@@ -230,11 +244,21 @@ class Run:
         self.file.append(rows)
         self.replicas.clear_means()
         self.evaluated, self.failed = step, failures
-        self._save()
+        if self.over or time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._save()
         self.tensorboard.add(rows)
         self.console.rows(rows)
         self._write_status()
         self._last = (step, time.monotonic())
+
+    def _values(self, alive: list[int], step: int, final: bool) -> list[dict[str, float]]:
+        """Return the metrics of the living replicas; programs are compiled the first time, from a checkpoint on."""
+        if not self._evaluation_compiled:
+            self._save()
+            self._compiling = not self._stop_signal
+        values = self.replicas.evaluate(alive, step, final)
+        self._compiling, self._evaluation_compiled = False, True
+        return values
 
     def _write_status(self) -> None:
         """Write every replica's status into meta.json. The run itself counts as running until all is written."""

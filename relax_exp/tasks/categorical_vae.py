@@ -53,7 +53,7 @@ class CategoricalVAE(VAE):
         super().__init__(*args, **kwargs)
 
     def network(self):
-        return DiscreteVAE(self.layers, self.mean.cpu(), **self.architecture)
+        return DiscreteVAE(self.layers, self.mean, **self.architecture)
 
     def evaluate(self, models, seeds, step, final):
         """Return what `VAE.evaluate` does, and the relaxed objectives where there is a relaxation."""

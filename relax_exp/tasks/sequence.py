@@ -149,7 +149,7 @@ class Sequence(CategoricalVAE):
         super().__init__(*args, data=data, variables=variables, categories=categories, **kwargs)
 
     def network(self):
-        return SequenceModel(self.layers[0], self.mean.cpu(), self.segment, self.order, self.width)
+        return SequenceModel(self.layers[0], self.mean, self.segment, self.order, self.width)
 
     def pixels(self, rows, uniform):
         """Return indices as flat one-hot characters."""

@@ -81,7 +81,7 @@ class VAE(Task):
         self.dynamic = data.binarize == "dynamic"
         self.image_shape = data.image_shape
         self.data, self.valid, self.tested = (x.to(self.device) for x in (data.train, data.valid, data.test))
-        self.mean = data.mean.to(self.device, dtype)
+        self.mean = data.mean.to(dtype)  # the networks take it to the device
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
         self._compiled = self._sums
@@ -108,7 +108,7 @@ class VAE(Task):
         """Build the model, with weights from the global generator."""
         depth, nonlinear = MODELS[self.model]
         hidden, back = [(width,) * 2 if nonlinear else () for width in (self.hidden, self.decoder_hidden)]
-        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean.cpu(), hidden, back)
+        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean, hidden, back)
 
     def init(self, generator):
         built = self._build(generator)

@@ -19,6 +19,7 @@ from running import TOY, VAE, check_complete, check_tensorboard, execute, meta, 
 
 from relax_exp.errors import RunError
 from relax_exp.numerics import onednn
+from relax_exp.runs import checkpoint
 from relax_exp.tasks.toy import Toy
 
 
@@ -33,14 +34,14 @@ KILLS = [
     [save_always, kill("step", 8)],  # in the warm-up, in the middle of it saved
     [kill("evaluate vae", 1)],
     [tear_a_line],
-    [kill("append", 1, after=True)],  # written, but not in the checkpoint
-    [kill("replace", 3)],  # config.yaml and meta.json come first: the new checkpoint is written, but not in its place
-    [kill("save", 1, after=True)],
+    [kill("append", 2, after=True)],  # two evaluations are written, but not in the checkpoint
+    [save_always, kill("replace", 3)],  # after config.yaml and meta.json: the new checkpoint is not in its place yet
+    [save_always, kill("save", 1, after=True)],
     [kill("tensorboard", 2)],  # the one for what earlier processes wrote, within the first
     [save_always, kill("step", 4)],
     [save_always, kill("evaluate vae", 1)],  # saved at a step whose evaluation is still to be made
     [kill("evaluate vae", 1, after=True)],
-    [kill("replace", 4)],  # meta.json after the evaluation
+    [kill("replace", 4)],  # meta.json after the second evaluation
     [kill("finish", 2)],
     [kill("replace", 5)],  # the last status
 ]
@@ -78,7 +79,7 @@ def test_stopping_saves_and_says_how_to_go_on(here, number, expected):
     stops = [
         (12 + 7, "step", "stopped at step 7; the same command goes on from there"),
         (1, "evaluate vae", "stopped at step 11"),  # the evaluation is finished, then one step is made
-        (1, "save", "stopped at step 21"),
+        (1, "append", "stopped at step 21"),
     ]
     for count, moment, message in stops:
         code, output = Command(VAE, here, signals(number, moment=moment, count=count)).wait()
@@ -93,12 +94,61 @@ def test_stopping_saves_and_says_how_to_go_on(here, number, expected):
 
 def test_stopping_at_once(here):
     twice = signals(signal.SIGINT, signal.SIGINT, moment="evaluate vae", count=2)
-    code, output = Command(VAE, here, twice).wait()
+    code, output = Command(VAE, here, save_always, twice).wait()
     assert code == 130 and "stopped at once; the same command goes on from the last checkpoint" in output
     assert "Traceback" not in output
     code, output = Command(VAE, here).wait()
-    assert code == 0 and "continuing run at step 10" in output
+    assert code == 0 and "continuing run at step 20" in output
     check_complete(here / "run", whole(VAE))
+
+
+def test_evaluations_wait_for_the_next_checkpoint(here, monkeypatch):
+    """A checkpoint is made once in a while and at the end; what was evaluated since then is done again."""
+    saved, save = [], checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda *args, **extra: saved.append(extra["evaluated"]) or save(*args, **extra)
+    )
+    assert execute(TOY) == 0 and saved == [50]
+    (here / "run").rename(here / "whole")
+    code, _ = Command(TOY, here, kill("evaluate toy", 3)).wait()  # the first two are written
+    assert code == -signal.SIGKILL and len(numbers(here / "run")) == 4
+    assert not (here / "run" / "checkpoint.pt").exists()
+    assert execute(TOY) == 0
+    check_complete(here / "run", here / "whole")
+
+
+def compile_forever(after: int, number: int) -> None:
+    """A setup: the ``after``-th program takes very long to compile, and the user loses patience."""
+    calls = []
+
+    def compile(function, backend="inductor", **options):
+        program = function  # as it is
+        calls.append(None)
+        if len(calls) < after:
+            return program
+
+        def slow(*args):
+            os.kill(os.getpid(), number)
+            time.sleep(3600)
+
+        return slow
+
+    onednn.compile = compile
+
+
+@pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("program", ["the step", "the evaluation"])
+def test_stopping_while_a_program_is_compiled(here, program, number, expected):
+    line = VAE.replace("estimator.warmup=12", "estimator.warmup=0") + "compile=true "
+    after = {"the step": 1, "the evaluation": 2}[program]
+    code, output = Command(line, here, functools.partial(compile_forever, after, number)).wait()
+    assert code == expected and "Traceback" not in output
+    assert output.index("compiling the training step") < output.index("stopped while compiling")
+    assert (here / "run").exists() == (program == "the evaluation")  # else there is nothing to keep
+    if program == "the evaluation":
+        assert meta(here / "run")["status"] == "interrupted"
+        stored = torch.load(here / "run" / "checkpoint.pt", weights_only=True)
+        assert stored["extra"]["evaluated"] == 0 and stored["extra"]["metrics_size"] == 0
 
 
 def test_a_signal_at_the_very_end_comes_too_late(here):
@@ -127,7 +177,7 @@ FAILING = VAE.replace("estimator.warmup=12", "estimator.warmup=0") + "'lrs=[1e-3
 
 
 def test_a_replica_that_fails(here):
-    code, output = Command(FAILING, here, kill("evaluate vae", 2)).wait()
+    code, output = Command(FAILING, here, save_always, kill("evaluate vae", 2)).wait()
     assert code == -signal.SIGKILL
     reason = re.search(r"seed-0_lr-1e\+30 failed: (\w[\w ]+ not finite at step (\d+); last finite value \S+)", output)
     assert reason and int(reason[2]) < 10
@@ -162,7 +212,8 @@ def test_a_replica_that_fails(here):
 
 
 def test_the_report_of_a_failure_survives_a_kill_before_meta_json(here):
-    code, _ = Command(FAILING, here, kill("save", 1, after=True)).wait()
+    after_evaluation = kill("save", 10 + 1, after=True)  # one after each of the ten steps before it
+    code, _ = Command(FAILING, here, save_always, after_evaluation).wait()
     assert code == -signal.SIGKILL and meta(here / "run")["replicas"][1]["status"] == "running"
     code, _ = Command(FAILING, here).wait()
     assert code == 1
