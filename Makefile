@@ -54,6 +54,9 @@ bench-quick: $(INSTALLED)  ## the ratios of two cells, printed
 bench-gpu: $(INSTALLED)  ## the same on a GPU
 	$(BIN)/python scripts/bench.py --device cuda
 
+gpu-check: $(INSTALLED)  ## does everything work on this GPU, and how fast; without one a dry run
+	$(BIN)/python scripts/gpu_check.py
+
 BUDGET ?= cpu
 JOBS ?= 1
 
@@ -80,4 +83,4 @@ notebooks: $(INSTALLED)  ## execute the tutorials, keep what they print and draw
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu reproduce-all original report docs site notebooks clean
+.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu gpu-check reproduce-all original report docs site notebooks clean

@@ -36,7 +36,7 @@ def gumbel(u: Tensor) -> Tensor:
 
 
 def as_scalar(value: Tensor | float, like: Tensor) -> Tensor:
-    """Return a number as a tensor without dimensions, of the dtype and on the device of ``like``; copied from no other device.
+    """Return a number as a tensor without dimensions, with dtype and device of ``like``; nothing is copied to it.
 
     A captured CUDA graph refuses copies from the host; filling memory is a kernel like any other.
     """
@@ -46,7 +46,7 @@ def as_scalar(value: Tensor | float, like: Tensor) -> Tensor:
 
 
 def digits(base: int, places: int, device=None) -> Tensor:
-    """Return all numbers of so many ``places`` in ``base``, in their order, ``(base^places, places)``, made on the device."""
+    """Return all numbers of ``places`` digits in ``base``, in order, ``(base^places, places)``, made on the device."""
     number = torch.arange(base**places, device=device).unsqueeze(-1)
     return number // base ** torch.arange(places - 1, -1, -1, device=device) % base
 

@@ -88,6 +88,8 @@ class Episodes(Replicas):
     no state of an environment outlives a step. A replica that has used ``task.frames`` stays as it is.
     """
 
+    whole_chunks = False
+
     def __init__(self, task, seeds, lrs, device="cpu", compiled: bool = False, backend: str = "inductor"):
         super().__init__(task, seeds, lrs, device, compiled, backend)
         self.records = Records.empty(len(self.labels))
@@ -121,6 +123,8 @@ class Episodes(Replicas):
 
     def _load_chunk(self, purpose: str, index: int) -> None:
         """Load a chunk as the base class does, and the environments' seeds, ``(steps, replicas, E)``."""
+        if self._chunk == (purpose, index):
+            return
         super()._load_chunk(purpose, index)
         size = (CHUNK, self.task.episodes)
         drawn = {s: torch.randint(2**31, size, generator=stream(s, f"{purpose}/env", index)) for s in self.seeds}

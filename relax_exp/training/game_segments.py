@@ -39,6 +39,8 @@ class Segments(Replicas):
     bit.
     """
 
+    whole_chunks = False
+
     def __init__(self, task, seeds, lrs, device="cpu", *args, **options):
         if len(seeds) * len(lrs) != 1:
             raise ValueError("one seed and one learning rate")

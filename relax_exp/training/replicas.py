@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.numerics.cuda_graph import Graphed
+from relax_exp.numerics import cuda_graph
+from relax_exp.numerics.ahead import Ahead
+from relax_exp.numerics.cuda_graph import Capture, Graphed
 from relax_exp.numerics.optimizers import adam_init, initial_moments
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw
@@ -26,7 +28,12 @@ class Replicas:
 
     ``advance`` takes steps, and ``state`` is stacked over replicas. Replica i uses the noise and the data order of the
     same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests).
+
+    On a GPU the steps of a whole chunk are one CUDA graph, and a step is another, for the steps before and after whole
+    chunks; both overwrite the state where it is. ``capture`` makes such graphs; a test emulates it.
     """
+
+    whole_chunks = True  # whether what the steps of a chunk need is known before its first one
 
     def __init__(
         self,
@@ -36,6 +43,7 @@ class Replicas:
         device: str | torch.device = "cpu",
         compiled: bool = False,
         backend: str = "inductor",
+        capture: Capture | None = None,
     ):
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = [(seed, lr) for seed in seeds for lr in lrs]
@@ -43,10 +51,15 @@ class Replicas:
         step = make_step(task)
         step = alone(step) if len(self.labels) == 1 else vmap(step)
         if compiled:
-            step = compile_step(step, backend, in_place=here)
+            step = compile_step(step, backend)
             if here and backend == "inductor":
                 task.compile()
-        self.step = Graphed(step) if self.device.type == "cuda" else step
+        capture = capture if here else capture or cuda_graph.capture
+        self.step, self.chunk_step, self._ahead = step, None, None
+        if capture:
+            self.step, self._ahead = Graphed(step, capture), Ahead(lambda key: self._draw_chunk(*key), self.device)
+            if self.whole_chunks:
+                self.chunk_step = Graphed(functools.partial(self._steps, step), capture)
         self.state = self._initial_state()
         self.best = self._no_best() if task.selection else {}
         self._chunk: tuple[str, int] | None = None
@@ -128,22 +141,28 @@ class Replicas:
         return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
 
     def _load_chunk(self, purpose: str, index: int) -> None:
-        """Load the noise and data indices of one chunk, ``(steps, replicas, ...)``.
+        """Put the noise and data indices of one chunk, ``(steps, replicas, ...)``, on the device."""
+        if self._chunk == (purpose, index):
+            return
+        self._chunk = purpose, index
+        if self._ahead:
+            self.noise, self.indices = self._ahead.get(self._chunk, following=(purpose, index + 1))
+        else:
+            drawn = self._draw_chunk(purpose, index)
+            self.noise, self.indices = tree_map(lambda x: x.to(self.device), drawn)
 
-        Every seed and every name has its own stream.
-        """
+    def _draw_chunk(self, purpose: str, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Draw noise and data indices of one chunk; every seed and every name has its own stream."""
         task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
 
         def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             noise = {}
             for name, shape in task.noise_shapes().items():
                 noise |= draw({name: shape}, CHUNK, stream(seed, f"{purpose}/noise/{name}", index), task.dtype)
-            indices = {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
-            return tree_map(lambda x: x.to(self.device), (noise, indices))
+            return noise, {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
 
         drawn = {seed: one(seed) for seed in self.seeds}
-        self.noise, self.indices = tree_map(lambda *x: torch.stack(x, 1), *(drawn[seed] for seed, _ in self.labels))
-        self._chunk = (purpose, index)
+        return tree_map(lambda *x: torch.stack(x, 1), *(drawn[seed] for seed, _ in self.labels))
 
     def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
         """Return the rows of steps start..start+count, ``(count, batch)``.
@@ -174,10 +193,18 @@ class Replicas:
 
     def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         index, within = divmod(step, CHUNK)
-        if self._chunk != (purpose, index):
-            self._load_chunk(purpose, index)
-        batch = {k: self.task.data[v[within]] for k, v in self.indices.items()}
-        return batch, {k: v[within] for k, v in self.noise.items()}
+        self._load_chunk(purpose, index)
+        return self._at(within, self.indices, self.noise)
+
+    def _at(self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]):
+        """Pick batch and noise of one step of a chunk."""
+        return {k: self.task.data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
+
+    def _steps(self, step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
+        """Take all steps of a chunk."""
+        for within in range(CHUNK):
+            state = step(state, *self._at(within, indices, noise))
+        return state
 
     def warm_up(self, updates: int) -> Iterator[int]:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
@@ -195,11 +222,18 @@ class Replicas:
             yield step + 1
 
     def advance(self, steps: int) -> Iterator[int]:
-        """Take ``steps`` training steps, yielding the number of steps taken so far after each."""
-        first = int(self.state.t[0])
-        for step in range(first, first + steps):
-            self.state = self.step(self.state, *self._inputs("train", step))
-            yield step + 1
+        """Take ``steps`` training steps, yielding the number of steps taken so far after each or each chunk."""
+        step = int(self.state.t[0])
+        end = step + steps
+        while step < end:
+            if self.chunk_step and step % CHUNK == 0 and end - step >= CHUNK:
+                self._load_chunk("train", step // CHUNK)
+                self.state = self.chunk_step(self.state, self.indices, self.noise)
+                step += CHUNK
+            else:
+                self.state = self.step(self.state, *self._inputs("train", step))
+                step += 1
+            yield step
 
     def means(self) -> list[dict[str, float]]:
         """Return the means of the metrics since `clear_means`, one dictionary a replica."""

@@ -83,19 +83,16 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
     return step
 
 
-def compile_step(step: Callable, backend: str, in_place: bool) -> Callable:
+def compile_step(step: Callable, backend: str) -> Callable:
     """Compile ``step`` for the shapes of its first call.
 
-    With ``in_place`` the new state overwrites the old one, so that parameters and moments stay in the processor's
-    cache.
+    The new state overwrites the old one, so that parameters and moments stay in the processor's cache.
     """
     # A sweep compiles one program after the other: Dynamo would give up after eight of one function, and would make
     # the sizes that differ dynamic, which changes last bits.
     torch.compiler.reset()
     # Checking a few hundred tensors for the shapes that they always have takes a tenth of a step.
     options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
-    if not in_place:
-        return onednn.compile(step, backend, **options)
 
     def overwrite(state, batch, noise):
         tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))

@@ -1,5 +1,4 @@
-"""Which device a run gets, what it is told about it, and how products are computed there. Without a GPU: torch is told
-that there are some."""
+"""Which device a run gets, what it is told about it, and how products are computed there; torch is told of GPUs."""
 
 import os
 import shutil

@@ -20,6 +20,7 @@ from relax_exp.envs import atari, atari_scores
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.models.nature_cnn import _backward, as_applied, init_nature, nature, packed, pull_back
 from relax_exp.numerics import onednn as products
+from relax_exp.numerics.cuda_graph import Graphed
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import build_trainer
 from relax_exp.tasks.atari import Atari
@@ -290,6 +291,21 @@ def test_a_segment_by_hand():
     for got, expected in zip(tree_leaves(batch["seen"]), whole, strict=True):
         assert torch.allclose(got[0], expected)
     assert trainer.records.row() == {"return": 0.5, "return100": 0.5, "episodes": 2}
+
+
+@pytest.mark.parametrize("name", ["a2c", "relax"])
+def test_training_in_a_graph_equals_the_plain_loop(name):
+    """Without a GPU a capture is a function that is called again; see tests/numerics/test_cuda_graph.py."""
+
+    def train(graph: bool):
+        trainer = build_trainer(make(name), [3], [1e-3], "cpu", False)
+        if graph:
+            trainer.step = Graphed(trainer.step, lambda call: call)
+        list(trainer.advance(3))
+        return trainer.state
+
+    for left, right in zip(*map(tree_leaves, (train(True), train(False))), strict=True):
+        assert torch.equal(left.nan_to_num(), right.nan_to_num())
 
 
 def params_of(trainer):
