@@ -49,12 +49,12 @@ class Bias(NamedTuple):
 
     @property
     def worst(self) -> tuple[int, ...]:
-        """The coordinate with the largest \\|z\\|."""
+        """The coordinate with the largest |z|."""
         return tuple(int(i) for i in np.unravel_index(int(self.z.abs().argmax()), self.z.shape))
 
     @property
     def biased(self) -> bool:
-        """Whether some coordinate is further off than chance allows."""
+        """True where some coordinate is further off than chance allows."""
         return float(self.z.abs().max()) > self.limit
 
     def __str__(self) -> str:
@@ -77,11 +77,11 @@ def assert_unbiased(
     samples: int | None = None,
     vectorize: bool = False,
 ) -> Bias:
-    """AssertionError unless the mean of ``draws`` gradients is the enumerated one; returns what was measured.
+    """Raise AssertionError unless the mean of ``draws`` gradients is the enumerated one; return what was measured.
 
-    The message names the coordinate that is furthest off, its z-score and the limit. Arguments as for `bias`. A correct
-    estimator fails with probability 1e-6, for any number of coordinates. A bias much smaller than the standard error
-    goes unseen: `Bias.standard_error` says what could have been.
+    The message names the coordinate that is furthest off, its z-score and the limit. The arguments are those of `bias`.
+    A correct estimator fails with probability 1e-6, for any number of coordinates. A bias much smaller than the
+    standard error goes unseen: `Bias.standard_error` says what could have been.
     """
     found = bias(gradient, logits, f, family, draws, seed, samples, vectorize)
     if found.biased:
@@ -99,16 +99,23 @@ def bias(
     samples: int | None = None,
     vectorize: bool = False,
 ) -> Bias:
-    """Compare the mean of independent gradients with the enumerated gradient of sum over rows of E[f(b)].
+    """Compare the mean of independent gradients with the enumerated gradient of the sum over rows of E[f(b)].
 
-    gradient: called ``draws`` times as ``gradient(logits, f, generator)``. logits: of Bernoulli variables
-    ``(*rows, D)``, categorical ones ``(*rows, D, C)``, or means and log standard deviations of D = 1 normal variable
-    ``(*rows, 1, 2)``; a tensor or a numpy array. f: samples of that shape (one-hot; normal: without the 2) -> losses
-    ``rows``, minimised, each of its row alone. samples: K, where the target is the bound -log mean_k exp(-f(b_k)) of
-    VIMCO instead of the mean of f. vectorize: draws are made by ``torch.func.vmap``, which is far quicker where the
-    estimator allows it; the generator is then None and noise comes from the seeded global generator.
+    Args:
+        gradient: Called ``draws`` times as ``gradient(logits, f, generator)``.
+        logits: Those of Bernoulli variables ``(*rows, D)``, of categorical ones ``(*rows, D, C)``, or means and log
+            standard deviations of D = 1 normal variable ``(*rows, 1, 2)``; a tensor or a numpy array.
+        f: Maps samples of that shape (one-hot; normal: without the 2) to losses ``rows``, minimised, each of its row
+            alone.
+        family: "bernoulli", "categorical" or "gaussian".
+        draws: How many gradients are drawn.
+        seed: Where the random numbers begin.
+        samples: K, where the target is the bound -log mean_k exp(-f(b_k)) of VIMCO instead of the mean of f.
+        vectorize: Whether draws are made by ``torch.func.vmap``, which is far quicker where the estimator allows it.
+            The generator is then None and noise comes from the seeded global generator.
 
-    Raises ValueError for shapes that do not fit, or more states than can be enumerated.
+    Raises:
+        ValueError: Shapes do not fit, or there are more states than can be enumerated.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
@@ -132,9 +139,12 @@ def bias(
 def exact_gradient(
     logits: Any, f: Callable[[Any], Any], family: str = "bernoulli", samples: int | None = None
 ) -> Tensor:
-    """d/d logits of the sum over rows of E[f(b)], or of the ``samples``-sample bound; shape of the logits, double.
+    """Compute d/d logits of the sum over rows of E[f(b)], or of the ``samples``-sample bound.
 
-    f sees samples of all rows at once, one state after the other. Arguments and errors as for `bias`.
+    f sees samples of all rows at once, one state after the other. Arguments and errors are those of `bias`.
+
+    Returns:
+        A double-precision tensor in the shape of the logits.
     """
     kind, arrays = FAMILIES[family], not isinstance(logits, Tensor)
     theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach()).double()

@@ -21,14 +21,14 @@ _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: Tru
 class Attach(torch.autograd.Function):
     """Losses whose derivative in the logits is an estimate, and in the tuning parameters a gradient given beforehand.
 
-    Arguments: losses ``(n,)``; for each layer the number of dimensions of one row's logits; logits of all layers and
-    tuning parameters; in the same order their gradients. A loss's cotangent multiplies the estimates of its row; tuning
-    gradients are handed on as they are, whatever the losses are multiplied with.
+    Its arguments are the losses ``(n,)``; for each layer the number of dimensions of one row's logits; logits of all
+    layers and tuning parameters; in the same order their gradients. A loss's cotangent multiplies the estimates of its
+    row; tuning gradients are handed on as they are, whatever the losses are multiplied with.
     """
 
     @staticmethod
     def forward(ctx, losses: Tensor, dims: tuple[int, ...], *tensors: Tensor) -> Tensor:
-        """The losses, as they are."""
+        """Return the losses as they are."""
         ctx.dims = dims
         ctx.save_for_backward(*tensors[len(tensors) // 2 :])
         return losses.clone()
@@ -49,12 +49,12 @@ class AttachTransformed(Attach):
 
     @staticmethod
     def forward(losses: Tensor, dims: tuple[int, ...], *tensors: Tensor) -> Tensor:
-        """The losses, as they are."""
+        """Return the losses as they are."""
         return losses.clone()
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        """Keep the gradients."""
+        """Keep the gradients for `backward`."""
         _, ctx.dims, *tensors = inputs
         ctx.save_for_backward(*tensors[len(tensors) // 2 :])
 
@@ -62,7 +62,7 @@ class AttachTransformed(Attach):
 def attach(
     losses: Tensor, estimators: Sequence[Estimator], logits: list[Tensor], outs: dict[int, Output], tuning: Pairs
 ) -> Tensor:
-    """The losses with the estimates ``outs`` and the ``tuning`` gradients in their graph, see `Attach`."""
+    """Return the losses with the estimates ``outs`` and the ``tuning`` gradients in their graph, see `Attach`."""
     dims = tuple(len(estimators[i].family.parameter_shape(estimators[i].event_shape)) for i in outs)
     targets = [*(logits[i] for i in outs), *(p for p, _ in tuning)]
     given = [*(out.grad.detach() for out in outs.values()), *(g for _, g in tuning)]
@@ -73,10 +73,10 @@ def attach(
 def tuned(
     estimators: Sequence[Estimator], outputs: Outputs, drawn: list[int], tune: bool, direct: bool = False
 ) -> tuple[Pairs, dict[int, Output]]:
-    """Tuning parameters with their gradients, and the outputs of the layers in ``drawn``.
+    """Return the tuning parameters with their gradients, and the outputs of the layers in ``drawn``.
 
     ``outputs`` maps tuning parameters to the tuning loss and the outputs; None stands for the parameters as they are.
-    ``direct``: the outputs' losses keep their graph.
+    With ``direct`` the outputs' losses keep their graph.
     """
     owned = {i: {k: p for k, p in estimators[i].named_parameters() if p.requires_grad} for i in drawn} if tune else {}
     pairs = [(i, k, p) for i, own in owned.items() for k, p in own.items()]

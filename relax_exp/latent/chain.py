@@ -16,7 +16,12 @@ from relax_exp.latent.layer import Latent
 
 
 class ChainResult(NamedTuple):
-    """loss: the batch's shape; samples: one for each layer, without a gradient, ``([K,] *batch, *event_shape)``."""
+    """What a call of a `Chain` returns.
+
+    Attributes:
+        loss: The losses, in the batch's shape.
+        samples: One for each layer, without a gradient, ``([K,] *batch, *event_shape)``.
+    """
 
     loss: Tensor
     samples: tuple[Tensor, ...]
@@ -47,7 +52,7 @@ class Chain(nn.Module):
         fit(layers)
 
     def noise(self, n: int, generator: torch.Generator | None = None, like: Tensor | None = None) -> list[core.Noise]:
-        """The uniform noise of one call with n rows, by layer, for ``noise=``."""
+        """Draw the uniform noise of one call with n rows, by layer, for ``noise=``."""
         samples = max(layer.samples for layer in self.layers)
         noise = []
         for layer in self.layers:
@@ -65,13 +70,19 @@ class Chain(nn.Module):
         generator: torch.Generator | None = None,
         noise: Sequence[core.Noise] | None = None,
     ) -> ChainResult:
-        """The losses and the samples.
+        """Draw a sample of every layer, evaluate f, and return losses that carry all gradients.
 
-        encoders: one for each layer, called as ``encoder(*samples below, *rows)``, returns that layer's logits (or a
-        ``torch.distributions`` object) one row a row; the first is called once, on the row tensors as they are, and its
-        logits' batch is that of the chain. f: called as ``f(samples, logits, *rows)`` with tuples in the order of the
-        layers, everything ``(R, ...)``, returns ``(R,)``. contexts: None, or one for each layer, called as the encoders
-        and without a gradient, None where a layer has no context.
+        Args:
+            encoders: One for each layer, called as ``encoder(*samples below, *rows)``. It returns that layer's logits
+                (or a ``torch.distributions`` object) one row a row. The first is called once, on the row tensors as
+                they are, and its logits' batch is that of the chain.
+            f: Called as ``f(samples, logits, *rows)`` with tuples in the order of the layers, everything ``(R, ...)``,
+                it returns losses ``(R,)``.
+            rows: Row tensors, ``(*batch, ...)``, which encoders, contexts and f get.
+            contexts: None, or one for each layer, called as the encoders and without a gradient, None where a layer has
+                no context.
+            generator: Draws the noise.
+            noise: From `noise`, instead of drawing it.
         """
         layers: list[Latent] = list(self.layers)
         checks.as_many(encoders, layers, "encoders")
@@ -121,7 +132,11 @@ class Chain(nn.Module):
 
 
 def fit(layers: Sequence[Latent]) -> None:
-    """ValueError where the estimators of the layers do not go together."""
+    """Check that the estimators of the layers go together.
+
+    Raises:
+        ValueError: They do not.
+    """
     if not layers or not all(isinstance(layer, Latent) for layer in layers):
         raise TypeError("Chain takes one Latent for each layer: Chain(Latent(...), Latent(...))")
     others = [layer for layer in layers if not isinstance(layer.estimator, Reparameterization)]

@@ -16,7 +16,7 @@ IN_PLACE = "in-place operation"  # of torch.func's message where a function chan
 
 
 def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
-    """ValueError for an unknown family or an event without variables."""
+    """Raise ValueError for an unknown family or an event without variables."""
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
     if not event_shape or min(event_shape) < 1 or (family == "categorical" and event_shape[-1] < 2):
@@ -25,7 +25,7 @@ def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
 
 
 def offered(estimator: Estimator, name: str) -> None:
-    """ValueError for options that a layer cannot serve."""
+    """Raise ValueError for options that a layer cannot serve."""
     if estimator.granular:
         raise ValueError(
             f"{name} with granularity='parameter' needs to know the tensors that the logits come from, which a Latent "
@@ -34,7 +34,7 @@ def offered(estimator: Estimator, name: str) -> None:
 
 
 def pathwise(estimator: Estimator, name: str) -> None:
-    """TypeError for an estimator without a differentiable stand-in for its sample."""
+    """Raise TypeError for an estimator without a differentiable stand-in for its sample."""
     if not isinstance(estimator, Pathwise):
         raise TypeError(
             f"{name} has no differentiable sample: call it with f, as loss, sample = z(logits, f), or take st_gumbel, "
@@ -43,7 +43,12 @@ def pathwise(estimator: Estimator, name: str) -> None:
 
 
 def batch_of(logits, shape: tuple[int, ...], name: str, family: str) -> tuple[int, ...]:
-    """The batch dimensions of the logits. ValueError or TypeError where they are not logits of that shape."""
+    """Return the batch dimensions of the logits.
+
+    Raises:
+        TypeError: They are no tensor of floats.
+        ValueError: They are not logits of that shape, or have no rows.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"{name}: logits must be a tensor of floats or a torch.distributions object, not {got}")
@@ -61,9 +66,9 @@ def batch_of(logits, shape: tuple[int, ...], name: str, family: str) -> tuple[in
 
 
 def same_kind(logits: Tensor, estimator: Estimator, probe: str | None, name: str) -> None:
-    """ValueError where the logits are not on the device, or of the precision, of the estimator's own networks.
+    """Raise ValueError where the logits are not on the device, or of the precision, of the estimator's own networks.
 
-    ``probe``: one of its parameters or buffers, of a network if there is one.
+    ``probe`` is the name of one of its parameters or buffers, of a network if there is one.
     """
     if probe is None:
         return
@@ -84,13 +89,18 @@ def same_kind(logits: Tensor, estimator: Estimator, probe: str | None, name: str
 
 
 def probe(estimator: Estimator) -> str | None:
-    """The name of the tensor that `same_kind` looks at."""
+    """Return the name of the tensor that `same_kind` looks at."""
     named = [*estimator.named_parameters(), *estimator.named_buffers()]
     return max(named, key=lambda pair: pair[1].dim(), default=(None,))[0]
 
 
 def rows_of(rows: Sequence[Tensor], batch: tuple[int, ...], offset: str = "logits") -> list[Tensor]:
-    """The row tensors, ``(*batch, ...)`` -> ``(n, ...)``. TypeError or ValueError where one is not one row a row."""
+    """Return the row tensors, ``(*batch, ...)``, as ``(n, ...)``.
+
+    Raises:
+        TypeError: One is no tensor.
+        ValueError: One is not one row a row.
+    """
     flat = []
     for i, row in enumerate(rows):
         if not isinstance(row, Tensor):
@@ -108,7 +118,12 @@ def rows_of(rows: Sequence[Tensor], batch: tuple[int, ...], offset: str = "logit
 
 
 def losses_of(value, b: Tensor, name: str) -> Tensor:
-    """What f returned, where it is one loss a row. ValueError or TypeError otherwise."""
+    """Return what f returned, where it is one loss a row.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It has another shape.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} returned a {type(value).__name__}, but losses must be a tensor ({b.shape[0]},); "
@@ -125,7 +140,11 @@ def losses_of(value, b: Tensor, name: str) -> Tensor:
 
 
 def context_of(context: Tensor | None, estimator: Estimator, batch: tuple[int, ...], name: str) -> Tensor | None:
-    """The context, ``(n, *context_shape)``. ValueError where one is missing, unexpected or of another shape."""
+    """Return the context as ``(n, *context_shape)``, or None where the estimator takes none.
+
+    Raises:
+        ValueError: It is missing, unexpected or of another shape.
+    """
     shape = estimator.context_shape
     if shape is None:
         if context is not None:
@@ -142,7 +161,7 @@ def context_of(context: Tensor | None, estimator: Estimator, batch: tuple[int, .
 
 
 def shaped(tensor: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
-    """The tensor, or ValueError where it has another shape."""
+    """Return the tensor, or raise ValueError where it has another shape."""
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected {shape}")
     return tensor
@@ -150,7 +169,7 @@ def shaped(tensor: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
 
 @contextlib.contextmanager
 def explained(name: str) -> Iterator[None]:
-    """torch.func's error about in-place state inside f, as one that says what to do."""
+    """Raise torch.func's error about in-place state inside f as one that says what to do."""
     try:
         yield
     except RuntimeError as error:
@@ -165,7 +184,11 @@ def explained(name: str) -> Iterator[None]:
 
 
 def write_buffers(estimator: Estimator, values: dict[str, Tensor], name: str) -> None:
-    """New values into the estimator's buffers. RuntimeError inside a transform of torch.func, which forbids it."""
+    """Write new values into the estimator's buffers.
+
+    Raises:
+        RuntimeError: This is inside a transform of torch.func, which forbids it.
+    """
     if not values:
         return
     try:
@@ -181,20 +204,20 @@ def write_buffers(estimator: Estimator, values: dict[str, Tensor], name: str) ->
 
 
 def as_many(given: Sequence, layers: Sequence, what: str) -> None:
-    """ValueError unless there is one for each layer."""
+    """Raise ValueError unless there is one for each layer."""
     if isinstance(given, Tensor) or callable(given) or len(given) != len(layers):
         count = len(given) if hasattr(given, "__len__") else f"one {type(given).__name__}"
         raise ValueError(f"{what} must be a list with one entry for each of the {len(layers)} layers, not {count}")
 
 
 def one_a_row(batch: tuple[int, ...], rows: int, what: str) -> None:
-    """ValueError where an encoder did not return one row a row."""
+    """Raise ValueError where an encoder did not return one row a row."""
     if batch != (rows,):
         raise ValueError(f"{what} returned logits with the batch {batch} for {rows} rows; it must act row by row")
 
 
 def has_context(estimator: Estimator, make, name: str) -> None:
-    """ValueError where a layer of a chain was made for a context and gets none, or the other way round."""
+    """Raise ValueError where a layer of a chain was made for a context and gets none, or the other way round."""
     if (estimator.context_shape is None) != (make is None):
         was = "without" if estimator.context_shape is None else "with"
         raise ValueError(f"{name}: the Latent was made {was} context_shape; contexts must say the same for this layer")

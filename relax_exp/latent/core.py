@@ -32,9 +32,11 @@ TEMPERATURE = 0.5  # of a relaxed layer above one that relaxes, where it has non
 class Program(NamedTuple):
     """The model, as callables of flat lists, with its ``rows`` (row tensors, ``(n, ...)``).
 
-    parameters[i]: (samples below, row tensors) -> logits of layer i. loss: (samples, logits of all layers, row tensors)
-    -> one number a row. contexts[i]: as parameters[i], or None. score_term: whether the first pass hands the logits to
-    loss with their gradient.
+    Attributes:
+        parameters: Of layer i, (samples below, row tensors) -> its logits.
+        loss: (samples, logits of all layers, row tensors) -> one number a row.
+        contexts: Of layer i as in ``parameters``, or None.
+        score_term: Whether the first pass hands the logits to ``loss`` with their gradient.
     """
 
     parameters: Sequence[Callable[[list[Tensor], list[Tensor]], Tensor]]
@@ -52,11 +54,15 @@ class Passes:
         self.estimators, self.program, self.noise = estimators, program, noise
 
     def climb(self, samples: list[Tensor], logits: list[Tensor], lead: tuple[int, ...], convert, keep=None):
-        """Samples and logits of all layers, and losses ``(*lead, n)``, from the ``samples`` of the lower layers on.
+        """Return samples and logits of all layers, and losses ``(*lead, n)``, from the samples of the lower layers on.
 
-        convert(k, logits) gives what stands for layer k's sample. The samples of a layer may have more leading
-        dimensions than its logits: those above have them too. ``keep``: what is done to the logits before loss sees
-        them.
+        Args:
+            samples: Those of the lower layers.
+            logits: Their logits.
+            lead: The dimensions in front of the rows.
+            convert: Of the number of a layer and its logits, what stands for its sample. The samples of a layer may
+                have more leading dimensions than its logits: those above have them too.
+            keep: What is done to the logits before ``loss`` sees them.
         """
         program, n = self.program, self.program.n
         samples, logits = list(samples), list(logits)
@@ -82,14 +88,17 @@ class Passes:
         return [spread(row, lead, row.dim() - 1) for row in self.program.rows]
 
     def hard(self, k: int, logits: Tensor) -> Tensor:
-        """Layer k's sample, drawn; along its path where the estimator is pathwise."""
+        """Draw layer k's sample, along its path where the estimator is pathwise."""
         estimator = self.estimators[k]
         if isinstance(estimator, Pathwise):
             return estimator.relax(logits, self.noise[k])
         return estimator.sample(logits.detach(), self.noise[k])
 
     def objective(self, i: int, samples: list[Tensor], logits: list[Tensor], temperatures: list) -> Objective:
-        """f as a function of what stands in place of layer i's sample, with the layers below as they were drawn."""
+        """Return f as a function of what stands in place of layer i's sample.
+
+        The layers below stay as they were drawn.
+        """
         event = len(self.estimators[i].event_shape)
 
         def soft(k: int, logits: Tensor) -> Tensor:
@@ -113,7 +122,7 @@ class Passes:
     def outputs(
         self, samples: list[Tensor], logits: list[Tensor], f_b: Tensor, drawn: list[int], tuning: Tuning | None
     ) -> tuple[Tensor, dict[int, Output]]:
-        """The sum of the tuning losses, and what the estimators of the layers in ``drawn`` make of one pass."""
+        """Return the sum of the tuning losses, and what the estimators of the layers in ``drawn`` make of one pass."""
         total, outs = None, {}
         temperatures = [self._temperature(i, tuning) for i in range(len(self.estimators))] if len(logits) > 1 else []
         for i in drawn:
@@ -133,7 +142,7 @@ class Passes:
         return own["log_temperature"].exp() if "log_temperature" in own else TEMPERATURE
 
     def context(self, i: int, samples: list[Tensor]) -> Tensor | None:
-        """What layer i's estimator may look at, ``(*lead, n, *context_shape)``."""
+        """Return what layer i's estimator may look at, ``(*lead, n, *context_shape)``."""
         make, shape = self.program.contexts[i], self.estimators[i].context_shape
         if make is None or shape is None:
             return None
@@ -143,7 +152,7 @@ class Passes:
 
 
 def spread(x: Tensor, lead: tuple[int, ...], dims: int) -> Tensor:
-    """``([*lead,] n, ...)`` with ``dims`` dimensions of a row -> ``(rows, ...)``, repeated along ``lead``."""
+    """Turn ``([*lead,] n, ...)`` with ``dims`` dimensions of a row into ``(rows, ...)``, repeated along ``lead``."""
     if not lead:
         return x
     n, *row = x.shape[x.dim() - dims - 1 :]
@@ -151,7 +160,10 @@ def spread(x: Tensor, lead: tuple[int, ...], dims: int) -> Tensor:
 
 
 class Step(NamedTuple):
-    """losses ``(n,)``, attached to logits, tuning parameters and f's own; samples; new buffers by layer."""
+    """What one pass of training gives.
+
+    It has the losses ``(n,)``, attached to logits, tuning parameters and f's own; the samples; new buffers by layer.
+    """
 
     losses: Tensor
     samples: list[Tensor]
@@ -159,7 +171,7 @@ class Step(NamedTuple):
 
 
 def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Noise], tune: bool) -> Step:
-    """One draw of everything: losses whose ``backward`` gives all gradients."""
+    """Draw everything once, and return losses whose ``backward`` gives all gradients."""
     passes = Passes(estimators, program, noise)
     if len(estimators) == 1 and isinstance(estimators[0], (Exact, GradientLeaveOneOut)):
         return _at_once(passes, tune)
@@ -184,7 +196,7 @@ def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Nois
 
 
 def objective(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Tensor:
-    """f at the samples, ``([K,] n)`` -> the objective of each row, ``(n,)``."""
+    """Turn f at the samples, ``([K,] n)``, into the objective of each row, ``(n,)``."""
     if not drawn:
         return f_b
     first = estimators[drawn[0]]
@@ -194,7 +206,7 @@ def objective(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Ten
 
 
 def _at_once(passes: Passes, tune: bool) -> Step:
-    """One layer whose estimator evaluates f itself where autograd sees it: the enumeration, or f with df/db."""
+    """Take one layer whose estimator evaluates f itself where autograd sees it: the enumeration, or f with df/db."""
     (estimator,), (noise,), program = passes.estimators, passes.noise, passes.program
     logits = program.parameters[0]([], program.rows)
     f, context = passes.objective(0, [], [], []), passes.context(0, [])
@@ -211,7 +223,7 @@ def _at_once(passes: Passes, tune: bool) -> Step:
 def from_sample(
     estimator: Estimator, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise, context: Tensor | None, tune: bool
 ) -> Step:
-    """As `step`, of one layer whose samples and losses are given."""
+    """Do what `step` does for one layer whose samples and losses are given."""
     fixed = logits.detach(), b, f_b.detach(), noise, context
 
     def outputs(tuning: Tuning | None) -> tuple[Tensor, dict[int, Output]]:
@@ -224,7 +236,7 @@ def from_sample(
 
 
 def call(estimator: Estimator, tuning, arguments: tuple, noise: Noise, context: Tensor | None, f_b=None) -> Output:
-    """The estimator, under other parameters where there are some."""
+    """Call the estimator, under other parameters where there are some."""
     keywords = {"noise": noise, "context": context, "f_b": f_b}
     return (
         estimator(*arguments, **keywords) if tuning is None else functional_call(estimator, tuning, arguments, keywords)
@@ -232,12 +244,15 @@ def call(estimator: Estimator, tuning, arguments: tuple, noise: Noise, context: 
 
 
 def takes_samples(estimator: Estimator) -> bool:
-    """Whether its samples and f at them are all that it needs: `SampleOnly`, and its way of drawing is not its own."""
+    """Tell whether its samples and f at them are all that an estimator needs.
+
+    It is then a `SampleOnly`, and its way of drawing is not its own.
+    """
     return estimator.family.discrete and type(estimator).estimate in (SampleOnly.estimate, ScoreFunction.estimate)
 
 
 def sampled(estimator: Estimator, tuning, arguments: tuple) -> Output:
-    """Its ``from_sample``, under other parameters where there are some."""
+    """Call the estimator's ``from_sample``, under other parameters where there are some."""
     if tuning is None:
         return estimator.from_sample(*arguments)
     return functional_call(FromSample(estimator), {f"of.{k}": v for k, v in tuning.items()}, arguments)

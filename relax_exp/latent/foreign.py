@@ -13,9 +13,12 @@ KINDS = {
 
 
 def parameters_of(distribution: distributions.Distribution, family) -> Tensor:
-    """Its logits, or mean and log standard deviation, differentiable in what it was made from.
+    """Return a distribution's logits, or mean and log standard deviation, differentiable in what it was made from.
 
-    ``Independent`` is looked into. Raises ValueError where it is not of the family.
+    ``Independent`` is looked into.
+
+    Raises:
+        ValueError: It is not of the family.
     """
     inner = distribution
     while isinstance(inner, distributions.Independent):

@@ -18,7 +18,12 @@ from relax_exp.latent.foreign import parameters_of
 
 
 class Result(NamedTuple):
-    """loss: shape of the logits' batch; sample: without a gradient, ``([K,] *batch, *event_shape)``."""
+    """What a call of a `Latent` returns.
+
+    Attributes:
+        loss: The losses, in the shape of the logits' batch.
+        sample: The sample without a gradient, ``([K,] *batch, *event_shape)``.
+    """
 
     loss: Tensor
     sample: Tensor
@@ -73,20 +78,20 @@ class Latent(nn.Module):
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
-        """Shape of one row's logits."""
+        """The shape of one row's logits."""
         return self.family.parameter_shape(self.event_shape)
 
     @property
     def samples(self) -> int:
-        """K, the samples of one row."""
+        """K, the number of samples of one row."""
         return self.estimator.samples
 
     def extra_repr(self) -> str:
-        """Name, family and event."""
+        """Show name, family and event."""
         return f"{self.name!r}, {self.family.name!r}, {self.event_shape}"
 
     def noise(self, n: int, generator: torch.Generator | None = None, like: Tensor | None = None) -> core.Noise:
-        """The uniform noise of one call with n rows in all, for ``noise=``: drawn where ``generator`` is."""
+        """Draw the uniform noise of one call with n rows in all, for ``noise=``, where ``generator`` is."""
         dtype, device = (None, None) if like is None else (like.dtype, like.device)
         drawn = self.estimator.noise(n, generator, dtype, generator.device if generator is not None else device)
         return {k: v.to(device) for k, v in drawn.items()}
@@ -100,13 +105,17 @@ class Latent(nn.Module):
         generator: torch.Generator | None = None,
         noise: core.Noise | None = None,
     ) -> Result:
-        """The losses and the sample.
+        """Draw a sample, evaluate f, and return losses that carry all gradients.
 
-        logits: ``(*batch, *event_shape)`` with any batch dimensions (Gaussian: and a last dimension of 2), or a
-        ``torch.distributions`` object of the family. f: called as ``f(b, *rows)`` with b ``(R, *event_shape)``, it
-        returns ``(R,)``; R is the number of rows times the points that are evaluated at once, and the row tensors,
-        ``(*batch, ...)``, are repeated alongside. context: ``(*batch, *context_shape)``. noise: from `noise`, instead
-        of drawing it.
+        Args:
+            logits: ``(*batch, *event_shape)`` with any batch dimensions (Gaussian: and a last dimension of 2), or a
+                ``torch.distributions`` object of the family.
+            f: Called as ``f(b, *rows)`` with b ``(R, *event_shape)``, it returns losses ``(R,)``. R is the number of
+                rows times the points that are evaluated at once, and the row tensors are repeated alongside.
+            rows: Row tensors, ``(*batch, ...)``, which f gets.
+            context: What the estimator may look at, ``(*batch, *context_shape)``.
+            generator: Draws the noise.
+            noise: From `noise`, instead of drawing it.
         """
         logits, batch, n = self._flat(logits)
         rows = checks.rows_of(rows, batch)
@@ -135,10 +144,20 @@ class Latent(nn.Module):
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The losses, ``batch``, with gradients attached, where the sample was drawn earlier: an action, say.
+        """Return the losses with gradients attached where the sample was drawn earlier: an action, say.
 
-        sample: ``([K,] *batch, *event_shape)`` from `sample`; losses: ``([K,] *batch)``, what came of it. TypeError for
-        an estimator that has to choose where f is evaluated.
+        Args:
+            logits: As for a call.
+            sample: ``([K,] *batch, *event_shape)`` from `sample`.
+            losses: What came of it, ``([K,] *batch)``.
+            context: As for a call.
+            generator: Draws the noise of estimators that draw conditional variables.
+
+        Returns:
+            The losses, in the shape of the batch.
+
+        Raises:
+            TypeError: The estimator has to choose where f is evaluated.
         """
         logits, batch, n = self._flat(logits)
         lead = (self.samples,) if self.samples > 1 else ()
@@ -160,7 +179,7 @@ class Latent(nn.Module):
 
     @torch.no_grad()
     def sample(self, logits: Tensor | Distribution, generator: torch.Generator | None = None) -> Tensor:
-        """A plain sample, ``([K,] *batch, *event_shape)``, with K where the estimator takes several."""
+        """Draw a plain sample, ``([K,] *batch, *event_shape)``, with K where the estimator takes several."""
         logits, batch, n = self._flat(logits)
         noise = self.noise(n, generator, logits)
         b = (
@@ -171,10 +190,13 @@ class Latent(nn.Module):
         return self._unflat(b, batch)
 
     def rsample(self, logits: Tensor | Distribution, generator: torch.Generator | None = None) -> Tensor:
-        """A stand-in for the sample that autograd differentiates, ``(*batch, *event_shape)``: no f is needed.
+        """Draw a stand-in for the sample that autograd differentiates, ``(*batch, *event_shape)``; no f is needed.
 
         ``Latent("st_gumbel", "categorical", (10,)).rsample(logits)`` is ``F.gumbel_softmax(logits, hard=True)``. Only
-        pathwise estimators have one, all but `Reparameterization` biased; TypeError for the others.
+        pathwise estimators have one, all but `Reparameterization` biased.
+
+        Raises:
+            TypeError: The estimator is not pathwise.
         """
         checks.pathwise(self.estimator, self.name)
         logits, batch, n = self._flat(logits)
@@ -186,14 +208,14 @@ class Latent(nn.Module):
         return self._unflat(s, batch)
 
     def log_prob(self, logits: Tensor | Distribution, b: Tensor) -> Tensor:
-        """log p(b), summed over the event: ``(*batch, *event_shape)`` -> ``batch``; linear in a relaxed b."""
+        """Return log p(b), summed over the event, in the batch's shape; it is linear in a relaxed b."""
         logits, _, n = self._flat(logits)
         return self.family.log_prob(logits, b.reshape(-1, n, *self.flat_event)).reshape(
             b.shape[: b.dim() - len(self.event_shape)]
         )
 
     def _flat(self, logits: Tensor | Distribution) -> tuple[Tensor, tuple[int, ...], int]:
-        """Logits ``(n, ...)``, the batch shape, and n."""
+        """Return the logits ``(n, ...)``, the batch's shape, and n."""
         if isinstance(logits, Distribution):
             logits = parameters_of(logits, self.family)
         batch = checks.batch_of(logits, self.parameter_shape, self.name, self.family.name)
@@ -209,5 +231,5 @@ class Latent(nn.Module):
 
 
 def as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A number as a shape of one dimension."""
+    """Return a number as a shape of one dimension, and a shape as it is."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
