@@ -40,8 +40,8 @@ VERIFIED = {  # label: estimator, its options, the task's
     "arsm": ("arsm", {}, {}),
     "arsm, 3 actions, 1 tried": ("arsm", {}, {"actions": 3, "pseudo_rollouts": 1}),
     "mean_actor with the exact Q, gamma^t": ("mean_actor", {"depth": 0}, DISCOUNTED),
-    "a2c advantage=published_error": ("a2c", {"width": 8, "advantage": "published_error"}, {}),
-    "relax sampler=published_error, 3 actions": ("relax", {**RELAX, "sampler": "published_error"}, {"actions": 3}),
+    "a2c-as-published": ("a2c", {"width": 8, "advantage": "published_error"}, {}),
+    "relax-as-published, 3 actions": ("relax", {**RELAX, "sampler": "published_error"}, {"actions": 3}),
 }
 
 

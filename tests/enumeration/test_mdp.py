@@ -54,7 +54,7 @@ def test_the_errors_of_published_code_are_found(label):
 
 def test_the_published_advantage_is_biased_beyond_its_factor():
     """Divided by the length of the episode, A2C's published gradient still is not the right one."""
-    name, options, settings = mdp.VERIFIED["a2c advantage=published_error"]
+    name, options, settings = mdp.VERIFIED["a2c-as-published"]
     task, problem = mdp.build(name, options, settings)
     problem.ends.zero_()  # so that all episodes have HORIZON steps
     generator = stream(0, "test")
