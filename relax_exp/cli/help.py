@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import textwrap
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,29 +16,38 @@ from relax_exp.config.files import CONFIGS
 from relax_exp.schema import show
 from relax_exp.tasks.registry import TASKS
 
+HEAD = """\
+relax-exp: train gradient estimators for discrete and black-box variables, and
+compare them.
+
+  relax-exp {chosen} [key=value ...]"""
+
 HELP = """\
-relax-exp: train gradient estimators for discrete and black-box variables, and compare them.
+{head}
 
-  relax-exp task=NAME estimator=NAME [key=value ...]
-
-{choices}
-
-Keys, their values, and what they mean{hint}:
+{choices}Keys, their values, and what they mean{hint}:
 {keys}
 
 Examples:
-  relax-exp task=toy estimator=relax 'seeds=[0,1,2]'     three seeds, trained together
-  relax-exp task=vae estimator=rebar 'lrs=[1e-3,3e-4]'   two learning rates, trained together
-  relax-exp -m task=toy estimator=relax,rebar,reinforce  one run after the other
+  relax-exp task=toy estimator=relax 'seeds=[0,1,2]'
+      three seeds, trained together
+  relax-exp task=vae estimator=rebar 'lrs=[1e-3,3e-4]'
+      two learning rates, trained together
+  relax-exp -m task=toy estimator=relax,rebar,reinforce
+      one run after the other
   tensorboard --logdir runs
 
-A run is written to runs/TASK/ESTIMATOR-HASH or to out=DIR. The same command continues what was interrupted, and does
-nothing if it is finished.
+A run is written to runs/TASK/ESTIMATOR-HASH or to out=DIR. The same command
+continues what was interrupted, and does nothing if it is finished.
 
 Flags:
   -m                  run every combination of values separated by commas
-  --cfg job           print the configuration instead of running it (--resolve: with all values filled in)
-  -sc install=bash    tab completion: eval "$(relax-exp -sc install=bash)" (also zsh, fish)
+  --dry-run           say which runs a command stands for, and run none of them
+  --cfg job           print the configuration instead of running it
+                      (--resolve: with all values filled in)
+  -sc install=bash    tab completion: eval "$(relax-exp -sc install=bash)"
+                      (also fish; zsh after: autoload -U bashcompinit &&
+                      bashcompinit)
   --version           print the version
   --hydra-help        what Hydra offers beyond this
 
@@ -50,32 +60,36 @@ relax-exp experiment={name} budget=NAME [key=value ...]
 
 {budgets}
 
-Finished runs are not run again. key=value selects runs, where runs of the experiment have the key, and is added to
-every run where none has. What there is so far: relax-exp-report --status --experiment {name} --budget NAME"""
+Finished runs are not run again. key=value selects runs, where runs of the
+experiment have the key, and is added to every run where none has. What there
+is so far: relax-exp-report --status --experiment {name} --budget NAME"""
 
-HINT = " (relax-exp task=vae estimator=relax --help: theirs too)"
+HINT = "\n(relax-exp task=vae estimator=relax --help: theirs too)"
+WIDTH = 80
+HIDDEN = {"name", "estimator_defaults", "hydra", "task", "estimator"}  # not typed as keys
+UNUSED = {"verify": ("steps", "lr", "lrs", "batch_size", "eval_every", "track")}  # keys that a task does not look at
 
 
 def text(_root_: DictConfig) -> str:
-    """Return the help for the configuration composed so far, with the keys of its task and estimator."""
+    """Write the help for the configuration composed so far, the keys of the chosen task and estimator first."""
     files, plans = sorted((CONFIGS / "experiment").glob("*.yaml")), experiments.names()
     choices = {
         "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
         "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],
         "Presets of a run: experiment=NAME": [(path.stem, _summary(path)) for path in files if path.stem not in plans],
-        "Experiments of many runs: experiment=NAME budget=smoke|cpu|published|paper (--help: more)": [
+        f"Experiments of many runs: experiment=NAME budget={'|'.join(experiments.BUDGETS)}": [
             (path.stem, _summary(path)) for path in files if path.stem in plans
         ],
     }
-    keys, hint = _keys(_root_, CONFIGS / "config.yaml", ""), ""
-    for group in ("task", "estimator"):
-        path = CONFIGS / group / f"{OmegaConf.select(_root_, f'{group}.name')}.yaml"
-        if path.is_file():
-            keys += _keys(_root_, path, f"{group}.")
-        else:
-            hint = HINT
-    sections = "\n\n".join(f"{title}:\n{_table(rows)}" for title, rows in choices.items() if rows)
-    return HELP.format(choices=sections, keys=_table(keys), hint=hint).replace("$", "$$")  # Hydra takes a template
+    groups = [(g, OmegaConf.select(_root_, f"{g}.name")) for g in ("task", "estimator")]
+    chosen = {g: name for g, name in groups if g in _root_}
+    hint = "" if len(chosen) == 2 else HINT
+    keys = [row for g in chosen for row in _keys(_root_, g)] + _keys(_root_)
+    shown = {} if len(chosen) == 2 else choices
+    sections = "\n\n".join(f"{title}:\n{_table(rows)}" for title, rows in shown.items() if rows)
+    head = HEAD.format(chosen=" ".join(f"{g}={chosen.get(g, 'NAME')}" for g in ("task", "estimator")))
+    said = HELP.format(head=head, choices=f"{sections}\n\n" if sections else "", keys=_table(keys), hint=hint)
+    return said.replace("$", "$$")  # Hydra takes a template
 
 
 def page(experiment: str) -> str:
@@ -88,17 +102,39 @@ def page(experiment: str) -> str:
     )
 
 
-def _keys(root: DictConfig, path: Path, prefix: str) -> list[tuple[str, str, str]]:
-    """Return every commented key of a YAML file, with its value in ``root`` and the comment."""
+def _keys(root: DictConfig, group: str = "") -> list[tuple[str, str, str]]:
+    """Return every key of a section of the composed configuration, with its value and its comment in the files."""
+    task = OmegaConf.select(root, "task.name") if "task" in root else None
+    files = [CONFIGS / "config.yaml"]
+    files += [CONFIGS / g / f"{OmegaConf.select(root, f'{g}.name')}.yaml" for g in ("task", "estimator") if g in root]
+    comments: dict[str, str] = {}
+    for path in (path for path in files if path.is_file()):
+        comments |= _comments(path)
     rows = []
-    for key, comment in re.findall(r"^ *(\w+): .*?# (.+)$", path.read_text(), re.MULTILINE):
+    for key in OmegaConf.select(root, group) if group else root:
+        dotted = f"{group}.{key}" if group else key
+        if key in HIDDEN or (not group and key in UNUSED.get(task, ())):
+            continue
         try:
-            value = OmegaConf.select(root, prefix + key, throw_on_missing=True)
+            value = OmegaConf.select(root, dotted, throw_on_missing=True)
             value = show(list(value) if OmegaConf.is_list(value) else value)
         except OmegaConfBaseException:
             value = "(task's)"
-        rows.append((prefix + key, value, comment))
+        rows.append((dotted, value, comments.get(dotted, "")))
     return rows
+
+
+def _comments(path: Path) -> dict[str, str]:
+    """Return what a YAML file says behind its keys, by dotted key; an estimator's file is about ``estimator.``."""
+    own = "estimator." if path.parent.name == "estimator" else ""
+    section, found = "", {}
+    for line in path.read_text().splitlines():
+        if match := re.match(r"( *)(\w+):(?: +(.*?))?(?: *# (.+))?$", line):
+            indent, key, value, comment = match.groups()
+            section = section if indent else ("" if value else f"{key}.")
+            if comment:
+                found[own + (section if indent else "") + key] = comment
+    return found
 
 
 def _summary(path: Path) -> str:
@@ -108,7 +144,15 @@ def _summary(path: Path) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    """Write rows in aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"  {line.rstrip()}" for line in lines)
+    """Return the rows in aligned columns, the last of which is wrapped at `WIDTH`."""
+    widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)][:-1]
+    indent = " " * (2 + sum(widths) + 2 * len(widths))
+    lines = []
+    for *cells, said in rows:
+        head = "  " + "".join(cell.ljust(width) + "  " for cell, width in zip(cells, widths, strict=True))
+        wrapped = textwrap.wrap(said, max(20, WIDTH - len(indent))) or [""]
+        if len(head) > len(indent):  # a long value: its comment begins on a line of its own
+            lines += [head.rstrip(), *(indent + line for line in wrapped)]
+        else:
+            lines += [(head + wrapped[0]).rstrip(), *(indent + line for line in wrapped[1:])]
+    return "\n".join(lines)

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import relax_exp
 from relax_exp.cli import help, typed
+from relax_exp.cli import sweep as sweep_module
 from relax_exp.cli.sweep import Outcome, _codes, _take_plan, sweep
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
@@ -31,7 +32,7 @@ from relax_exp.errors import ConfigError, RunError, SettingError
 from relax_exp.estimators import own
 from relax_exp.runs import memory, provenance
 from relax_exp.runs.files import is_disk_full
-from relax_exp.runs.folder import ERROR, write_error
+from relax_exp.runs.folder import ERROR, status, write_error
 from relax_exp.tasks.registry import TASKS
 
 OmegaConf.register_new_resolver("relax_exp_help", help.text, replace=True)  # the help template in configs/config.yaml
@@ -87,6 +88,10 @@ def job(cfg: DictConfig) -> Outcome:
             print(f"job {this.job.num}: {shlex.join(overrides)}", flush=True)
             provenance.command = shlex.join(["relax-exp", *overrides])
         resolved = resolve.resolve(cfg, overrides)
+        if sweep_module.dry_run:
+            path = identity.run_path(resolved)
+            print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
+            return Outcome(0)
         runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
         code = runner.execute(resolved)
     except Exception as error:

@@ -14,11 +14,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from relax_exp.cli import help
+from relax_exp.cli.typed import DRY
 from relax_exp.config import identity, messages, plans, resolve
 from relax_exp.errors import ConfigError
 from relax_exp.runs.folder import status
 
 _codes: list[int] = []  # exit codes of the jobs of this process, since Hydra returns nothing
+dry_run = False  # whether to say what would run, and run nothing
 _plan: list[list[str]] | None = None  # the jobs of the experiment that was typed, if it is one of many runs
 
 
@@ -51,6 +53,9 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
         other = folders.setdefault(identity.run_path(resolved), overrides)
         if other is not overrides:
             raise ConfigError(f"two jobs write to one folder: {shlex.join(other)} and {shlex.join(overrides)}")
+    if dry_run:
+        _list(folders)
+        return []
     results, outcomes = [], []
     for batch in batches:
         try:
@@ -62,10 +67,37 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
             done = {tuple(overrides) for path, overrides in folders.items() if status(path) == "done"}
             lost = Outcome(1, "ended without an answer; the same command goes on")
             outcomes += [(overrides, Outcome(0) if tuple(overrides) in done else lost) for overrides in batch]
+    _compare(list(folders))
     _codes.extend(outcome.code for _, outcome in outcomes)
     if failed := [f"  {shlex.join(overrides)}: {outcome.error}" for overrides, outcome in outcomes if outcome.code]:
         print(f"relax-exp: {len(failed)} of {len(outcomes)} jobs failed:", *failed, sep="\n", file=sys.stderr)
     return results
+
+
+def _list(folders: dict) -> None:
+    """Print what a sweep would run: a line for each job, with its folder and how far that is."""
+    for path, overrides in folders.items():
+        print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
+    print(f"{len(folders)} runs; nothing was run", file=sys.stderr)
+
+
+def _compare(paths: list) -> None:
+    """Print one table of all runs of a sweep that are on this machine, and what makes their figures."""
+    from relax_exp.cli.report import shown
+    from relax_exp.errors import ReportError
+    from relax_exp.report.archive import gather
+    from relax_exp.report.report import Report
+
+    there = [path for path in paths if path.is_dir()]
+    if len(there) < 2:
+        return
+    try:
+        made = Report(gather(there)[0])
+        text = shown(made.lines, made.failures) if made.runs else ""
+    except ReportError as error:
+        text = f"no common table: {error}"
+    print(f"\n{text}")
+    print(f"figures of all {len(there)}: relax-exp-report {shlex.join(map(str, there))} -o report", file=sys.stderr)
 
 
 def _take_plan(arguments: list[str]) -> bool:
@@ -77,8 +109,12 @@ def _take_plan(arguments: list[str]) -> bool:
     Raises:
         ConfigError: Something does not go together.
     """
-    global _plan
-    _plan = None
+    global _plan, dry_run
+    _plan, dry_run = None, DRY in arguments
+    many = {"-m", "--multirun"} & {*arguments} or plans.chosen([a for a in arguments if a != DRY])
+    if "--cfg" in arguments and many:
+        raise ConfigError("--cfg job is for one run; for many type --dry-run")
+    arguments = sys.argv[1:] = [argument for argument in arguments if argument != DRY]
     if "-sc" in arguments or "--shell-completion" in arguments:
         return True
     if {"--help", "-h"} & {*arguments} and (name := plans.mentioned(arguments)):

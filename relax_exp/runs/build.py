@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from relax_exp.errors import SettingError
 from relax_exp.tasks.registry import TASKS
 
 TRAINERS = {  # by what a task learns from
@@ -35,7 +36,13 @@ def build_task(config: dict, device):
     others = {name: estimator for name, estimator in config["track"].items() if name != own}
     if not others:
         return task
+    from relax_exp.tasks.base import Task
     from relax_exp.tasks.tracked import Tracked
+
+    if type(task).variance is Task.variance:
+        raise SettingError(
+            f"task={name} measures no variance of its gradient, which track=[...] is about: leave it out"
+        )
 
     return Tracked(task, own, {name: Chosen(estimator=it, **options) for name, it in others.items()})
 

@@ -65,7 +65,8 @@ class Tracked(Task):
             own = name == self.own_name
             measured = rows if own else task.variance(self.of(models, name), seeds, step)
             for row, values in zip(rows, measured, strict=True):
-                log_variance = values["grad/log_variance"]
+                if (log_variance := values.get("grad/log_variance")) is None:
+                    continue
                 row[f"track/{name}/log_variance"] = log_variance
                 row[f"track/{name}/log_variance_x_evaluations"] = log_variance + math.log(task.evaluations)
         return rows
