@@ -83,6 +83,7 @@ def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list
         (mean, half), (top, _) = interval(last), interval(highest)
         record |= {"bound": mean, "bound ±": half, "highest": top, "seeds": " ".join(str(r.seed) for r in cell.counted)}
         record |= {"steps": cell.steps, "planned": cell.planned, "published steps": planned, "lr": cell.lr}
+        record |= {"decoder units": cell.runs[0].config["task"].get("decoder_hidden")}
         record |= {"lr chosen by": it.how, "status": cell.status, "runs": " ".join(run.label for run in cell.runs)}
         records.append(record)
     names = {source: source, "common": f"ours at step {short(at)}", "highest": "ours, highest"}

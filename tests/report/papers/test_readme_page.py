@@ -1,9 +1,11 @@
 """Table 1's headline in the README above the folders of results: filled with them, and named where it is stale."""
 
 import pytest
+from folders import cells_of
 from test_table1 import run
 
 from relax_exp.cli.report import main
+from relax_exp.report.papers.readme import headline
 from relax_exp.report.results import collect
 
 MARKS = "before\n<!-- table1 -->\n<!-- /table1 -->\nafter\n"
@@ -27,9 +29,16 @@ def test_it_is_filled(page):
     assert lines[0][2:4] == ["draft REBAR", "draft RELAX"] and len(lines) == 2 + 6
     of = {tuple(line[:2]): line[2:] for line in lines[2:]}
     # t interval of (-110, -109): 12.706 * .7071 / sqrt(2)
-    ours = ["-110.00 ‡", "-109.50 ± 6.35", "1k, 1; 1k, 2"]
+    ours = ["-110.00 ‡", "-109.50 ± 6.35", "1k, 1; 1k, 2", "–"]
     assert of["mnist", "linear1"] == ["-111.66", "-111.22", "-111.60", "-111.20", *ours]
-    assert of["omniglot", "nonlinear"][-3:] == ["not run", "not run", "–"]
+    assert of["omniglot", "nonlinear"][-4:] == ["not run", "not run", "–", "–"]
+
+
+def test_it_says_how_wide_the_nonlinear_decoder_was(tmp_path):
+    run(tmp_path / "runs" / "relax", model="nonlinear", decoder_hidden=784)
+    run(tmp_path / "runs" / "rebar", "rebar", model="nonlinear", decoder_hidden=784)
+    table = headline(cells_of(tmp_path / "runs"))
+    assert [row[-1] for row in table.rows[:3]] == ["–", "–", "784"]
 
 
 def test_a_stale_one_is_named_and_made_anew(page, capsys):

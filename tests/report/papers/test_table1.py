@@ -24,9 +24,9 @@ from relax_exp.tasks.vae import VAE
 
 
 def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1), lrs=(1e-3,), levels=(-120.0, -110.0),
-        steps=1000, state="done", evaluations=None, whole=False):  # fmt: skip
+        steps=1000, state="done", evaluations=None, whole=False, **options):  # fmt: skip
     """A VAE run whose bounds rise through ``levels`` at equal distances; seed s adds s, rates above 1e-3 take 5 off."""
-    task = {"name": "vae", "dataset": dataset, "model": model}
+    task = {"name": "vae", "dataset": dataset, "model": model, **options}
     estimator = estimator if isinstance(estimator, dict) else {"name": estimator, "noise": "tied"}
     config = configuration(task, estimator, seeds, lrs, steps) | {"batch_size": 24}
     rows = []
