@@ -20,7 +20,7 @@ def family_of(name: str, event_shape: tuple[int, ...]) -> Any:
 
 
 def states(family: Any, event_shape: tuple[int, ...], logits: Tensor) -> Tensor:
-    """All samples, for every row of ``logits``: ``(S, ..., event)``."""
+    """Return all samples, for every row of ``logits``, ``(S, ..., event)``."""
     every = family.enumerate(event_shape, dtype=logits.dtype, device=logits.device)
     rows = logits.shape[: logits.dim() - family.parameter_dims]
     return every.reshape(len(every), *(1 for _ in rows), *every.shape[1:]).expand(len(every), *rows, *every.shape[1:])

@@ -181,7 +181,10 @@ def exact_gradient(
 
 
 def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
-    """All states of a row, for all rows at once, ``(S, *rows, event)``; a Gaussian's nodes, with their weights."""
+    """Return all states of a row, for all rows at once, ``(S, *rows, event)``.
+
+    Of a Gaussian they are the nodes of a quadrature, with their weights.
+    """
     if not kind.discrete:
         if samples is not None:
             raise ValueError("the bound of several samples is enumerated for discrete variables only")

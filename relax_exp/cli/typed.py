@@ -39,7 +39,7 @@ def _quoted(argument: str) -> str:
 
 
 def _check_preset(arguments: Sequence[str]) -> None:
-    """Whether the experiment exists, and whether a preset of one task is asked for with another."""
+    """Check whether the experiment exists, and whether a preset of one task is asked for with another."""
     said = dict(a.split("=", 1) for a in arguments if a.startswith(("experiment=", "task=", "budget=")))
     name = said.get("experiment", "")
     if not name or "," in name or name in plans.names():

@@ -72,7 +72,7 @@ class Repeating(gymnasium.Wrapper):
 def make(
     env_id: str, slots: int, actions: str = "discrete", resting: bool = False, frame_skip: int = 1, **options
 ) -> VectorEnv:
-    """``slots`` environments stepped together; ``resting``: as `Resting`, without resets of their own.
+    """Make ``slots`` environments that are stepped together.
 
     Args:
         env_id: The name that gymnasium knows.

@@ -68,7 +68,7 @@ class Unordered(ScoreFunction):
         return Output(grad.sum(0), (first.movedim(-1, 0) * f_b).sum(0), b, {}, {})
 
     def _ratios(self, logits: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """p(s) R(S, s), ``(N, K)``, and p(s') R^{D\\s}(S, s'), ``(N, K, K)``; each sums to one over the last."""
+        r"""Return p(s) R(S, s), ``(N, K)``, and p(s') R^{D\s}(S, s'), ``(N, K, K)``; each sums to one over the last."""
         k = self.samples
         digits = b.argmax(-1)
         index = (digits * self._powers(digits)).sum(-1).movedim(0, -1)
@@ -97,7 +97,7 @@ class Unordered(ScoreFunction):
         return first, second
 
     def _log_joint(self, logits: Tensor) -> Tensor:
-        """log p of every state, ``(N, C^D)``, the last variable changing fastest."""
+        """Return log p of every state, ``(N, C^D)``, the last variable changing fastest."""
         if logits.dim() != 1 + len(self.event_shape):
             raise ValueError(f"unordered works on one layer, logits (N, D, C), not {tuple(logits.shape)}")
         log_p = logits.log_softmax(-1)

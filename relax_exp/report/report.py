@@ -70,7 +70,7 @@ class Report:
         return [*self.pivots, *self.lines]
 
     def markdown(self) -> str:
-        """All tables, and below them why replicas failed."""
+        """Write all tables, and below them why replicas failed."""
         return "\n".join([*map(formats.markdown, self.tables), *self.failures])
 
     @property

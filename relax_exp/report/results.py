@@ -144,7 +144,7 @@ def _about(about: dict[str, Any], runs: list[Run]) -> str:
 
 
 def _machine(hardware: dict[str, Any], device: str) -> str:
-    """The machine by what the run was computed on: a GPU that it did not use goes unsaid."""
+    """Name the machine by what the run was computed on: a GPU that it did not use goes unsaid."""
     name = device.partition(" ")[2] if device.startswith("cuda") else hardware.get("cpu")
     return f"{name}, {hardware.get('cores')} cores"
 

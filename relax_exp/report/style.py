@@ -123,7 +123,7 @@ def _unlike(it: Style, others: list[Style]) -> Style:
 
 
 def near(one: str, other: str) -> bool:
-    """Whether two colours are close, for full colour vision or for deuteranopia, the commonest blindness."""
+    """Tell whether two colours are close, for full colour vision or for deuteranopia, the commonest blindness."""
     return min(math.dist(lab(one, blind), lab(other, blind)) for blind in (False, True)) < NEAR
 
 

@@ -155,7 +155,7 @@ def with_variance(values: np.ndarray) -> np.ndarray:
 
 
 def without_variance(values: np.ndarray) -> np.ndarray:
-    """1 where there is no variance, else 0; NaN where nothing was measured."""
+    """Return 1 where there is no variance, else 0, and NaN where nothing was measured."""
     return np.where(np.isfinite(values), (values <= NO_VARIANCE).astype(float), np.nan)
 
 

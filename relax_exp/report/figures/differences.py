@@ -21,7 +21,7 @@ def pairs(cells: list[Cell]) -> tuple[Cell, list[Cell]] | None:
 
 
 def granularity(cell: Cell) -> str | None:
-    """Of REBAR's eta."""
+    """Return the granularity of REBAR's eta."""
     return cell.runs[0].config["estimator"].get("granularity")
 
 

@@ -16,7 +16,11 @@ POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markere
 
 
 def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
-    """Whatever a panel's metric is to be compared with; handles for the legend, of what has no label of its own."""
+    """Draw whatever a panel's metric is to be compared with.
+
+    Returns:
+        Handles for the legend, of what has no label of its own.
+    """
     for value, label in lines(metric, cells):
         mark(ax, value, label, above=label == HIGHEST)
     steps, values = log(metric, cells)
@@ -85,7 +89,7 @@ def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_log(cells: list[Cell]) -> bool:
-    """Whether one of the cells trained the model of ARSM's published log, with ARSM."""
+    """Tell whether one of the cells trained the model of ARSM's published log, with ARSM."""
     known = published()["arsm_vae"]["model"]
     return any(
         cell.name == "arsm"

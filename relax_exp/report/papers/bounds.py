@@ -89,7 +89,7 @@ def target_of(cells: dict[str, Chosen]) -> float | None:
 
 
 def _lines(cells: list[Cell], line) -> list[tuple[str, list[list[str]], list[dict[str, Any]]]]:
-    """Of each trained model of Table 1 its task, and ``line(data, model, label, chosen, all)`` of its estimators."""
+    """Return each trained model's task, and ``line(data, model, label, chosen, all)`` of its estimators."""
     ours = chosen(cells, "vae")
     found = []
     for data, model, tasks in models(cells):

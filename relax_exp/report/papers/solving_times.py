@@ -22,12 +22,12 @@ ERRORS = {"advantage": "published advantage", "sampler": "published sampler"}
 
 
 def stopping(cells: list[Cell]) -> list[Cell]:
-    """The cells whose replicas stop once they have solved their environment, and have begun."""
+    """Return the cells whose replicas stop once they have solved their environment, and have begun."""
     return [c for c in cells if c.runs[0].config["task"].get("until_solved") and c.steps]
 
 
 def observed(replicas: list[Replica]) -> Survival:
-    """Of each replica the episodes until it solved its environment, or those that it had to do so until now."""
+    """Return of each replica the episodes until it solved its environment, or those that it has had so far to do so."""
     last = [r.rows[r.last_step] for r in replicas if r.rows]
     solved = [row.get("solved_episodes") for row in last]
     times = [row["episodes"] if at is None else at for row, at in zip(last, solved, strict=True)]
@@ -35,7 +35,7 @@ def observed(replicas: list[Replica]) -> Survival:
 
 
 def variant(cell: Cell) -> str:
-    """The estimator, and which error of the published code it has."""
+    """Return the estimator, and which error of the published code it has."""
     options = cell.runs[0].config["estimator"]
     error = next((words for key, words in ERRORS.items() if options.get(key) == "published_error"), "")
     return f"{cell.name}, {error}" if error else cell.name
@@ -56,7 +56,7 @@ def groups(cells: list[Cell]) -> Iterator[tuple[tuple, Cell, str, list[Replica]]
 
 
 def solving_times(cells: list[Cell]) -> Table | None:
-    """A line for each variant, rate and block of seeds; None where no runs stop once they have solved something."""
+    """Make a line for each variant, rate and block of seeds; None where no runs stop once solved."""
     found = sorted(groups(cells), key=lambda one: one[0])
     if not found:
         return None
@@ -110,7 +110,10 @@ def _note() -> str:
 
 
 def figure(cells: list[Cell]) -> Figure | None:
-    """The share of replicas that have not solved their environment, over episodes; a panel for each pair of rates."""
+    """Draw the share of replicas that have not solved their environment, over episodes.
+
+    There is a panel for each pair of rates.
+    """
     from relax_exp.report.figures.axes import figure as canvas
     from relax_exp.report.figures.axes import in_short, look
 

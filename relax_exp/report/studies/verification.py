@@ -79,7 +79,7 @@ def draw_law(law: dict[int, float]) -> Figure:
 
 
 def named(label: str) -> str:
-    """``relax noise=tied surrogate=network`` in words."""
+    """Write ``relax noise=tied surrogate=network`` in words."""
     name, *options = label.split()
     return f"{name} ({', '.join(map(words, options))})" if options else name
 
