@@ -1,10 +1,10 @@
 """What the score term of the direct gradient costs: the variance of every estimator with it and without it.
 
-    python scripts/score_term.py                              # all models and steps -> results/score_term/variance.json
+    python scripts/score_term.py                              # MNIST -> results/score_term/variance.json
     python scripts/score_term.py --models linear1 --steps 0   # some of them; what the file has already is not repeated
     python scripts/score_term.py --render                     # table and figure from the file
 
-REBAR trains a VAE on MNIST. At each of the ``steps`` its parameters stay fixed while every estimator takes ``updates``
+REBAR trains a VAE. At each of the ``steps`` its parameters stay fixed while every estimator takes ``updates``
 updates of its own tuning parameters and running means, at a rate of 1e-2; then the variance of the encoder's gradient
 is measured as ``grad/log_variance`` is, twice with the same noise: ``task.score_term=kept`` and ``dropped``. The tuning
 losses are the same in both.
@@ -31,7 +31,8 @@ from relax_exp.runs.files import write_atomically
 from relax_exp.training.replicas import Replicas
 
 OUT = Path(__file__).parents[1] / "results" / "score_term"
-MODELS = ("linear1", "linear2", "nonlinear")
+DATASETS, MODELS = ("digits", "mnist"), ("linear1", "linear2", "nonlinear")
+KEYS = ("dataset", "model", "step", "estimator")
 STEPS = (0, 1000, 20_000)
 UPDATES, DRAWS = 100, 50
 LEFT_OUT = ("exact", "a2c")  # 2^200 states; a baseline for episodes, which nvil is here
@@ -45,17 +46,17 @@ def names() -> list[str]:
     return [name for name in offered if estimators.target(name) == "mean" and name not in LEFT_OUT]
 
 
-def task_of(name: str, model: str):
+def task_of(name: str, model: str, dataset: str):
     """The VAE task as ``relax-exp task=vae`` builds it, on the CPU."""
     overrides = ["task=vae", f"estimator={name}", f"task.model={model}", "task.score_term=kept"]
-    overrides += [f"task.variance_draws={DRAWS}"]
+    overrides += [f"task.dataset={dataset}", f"task.variance_draws={DRAWS}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return build_task(resolve(compose("config", overrides), overrides), "cpu")
 
 
-def tuned(name: str, model: str, params, updates: int) -> tuple:
+def tuned(name: str, model: str, dataset: str, params, updates: int) -> tuple:
     """Task and model of an estimator after ``updates`` updates of what is its own, at fixed parameters."""
-    task = task_of(name, model)
+    task = task_of(name, model, dataset)
     replicas = Replicas(task, [SEED], [TUNING_LR])
     start = replicas.state._replace(model=replicas.state.model._replace(params=params))
     replicas.state = start
@@ -69,21 +70,27 @@ def tuned(name: str, model: str, params, updates: int) -> tuple:
     return task, replicas.state.model
 
 
-def measure(models, steps, updates: int, path: Path) -> None:
+def measure(dataset: str, models, steps, updates: int, path: Path) -> None:
     """Append what is missing to the file, one estimator after the other."""
     rows = json.loads(path.read_text()) if path.exists() else []
     for model in models:
-        trained = Replicas(task_of("rebar", model), [SEED], [LR], compiled=max(steps) > 2000)
+        trained = Replicas(task_of("rebar", model, dataset), [SEED], [LR], compiled=max(steps) > 2000)
         for step in sorted(steps):
             for _ in trained.advance(step - int(trained.state.t[0])):
                 pass
             params = {k: v.clone() for k, v in trained.state.model.params.items()}
             for name in names():
-                if any((row["model"], row["step"], row["estimator"]) == (model, step, name) for row in rows):
+                if any([row[k] for k in KEYS] == [dataset, model, step, name] for row in rows):
                     continue
                 begun = time.monotonic()
-                task, own = tuned(name, model, params, updates)
-                row = {"model": model, "step": step, "estimator": name, "evaluations": task.evaluations}
+                task, own = tuned(name, model, dataset, params, updates)
+                row = {
+                    "dataset": dataset,
+                    "model": model,
+                    "step": step,
+                    "estimator": name,
+                    "evaluations": task.evaluations,
+                }
                 for kind in ("kept", "dropped"):
                     task.hierarchy.drops_score = kind == "dropped"
                     row[kind] = task.variance(own, [SEED], step)[0]["grad/log_variance"]
@@ -97,46 +104,56 @@ def measure(models, steps, updates: int, path: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, json.dumps(rows, indent=1) + "\n")
                 seconds = time.monotonic() - begun
-                print(f"{model} {step} {name}: ratio {row['ratio']:.3f} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+                print(
+                    f"{dataset} {model} {step} {name}: ratio {row['ratio']:.3f} ({seconds:.0f} s)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
+def cells(rows: list[dict]) -> list[tuple[str, str, int]]:
+    """Data set, model and step of every column."""
+    return [
+        (d, m, s)
+        for d in DATASETS
+        for m in MODELS
+        for s in sorted({r["step"] for r in rows if (r["dataset"], r["model"]) == (d, m)})
+    ]
 
 
 def table(rows: list[dict]) -> str:
-    """Ratios of the variance kept over dropped, an estimator a line, in the order of their log-variance in the end."""
-    columns = [(m, s) for m in MODELS for s in sorted({r["step"] for r in rows if r["model"] == m})]
-    cell = {(r["model"], r["step"], r["estimator"]): r for r in rows}
+    """Ratios of the variance kept over dropped, an estimator a line, the largest first."""
+    columns, cell = cells(rows), {tuple(r[k] for k in KEYS): r["ratio"] for r in rows}
     order = sorted({r["estimator"] for r in rows}, key=lambda n: -max(r["ratio"] for r in rows if r["estimator"] == n))
-    lines = [
-        [f"`{name}`", *(f"{cell[*c, name]['ratio']:.2f}" if (*c, name) in cell else "" for c in columns)]
-        for name in order
-    ]
-    return tabulate(lines, ["estimator", *(f"{m}, {s:,}" for m, s in columns)], "pipe", disable_numparse=True)
+    lines = [[f"`{n}`", *(f"{cell[*c, n]:.2f}" if (*c, n) in cell else "" for c in columns)] for n in order]
+    return tabulate(lines, ["estimator", *(f"{d} {m}, {s:,}" for d, m, s in columns)], "pipe", disable_numparse=True)
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Log-variance of every estimator with and without the term, at the last step that each model has."""
+    """Log-variance of every estimator with and without the term, in every column of the table."""
     from matplotlib.figure import Figure
 
-    from relax_exp.report import style
-
-    models = [m for m in MODELS if any(r["model"] == m for r in rows)]
-    with style.applied() if hasattr(style, "applied") else torch.no_grad():
-        figure = Figure(figsize=(4 * len(models), 5), layout="constrained")
-        for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
-            last = max(r["step"] for r in rows if r["model"] == model)
-            chosen = sorted((r for r in rows if (r["model"], r["step"]) == (model, last)), key=lambda r: r["dropped"])
-            for y, row in enumerate(chosen):
-                axes.plot([row["dropped"], row["kept"]], [y, y], color="0.7", zorder=1)
-            axes.scatter([r["kept"] for r in chosen], range(len(chosen)), label="kept", color="C1", zorder=2)
-            axes.scatter([r["dropped"] for r in chosen], range(len(chosen)), label="dropped", color="C0", zorder=3)
-            axes.set_yticks(range(len(chosen)), [r["estimator"] for r in chosen])
-            axes.set(title=f"MNIST {model}, after {last:,} steps", xlabel="log-variance of the encoder's gradient")
-        figure.axes[0].legend()
-        figure.savefig(path, dpi=120)
+    columns = cells(rows)
+    figure = Figure(figsize=(4 * len(columns), 5), layout="constrained")
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        chosen = sorted((r for r in rows if tuple(r[k] for k in KEYS[:3]) == column), key=lambda r: -r["dropped"])
+        for y, row in enumerate(chosen):
+            axes.plot([row["dropped"], row["kept"]], [y, y], color="0.7", zorder=1)
+        axes.scatter(
+            [r["kept"] for r in chosen], range(len(chosen)), label="kept", color="#D55E00", marker="s", zorder=2
+        )
+        axes.scatter([r["dropped"] for r in chosen], range(len(chosen)), label="dropped", color="#0072B2", zorder=3)
+        axes.set_yticks(range(len(chosen)), [r["estimator"] for r in chosen])
+        dataset, model, step = column
+        axes.set(title=f"{dataset} {model}, after {step:,} steps", xlabel="log-variance of the encoder's gradient")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> int:
     """Measure, or render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=DATASETS, default="mnist")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS)
     parser.add_argument("--updates", type=int, default=UPDATES)
@@ -146,7 +163,7 @@ def main() -> int:
     torch.set_num_threads(1)
     path = args.out / "variance.json"
     if not args.render:
-        measure(args.models, args.steps, args.updates, path)
+        measure(args.dataset, args.models, args.steps, args.updates, path)
     rows = json.loads(path.read_text())
     write_atomically(args.out / "variance.md", table(rows) + "\n")
     draw(rows, args.out / "variance.png")
