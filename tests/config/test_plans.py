@@ -25,6 +25,7 @@ NAMES = [
     "rl_continuous",
     "rl_discrete",
     "rl_published",
+    "score_term",
     "table1",
     "temperature",
     "toy",
