@@ -27,13 +27,15 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils._pytree import tree_map
 
 from relax_exp.data import ImageData
+from relax_exp.numerics import device as devices
 from relax_exp.numerics import onednn
+from relax_exp.numerics.cuda_graph import capture
 from relax_exp.numerics.machine import hardware
 from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
-from relax_exp.training.replicas import Replicas
+from relax_exp.training.replicas import CHUNK, Replicas
 
 MODELS = ("linear1", "linear2", "nonlinear")
 RELAX = {"depth": 2, "width": 200, "weight_decay": 1e-3}
@@ -97,7 +99,8 @@ def measure(contenders: dict[str, Callable[[], Any]], device="cpu", repeats: int
             for _ in range(counts[name]):
                 call()
             synchronize(device)
-            taken[name].append(1e3 * (time.perf_counter() - begun) / counts[name])
+            steps = counts[name] * getattr(call, "steps", 1)
+            taken[name].append(1e3 * (time.perf_counter() - begun) / steps)
     return {
         name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
         for name, values in taken.items()
@@ -143,14 +146,25 @@ def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
             onednn.product(a, b, None) if there else torch.matmul(a, b, out=out)
         update(params, moments)
 
-    return call
+    # Launched one by one, the products would be as fast as the host.
+    return capture(call) if torch.device(device).type == "cuda" else call
 
 
-def stepper(task, device, compiled: bool, seeds=(0,)) -> Callable[[], None]:
+class Stepper:
+    """Trains on at each call: one step, or on a GPU the ``steps`` of a chunk, which are one CUDA graph."""
+
+    def __init__(self, replicas: Replicas):
+        self.generator = replicas.advance(10**9)
+        self.steps = CHUNK if replicas.chunk_step else 1
+
+    def __call__(self) -> None:
+        next(self.generator)
+
+
+def stepper(task, device, compiled: bool, seeds=(0,)) -> Stepper:
     """One training step of ours, noise and data included."""
     replicas = Replicas(task, list(seeds), [1e-3], device, compiled)
-    steps = replicas.advance(10**9)
-    return lambda: next(steps)
+    return Stepper(replicas)
 
 
 def plain_stepper(task: VAE, case: str, device) -> Callable[[], None]:
@@ -216,9 +230,8 @@ def bench_evaluation(device) -> list[dict]:
     with torch.no_grad():
         for case in ("rebar tied", "relax tied"):
             replicas = Replicas(task_for(case, "linear1", device), [0], [1e-3], device, True)
-            steps = replicas.advance(10**9)
             contenders = {
-                "step": lambda steps=steps: next(steps),
+                "step": Stepper(replicas),
                 "evaluation": lambda replicas=replicas: replicas.evaluate([0], 20_000, False),
                 "last": lambda replicas=replicas: replicas.evaluate([0], 100_000, True),
             }
@@ -376,6 +389,7 @@ def main() -> int:
         return 2
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
+    devices.prepare(devices.choose(options.device))
     if options.quick:
         bench_steps(["linear1"], ["rebar tied", "relax tied"], options.device, 3)
         return 0

@@ -211,14 +211,16 @@ def _steps(replicas) -> tuple[float, float]:
     """Seconds of the first step, and of the median one of the others."""
     import torch
 
-    times = [time.monotonic()]
+    times = [(0, time.monotonic())]
     wait = torch.cuda.synchronize if replicas.device.type == "cuda" else int  # a GPU's steps are only begun
     for step in replicas.advance(1000):
         wait()
-        times.append(time.monotonic())
-        if step > 2 and times[-1] - times[1] > 0.2:
+        times.append((step, time.monotonic()))
+        if len(times) > 3 and times[-1][1] - times[1][1] > 0.2:
             break
-    first, *others = [after - before for before, after in itertools.pairwise(times)]
+    between = itertools.pairwise(times)  # there may be several steps between two of them
+    first, *others = [(then - now) / (after - before) for (before, now), (after, then) in between]
+    first *= times[1][0]
     return first, sorted(others)[len(others) // 2]
 
 

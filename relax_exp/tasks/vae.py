@@ -25,10 +25,11 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
 from relax_exp.tasks.moving_variance import MovingVariance
+from relax_exp.tasks.stacked_evaluation import Stacked
 
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
-ROWS_AT_ONCE = 1000  # images x samples in one pass of the bound
+BLOCK = 10  # images in one pass of the bound, and in one draw of its noise
 DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
 EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
@@ -85,6 +86,7 @@ class VAE(Task):
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
         self._compiled = self._sums
+        self.stacked = Stacked(self, BOUND_SAMPLES, BLOCK) if self.device.type != "cpu" else None
 
     def _build(self, generator: torch.Generator) -> Hierarchy:
         with torch.random.fork_rng(devices=[]):
@@ -157,39 +159,55 @@ class VAE(Task):
         return lambda i, logits: self.hierarchy.families[i].sample(logits, uniforms[i])
 
     def evaluate(self, models, seeds, step, final):
-        """Return bounds on validation images and the gradient's variance, one replica after the other."""
+        """Return bounds on validation images and the gradient's variance."""
         full = final or bool(self.bound_every and step % self.bound_every == 0)
-        results = []
-        for i, seed in enumerate(seeds):
-            model = tree_map(lambda leaf, i=i: leaf[i], models)
-            some = self._bounds(model.params, self.valid[:BOUND_IMAGES], stream(seed, "evaluation/bound", step))
-            metrics = {f"valid/{k}": v for k, v in some.items()}
-            if full:
-                everything = self._bounds(model.params, self.valid, stream(seed, "evaluation/bound_full", step))
-                metrics |= {f"valid/{k}_full": v for k, v in everything.items()}
-            results.append(metrics)
+        some = self._each(models.params, self.valid[:BOUND_IMAGES], seeds, "evaluation/bound", step)
+        results = [{f"valid/{k}": v for k, v in row.items()} for row in some]
+        if full:
+            everything = self._each(models.params, self.valid, seeds, "evaluation/bound_full", step)
+            results = [
+                row | {f"valid/{k}_full": v for k, v in other.items()}
+                for row, other in zip(results, everything, strict=True)
+            ]
         return [row | other for row, other in zip(results, self.variance(models, seeds, step), strict=True)]
 
     def test(self, params, best, seeds):
         """Return bounds on the test images, of the last parameters and of the best."""
-        results = []
-        for i, seed in enumerate(seeds):
-            last, kept = (tree_map(lambda leaf, i=i: leaf[i], stacked) for stacked in (params, best))
-            metrics = self._bounds(last, self.tested, stream(seed, "evaluation/test"))
-            same = all(map(torch.equal, tree_leaves(last), tree_leaves(kept)))
-            others = metrics if same else self._bounds(kept, self.tested, stream(seed, "evaluation/test"))
-            results.append(
-                {f"test/{k}": v for k, v in metrics.items()} | {f"test/{k}_best": v for k, v in others.items()}
-            )
-        return results
+        last = self._each(params, self.tested, seeds, "evaluation/test")
+        pairs = list(zip(tree_leaves(params), tree_leaves(best), strict=True))
+        other = [i for i in range(len(seeds)) if not all(torch.equal(now[i], then[i]) for now, then in pairs)]
+        kept = dict(enumerate(last))
+        if other:
+            chosen = tree_map(lambda leaf: leaf[other], best)
+            measured = self._each(chosen, self.tested, [seeds[i] for i in other], "evaluation/test")
+            kept |= dict(zip(other, measured, strict=True))
+        return [
+            {f"test/{k}": v for k, v in row.items()} | {f"test/{k}_best": v for k, v in kept[i].items()}
+            for i, row in enumerate(last)
+        ]
 
     def variance(self, models, seeds, step):
         """Return the log-variance of the gradient of the encoder's parameters."""
+        if self.stacked:
+            return self.stacked.variances(models, seeds, step, self._draws_at_once)
         return [self._variance(tree_map(lambda leaf, i=i: leaf[i], models), seed, step) for i, seed in enumerate(seeds)]
 
     def compile(self):
         """Compile the bound."""
-        self._compiled = onednn.compile(self._sums)
+        if self.stacked:
+            self.stacked.compile()
+        else:
+            self._compiled = onednn.compile(self._sums)
+
+    def _each(self, params, images: Tensor, seeds: list[int], *purpose) -> list[dict[str, float]]:
+        """Return `_bounds` of every replica, ``params`` stacked; each draws from its seed's stream for the purpose."""
+        generators = [stream(seed, *purpose) for seed in seeds]
+        if self.stacked:
+            return self.stacked.bounds(params, images, generators)
+        return [
+            self._bounds(tree_map(lambda leaf, i=i: leaf[i], params), images, generator)
+            for i, generator in enumerate(generators)
+        ]
 
     def _sums(self, params, x: Tensor, uniforms: list[Tensor]) -> Tensor:
         """Return the sums over images of the mean one-sample bound and of the importance bound, ``(2,)``."""
@@ -198,13 +216,12 @@ class VAE(Task):
 
     def _bounds(self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator) -> dict[str, float]:
         """Return the mean one-sample bound, ``elbo``, and the 100-sample bound, ``bound100``, over ``images``."""
-        at_once = max(1, ROWS_AT_ONCE // BOUND_SAMPLES)
         totals = torch.zeros(2, dtype=torch.float64)
-        for rows in images.split(at_once):
+        for rows in images.split(BLOCK):
             x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)
             layers = self.hierarchy.vae.layers
             uniforms = [self._uniform(generator, BOUND_SAMPLES, len(rows), *layer.shape) for layer in layers]
-            sums = self._compiled if len(rows) == at_once else self._sums  # of one shape only
+            sums = self._compiled if len(rows) == BLOCK else self._sums  # of one shape only
             totals += sums(params, x, uniforms).double().cpu()
         elbo, bound = (totals / len(images)).tolist()
         return {"elbo": elbo, "bound100": bound}
@@ -212,21 +229,34 @@ class VAE(Task):
     def _uniform(self, generator: torch.Generator, *shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=self.dtype).to(self.device)
 
-    def _variance(self, model: Model, seed: int, step: int) -> dict[str, float]:
-        """Measure the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
+    @property
+    def _draws_at_once(self) -> int:
+        return max(1, min(DRAWS_AT_ONCE, EVALUATIONS_AT_ONCE // (self.batch_size * self.evaluations)))
+
+    def _still(self, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the rows of the minibatch on which variances are measured, and the noise that binarises them."""
         of_batch, shapes = stream(seed, "variance/batch"), self.noise_shapes()
         start = int(torch.randint(len(self.data) - self.batch_size + 1, (), generator=of_batch))
-        rows = self.data[start : start + self.batch_size]
-        still = {"binarize": self._uniform(of_batch, *shapes.pop("binarize"))} if self.dynamic else {}
+        still = {"binarize": self._uniform(of_batch, *shapes["binarize"])} if self.dynamic else {}
+        return self.data[start : start + self.batch_size], still
+
+    def encoder_gradient(self, model: Model, rows: Tensor, noise: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return one draw of the gradient of the encoder's parameters, the others held constant."""
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder.")}
         others = {k: v for k, v in model.params.items() if k not in encoder}
+        return self.gradients(model._replace(params=encoder), {"x": rows}, noise, fixed=others).params
+
+    def _variance(self, model: Model, seed: int, step: int) -> dict[str, float]:
+        """Measure the encoder's gradient at fixed parameters, on a minibatch that stays the same for the whole run."""
+        rows, still = self._still(seed)
+        shapes = {k: shape for k, shape in self.noise_shapes().items() if k not in still}
         generator = stream(seed, "evaluation/variance", step)
 
         def one(noise):
-            return self.gradients(model._replace(params=encoder), {"x": rows}, noise | still, fixed=others).params
+            return self.encoder_gradient(model, rows, noise | still)
 
         reference, total, squares, n = None, 0.0, 0.0, self.variance_draws
-        at_once = max(1, min(DRAWS_AT_ONCE, EVALUATIONS_AT_ONCE // (self.batch_size * self.evaluations)))
+        at_once = self._draws_at_once
         for start in range(0, n, at_once):
             noise = draw(shapes, min(at_once, n - start), generator, self.dtype)
             noise = {k: v.to(self.device) for k, v in noise.items()}

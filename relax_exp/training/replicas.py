@@ -52,7 +52,7 @@ class Replicas:
         step = alone(step) if len(self.labels) == 1 else vmap(step)
         if compiled:
             step = compile_step(step, backend)
-            if here and backend == "inductor":
+            if backend == "inductor":
                 task.compile()
         capture = capture if here else capture or cuda_graph.capture
         self.step, self.chunk_step, self._ahead = step, None, None

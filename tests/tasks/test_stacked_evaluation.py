@@ -1,0 +1,40 @@
+"""Evaluating all replicas at once gives the numbers of one after the other."""
+
+import pytest
+
+from relax_exp import data
+from relax_exp.tasks import stacked_evaluation, vae
+from relax_exp.tasks.categorical_vae import CategoricalVAE
+from relax_exp.tasks.stacked_evaluation import Stacked
+from relax_exp.tasks.vae import VAE
+from relax_exp.training.replicas import Replicas
+
+RELAX = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
+
+
+def tasks():
+    small = {"batch_size": 4, "variance_draws": 12}
+    yield VAE(RELAX, data.load("digits", binarize="static"), latents=3, **small)
+    yield VAE({"name": "rebar"}, data.load("digits", binarize="dynamic"), "linear2", latents=3, **small)
+    shape = {"layers": 1, "variables": 2, "categories": 3, "hidden": []}
+    yield CategoricalVAE({"name": "rebar"}, data.load("digits", binarize="static"), **shape, **small)
+
+
+@pytest.mark.parametrize("task", list(tasks()), ids=["static", "dynamic", "categorical"])
+def test_all_at_once_equals_one_after_the_other(task, monkeypatch):
+    monkeypatch.setattr(vae, "BOUND_IMAGES", 105)  # the last pass is not whole
+    monkeypatch.setattr(stacked_evaluation, "ROWS_AT_ONCE", 3 * 100 * 20)
+    task.tested = task.valid[:50]
+    replicas = Replicas(task, [0, 1, 2], [0.1])
+    list(replicas.advance(5))
+    model, seeds = replicas.state.model, [0, 1, 2]
+    best = {k: v.clone() for k, v in model.params.items()}
+    best["decoder.0.bias"][1] += 0.1
+    plain = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
+    task.stacked = Stacked(task, vae.BOUND_SAMPLES, vae.BLOCK)
+    stacked = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
+    for expected, got in zip(plain, stacked, strict=True):
+        assert [list(row) for row in got] == [list(row) for row in expected]
+        assert got == [pytest.approx(row, rel=1e-4) for row in expected]
+    tested = stacked[1]
+    assert [row["test/elbo"] == row["test/elbo_best"] for row in tested] == [True, False, True]
