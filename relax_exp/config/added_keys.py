@@ -25,7 +25,7 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "sequence": {"score_term": "kept"},
         "atari": {"life_loss_ends": False},
         "continuous": {"surrogate_objective": "batch"},
-        "cartpole": {"frame_skip": 1, "until_solved": False},
+        "cartpole": {"frame_skip": 1, "until_solved": False, "freeze_at": None},
     },
     "estimator": {
         "a2c": {"advantage": "correct"},

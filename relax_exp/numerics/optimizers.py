@@ -80,7 +80,12 @@ def rmsprop_tf(
     return tree_map(lambda p, g, v: p - lr * g / (v + eps).sqrt(), params, grads, v), {**moments, "v": v}
 
 
-OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "rmsprop_tf": rmsprop_tf, "sgd": sgd}
+def none(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):
+    """Take no step, with the arguments of `adam`: for what does not learn."""
+    return params, moments
+
+
+OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "rmsprop_tf": rmsprop_tf, "sgd": sgd, "none": none}
 
 
 def initial_moments(optimizer: str, params) -> dict:

@@ -16,6 +16,7 @@ from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.episodic import PolicyTask
 
+SHARED = ("hidden", "gamma", "dtype", "device")  # options that a policy and its learner share
 SHRINK = 4  # of films: every fourth row and column
 
 
@@ -31,6 +32,10 @@ class CartPole(PolicyTask):
     With ``frame_skip`` the environment takes each action so often, `envs.vector.Repeating`; the policy then acts, and
     learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. With ``until_solved`` a
     replica stops once it has solved the environment, as the published code does.
+
+    With ``freeze_at`` the policies do not learn: they are those of a2c, of the same seed, when its mean return first
+    reached so much (`relax_exp.training.frozen_policies`), and only the estimator is tuned. So the variances of
+    estimators' gradients can be compared at the same policies.
     """
 
     name = "cartpole"
@@ -44,12 +49,15 @@ class CartPole(PolicyTask):
         frames: int | None = None,
         frame_skip: int = 1,
         until_solved: bool = False,
+        freeze_at: float | None = None,
         variance_every: int | None = None,
         variance_draws: int = 100,
         **options,
     ):
         self.env_id, self.frames, self.frame_skip = env, frames, frame_skip
-        self.until_solved = until_solved
+        self.until_solved, self.freeze_at = until_solved, freeze_at
+        of_env = {"env": env, "max_steps": max_steps, "threshold": threshold, "frame_skip": frame_skip}
+        self.of_learner = {**of_env, **{k: v for k, v in options.items() if k in SHARED}}
         self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
@@ -61,6 +69,12 @@ class CartPole(PolicyTask):
         self.variance_every, self.variance_draws = variance_every, variance_draws
         horizon = -(-spec.max_episode_steps // frame_skip)
         super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
+        if freeze_at is not None:
+            self.optimizer = "none"
+
+    def learner(self) -> CartPole:
+        """Build the task whose policies are frozen: a2c with an entropy bonus, whatever this one's estimator is."""
+        return CartPole({"name": "a2c"}, **self.of_learner)
 
     def make(self, slots: int, **options) -> Resting:
         """Make slots of the environment."""

@@ -49,7 +49,8 @@ class Continuous(Task):
 
     name = "continuous"
     compile_after = math.inf  # the environment takes most of the time, and the program is long
-    replayed = False
+    replayed = until_solved = False
+    freeze_at = None
     until_solved = False
 
     def __init__(

@@ -115,6 +115,7 @@ class CartPoleOptions(TypedDict):
     frames: Count | None
     frame_skip: Count
     until_solved: bool
+    freeze_at: float | None
     hidden: list[Count]
     gamma: Fraction
     entropy: NotNegative

@@ -181,6 +181,10 @@ class Episodes(Replicas):
     def advance(self, steps: int) -> Iterator[int]:
         """Take steps as the base class does, but end early where all replicas are `finished`."""
         first = int(self.state.t[0])
+        if self.task.freeze_at is not None and not first:
+            from relax_exp.training.frozen_policies import freeze
+
+            freeze(self)
         for step in range(first, first + steps):
             active = self.active
             if not active.any():
@@ -232,7 +236,19 @@ class Episodes(Replicas):
             grads = gradients(self.state.model, batch, stacked)
             draws.append(torch.cat([leaf.flatten(1) for leaf in tree_leaves(grads)], 1))
         values = vmap(log_variances, in_dims=1)(torch.stack(draws))
+        if task.freeze_at is not None:
+            values["grad/log_signal"] = vmap(log_signal, in_dims=1)(torch.stack(draws))
         return [{k: float(v[i]) for k, v in values.items()} for i in range(len(self.labels))]
+
+
+def log_signal(gradients: Tensor) -> Tensor:
+    """Log of the mean over the parameters of the squared mean gradient, from ``(draws, parameters)``.
+
+    What the draws' variance adds to a square of their mean is taken off; where less than nothing remains, the log is
+    that of the smallest number.
+    """
+    squares = gradients.mean(0).square() - gradients.var(0) / len(gradients)
+    return squares.mean().clamp(min=torch.finfo(gradients.dtype).tiny).log()
 
 
 def merge(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
