@@ -85,9 +85,12 @@ def check_tensorboard(path: Path) -> None:
         assert times == sorted(times)
         # The hparams page, and the table as text, once.
         headline = TASKS[OmegaConf.load(path / "config.yaml").task.name].headline
-        final = {tag: [event.value for event in shown[tag]] for tag in shown if tag.startswith("final/")}
-        expected = {f"final/{k}": mine[-1].get(k) for k in headline if isinstance(mine[-1].get(k), float)}
-        assert final == {tag: [pytest.approx(value, rel=1e-6)] for tag, value in expected.items()}
-        (text,) = events.Tensors("table/text_summary")
-        assert "| status" in text.tensor_proto.string_val[0].decode()
+        assert not [tag for tag in shown if tag.startswith("final/")]  # a chart of one point says nothing
+        experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content.decode("latin-1")
+        assert all(key in experiment for key in headline if isinstance(mine[-1].get(key), float))
+        if (seed, lr) == (rows[0]["seed"], rows[0]["lr"]):
+            (text,) = events.Tensors("table/text_summary")
+            assert "| status" in text.tensor_proto.string_val[0].decode()
+        else:
+            assert "table/text_summary" not in events.Tags()["tensors"]
         assert Counter(tag for tag in events.summary_metadata if tag.startswith("_hparams_")).total() == 3

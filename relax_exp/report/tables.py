@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.groups import make_cells
 from relax_exp.report.runs import FAILED, Run, read_run
-from relax_exp.report.statistics import Column
+from relax_exp.report.statistics import Column, numbers, show, where_any
 
 SHARED = "Wall time: of the whole run, all its seeds and learning rates."
 
@@ -42,7 +43,28 @@ def of_kind(kind: str, cells: list[Cell]) -> Table:
 def of_kinds(cells: list[Cell]) -> list[Table]:
     """Make a table for each kind of cells."""
     names = sorted({cell.kind for cell in cells}, key=lambda kind: ([*kinds.KINDS, kind].index(kind), kind))
-    return [of_kind(name, [cell for cell in cells if cell.kind == name]) for name in names]
+    made = [of_kind(name, [cell for cell in cells if cell.kind == name]) for name in names]
+    return [*made, *([along] if (along := tracked(cells)) else [])]
+
+
+def tracked(cells: list[Cell]) -> Table | None:
+    """Make the table of the variances that ``track=[...]`` measured along runs; None where nothing was tracked."""
+    rows, records = [], []
+    for cell in cells:
+        keys = {key for replica in cell.counted for row in replica.rows.values() for key in row}
+        for key in sorted(key for key in keys if re.fullmatch(r"track/.+/log_variance", key)):
+            name = key.split("/")[1]
+            alone, costed = (where_any(cell.last(metric)) for metric in (key, f"{key}_x_evaluations"))
+            texts = [show(alone), show(costed)]
+            rows.append([cell.task, cell.estimator, name, f"{cell.steps:,}", *texts])
+            record = {"task": cell.task, "estimator": cell.estimator, "measured": name, "steps": cell.steps}
+            records.append(record | numbers("log_variance", alone) | numbers("x evaluations", costed))
+    headers = ["task", "trained", "measured", "step", "log-variance", "plus log evaluations of f"]
+    note = (
+        "Natural log of the variance of each estimator's gradient at the parameters that the run had at this step, "
+        "mean over seeds ± 95% t interval; the last column adds the log of the evaluations of f, for equal cost."
+    )
+    return Table("tracked", "Variances along the trajectory", headers, rows, note, records, words=3) if rows else None
 
 
 def markdown(cells: list[Cell]) -> str:

@@ -102,10 +102,11 @@ class TensorBoard:
         for writer in self.writers.values():
             writer.flush()
 
-    def charts(self, page: str, charts: dict[str, str]) -> None:
-        """Add a page of custom scalars, on which each chart draws all metrics that match its regular expression."""
+    def charts(self, pages: dict[str, dict[str, str]]) -> None:
+        """Add pages of custom scalars: each chart draws, of all runs, the metrics that match its regular expression."""
+        layout = {page: {name: ["Multiline", [at]] for name, at in charts.items()} for page, charts in pages.items()}
         for writer in self.writers.values():
-            writer.add_custom_scalars({page: {name: ["Multiline", [metrics]] for name, metrics in charts.items()}})
+            writer.add_custom_scalars(layout)
 
     def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
         """Add grids of pictures ``(N, C, H, W)``, eight in a row."""
@@ -129,12 +130,18 @@ class TensorBoard:
         chosen = chosen.unsqueeze(1) if chosen.dim() == 3 else chosen.permute(0, 3, 1, 2)
         self.images(replica, {f"{name} strip": chosen / 255}, step)
 
-    def finish(self, replica: tuple[int, float], hparams: dict, final: Row, table: str, step: int) -> None:
-        """Add the hparams page and the final table, once at the end."""
+    def finish(self, replica: tuple[int, float], hparams: dict, metrics: list[str], table: str, step: int) -> None:
+        """Add the hparams page, once at the end, and the final table, once a run.
+
+        The page shows the last value of each of ``metrics``, which are there as curves.
+        """
+        from torch.utils.tensorboard.summary import hparams as summaries
+
         writer = self.writers[replica]
-        writer.add_text("table", table, step)
-        numbers = {f"final/{k}": v for k, v in final.items() if isinstance(v, float)}
-        writer.add_hparams(hparams, numbers, run_name=".")
+        if replica == self.labels[0]:
+            writer.add_text("table", table, step)
+        for summary in summaries(hparams, dict.fromkeys(metrics, 0.0)):
+            writer.file_writer.add_summary(summary)
 
     def close(self) -> None:
         """Close all files."""

@@ -137,7 +137,8 @@ class Run:
             say(f"{many} on {self.replicas.device}{', compiled' * self.compiled} -> {path}")
         now = time.monotonic()
         self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
-        self.console = Console(self.steps, self.step, TASKS[self.task.name].headline)
+        tracked = tuple(f"track/{name}/log_variance" for name in self.config["track"])
+        self.console = Console(self.steps, self.step, TASKS[self.task.name].headline + tracked)
         if self.compiled and not self.over:
             self.console.say("compiling the training step; stopping meanwhile loses nothing")
         self._compiling = self.compiled
@@ -274,9 +275,12 @@ class Run:
         path, rows = self.folder.path, self.file.rows()
         alive = [i for i in range(len(self.labels)) if i not in self.failed]
         self.tensorboard.add([])
+        headline = TASKS[self.task.name].headline
+        pages = {"comparison of all runs": {key: f"^{key}$" for key in headline}}
         if self.config["track"]:
             kinds = ("log_variance", "log_variance_x_evaluations")
-            self.tensorboard.charts("track", {kind: f"track/.*/{kind}$" for kind in kinds})
+            pages["track"] = {kind: f"track/.*/{kind}$" for kind in kinds}
+        self.tensorboard.charts(pages)
         if alive:
             models, names = self.replicas.models(alive), [label(*self.labels[i]) for i in alive]
             for name, content in self.task.finish(models, names).items():
@@ -291,8 +295,8 @@ class Run:
         write_atomically(path / "table.md", table + "\n")
         for replica in self.labels:
             last = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
-            final = {key: last.get(key) for key in TASKS[self.task.name].headline}
-            self.tensorboard.finish(replica, self._hparams(*replica), final, table, self.step)
+            there = [key for key in headline if isinstance(last.get(key), float)]
+            self.tensorboard.finish(replica, self._hparams(*replica), there, table, self.step)
         self.tensorboard.close()
         self.folder.update_meta(status="failed" if self.failed else "done")
         print(table)
@@ -300,5 +304,6 @@ class Run:
 
     def _hparams(self, seed: int, lr: float) -> dict:
         sections = {f"{s}.{k}": v for s in ("task", "estimator") for k, v in self.config[s].items()}
+        sections = {k.removesuffix(".name"): v for k, v in sections.items()}  # task and estimator, as they are typed
         flat = {"seed": seed, "lr": lr, "steps": self.steps, "batch_size": self.config["batch_size"], **sections}
         return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in flat.items()}

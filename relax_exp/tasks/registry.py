@@ -220,7 +220,15 @@ class TaskEntry:
         return "runs.run" if ":" in self.path else f"studies.{self.path}"
 
 
-OF_BOUNDS = ("train/elbo", "valid/elbo", "valid/bound100", "grad/log_variance")
+# At the end the bounds of all validation images, which tables show, beside those of the first 1,000.
+OF_BOUNDS = (
+    "train/elbo",
+    "valid/elbo",
+    "valid/elbo_full",
+    "valid/bound100",
+    "valid/bound100_full",
+    "grad/log_variance",
+)
 OF_EPISODES = ("return", "return100", "episodes", "frames", "solved_episodes", "grad/log_variance")
 TASKS = {
     "toy": TaskEntry(

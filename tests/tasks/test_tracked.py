@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import running
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -79,4 +80,26 @@ def test_figure_has_a_line_for_each_tracked_estimator(tmp_path):
     cell = Cell("toy", "toy", "relax", "relax", 0.01, (runs.Replica(run, 0, 0.01, runs.DONE, None, rows),))
     assert tracked.names(cell) == ["rebar", "relax"]
     figure = tracked.figure(cell)
-    assert [len(ax.lines) for ax in figure.axes] == [2, 2]
+    assert [len([li for li in ax.lines if li.get_label()[0] != "_"]) for ax in figure.axes] == [2, 2]
+
+
+def test_tracked_variances_are_in_the_table_and_on_the_console(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    line = "task=toy estimator=relax track=[reinforce] steps=4 eval_every=2 task.variance_draws=10 compile=false out=a"
+    assert running.execute(line) == 0
+    out, err = capfd.readouterr()
+    assert "track/reinforce/log_variance" in err
+    (row,) = [line for line in out.splitlines() if line.startswith("| toy t=0.499 | relax") and "reinforce" in line]
+    assert "## Variances along the trajectory" in out and row.count("|") == 7
+
+
+def test_a_task_without_variances_refuses_to_track(monkeypatch):
+    from relax_exp.errors import SettingError
+    from relax_exp.runs.build import build_task
+    from relax_exp.tasks.base import Task
+    from relax_exp.tasks.toy import Toy
+
+    monkeypatch.setattr(Toy, "variance", Task.variance)
+    config = {"task": {"name": "toy"}, "estimator": {"name": "reinforce"}, "track": {"rloo": {"name": "rloo"}}}
+    with pytest.raises(SettingError, match="measures no variance"):
+        build_task({**config, "batch_size": 1, "dtype": "float32"}, "cpu")
