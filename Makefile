@@ -35,7 +35,7 @@ cold-start: $(INSTALLED)  ## README's quick start in a fresh clone and environme
 	$(BIN)/python -m pytest $(COLD)
 
 lint: $(INSTALLED)  ## check style, layers and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright --pythonpath $(BIN)/python
 
 mutants: $(INSTALLED)  ## show that the verification rejects broken code
 	$(BIN)/python scripts/mutants.py

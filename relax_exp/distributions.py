@@ -51,7 +51,91 @@ def digits(base: int, places: int, device=None) -> Tensor:
     return number // base ** torch.arange(places - 1, -1, -1, device=device) % base
 
 
-class Bernoulli:
+class Family:
+    """What estimators ask of a family of variables; every function acts on the trailing dimensions.
+
+    Attributes:
+        name: What configurations call it.
+        event_dims: Trailing dimensions of a sample.
+        shape_dims, parameter_dims: Dimensions of the event's shape, and of one row's parameters.
+        discrete: Whether its samples can be enumerated, and have a relaxation.
+        structured: Whether its noise has another shape than a sample, so that its path is not elementwise.
+    """
+
+    name: str
+    event_dims: int
+    shape_dims: int
+    parameter_dims: int
+    discrete: bool
+    structured: bool = False
+
+    @staticmethod
+    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one row's parameters for samples of ``event_shape``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one row's sample."""
+        raise NotImplementedError
+
+    @staticmethod
+    def path(logits: Tensor, u: Tensor, /) -> Tensor:
+        """Return z, of which the sample is a function, from uniform noise; differentiable in the parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def hard(z: Tensor) -> Tensor:
+        """Return the sample that z stands for."""
+        raise NotImplementedError
+
+    @classmethod
+    def sample(cls, logits: Tensor, u: Tensor, /) -> Tensor:
+        """Return the sample that belongs to the uniform noise ``u``."""
+        return cls.hard(cls.path(logits, u))
+
+    @staticmethod
+    def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        """Return z~ ~ p(z | b) for uniform v, differentiable in the parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
+        """Return d z~ / d parameters along `conditional_path`, elementwise."""
+        raise NotImplementedError
+
+    @staticmethod
+    def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
+        """Turn a gradient in the natural parameter of the path into one in the logits."""
+        raise NotImplementedError
+
+    @staticmethod
+    def score(logits: Tensor, b: Tensor, /) -> Tensor:
+        """Return the score d log p(b) / d parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def log_prob(logits: Tensor, b: Tensor, /) -> Tensor:
+        """Return log p(b), summed over the event."""
+        raise NotImplementedError
+
+    @staticmethod
+    def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
+        """Return the relaxed sample."""
+        raise NotImplementedError
+
+    @staticmethod
+    def mean(logits: Tensor, /) -> Tensor:
+        """Return the mean."""
+        raise NotImplementedError
+
+    @staticmethod
+    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
+        """Return all samples, ``(states, ...)``."""
+        raise NotImplementedError
+
+
+class Bernoulli(Family):
     """Independent Bernoulli variables, with logits ``(..., D)`` and samples in {0, 1} of the same shape."""
 
     name = "bernoulli"
@@ -136,7 +220,7 @@ class Bernoulli:
         return digits(2, event_shape[0], device).to(dtype or torch.get_default_dtype())
 
 
-class Categorical:
+class Categorical(Family):
     """Independent categorical variables, with logits ``(..., D, C)`` and one-hot samples of the same shape."""
 
     name = "categorical"
@@ -241,7 +325,7 @@ class Categorical:
         return chosen.to(dtype or torch.get_default_dtype())
 
 
-class Gaussian:
+class Gaussian(Family):
     """Independent normal variables, with samples ``(..., D)``.
 
     The parameters ``(..., D, 2)`` are the mean and the log standard deviation. ``path`` is the reparameterisation
@@ -317,10 +401,10 @@ def weighted(weight: Tensor, values: Tensor) -> Tensor:
     return torch.where(weight == 0, torch.zeros_like(weight), weight * torch.where(weight == 0, 0.0, values))
 
 
-FAMILIES = {family.name: family for family in (Bernoulli, Categorical, Gaussian)}
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Bernoulli, Categorical, Gaussian)}
 
 
-def expand_event(values: Tensor, family, parameters: bool = False) -> Tensor:
+def expand_event(values: Tensor, family: type[Family], parameters: bool = False) -> Tensor:
     """Make per-row values ``(...)`` broadcast against samples: ``(..., 1, ..)``.
 
     With ``parameters`` they broadcast against the family's parameters instead, which differ for a Gaussian.

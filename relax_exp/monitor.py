@@ -69,7 +69,7 @@ class GradientMonitor:
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 first = self._gradient(closure, parameters)
                 kept = [i for i, g in enumerate(first) if g is not None]
-                found = self._noise([first[i] for i in kept], closure, [parameters[i] for i in kept])
+                found = self._noise([g for g in first if g is not None], closure, [parameters[i] for i in kept])
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
@@ -88,13 +88,17 @@ class GradientMonitor:
             raise ValueError(f"the closure must return a scalar loss with a gradient, not {got}; and not call backward")
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
+    def _present(self, closure, parameters) -> list[Tensor]:
+        """Return one draw of the gradient of parameters that the loss reaches."""
+        return [g for g in self._gradient(closure, parameters) if g is not None]
+
     def _noise(self, first: list[Tensor], closure, parameters: list[Tensor]) -> list[GradientNoise]:
         n = self.reference
         # Sums of deviations from the first gradient: stable in single precision.
         total = [torch.zeros_like(g) for g in first]
         squares = [torch.zeros_like(g) for g in first]
         for _ in range(n - 1):
-            for i, g in enumerate(self._gradient(closure, parameters)):
+            for i, g in enumerate(self._present(closure, parameters)):
                 deviation = g - first[i]
                 total[i] += deviation
                 squares[i] += deviation.square()
@@ -102,7 +106,7 @@ class GradientMonitor:
         trace = [float((s - t.square() / n).clamp(min=0).sum()) / (n - 1) for s, t in zip(squares, total, strict=True)]
         cosines = [0.0] * len(first)
         for _ in range(self.draws):
-            for i, g in enumerate(self._gradient(closure, parameters)):
+            for i, g in enumerate(self._present(closure, parameters)):
                 cosines[i] += float(torch.cosine_similarity(g.flatten(), mean[i].flatten(), dim=0)) / self.draws
         rows = []
         for m, t, c in zip(mean, trace, cosines, strict=True):

@@ -114,7 +114,7 @@ def words(hint: Any) -> str:
     if origin is list:
         return f"a list, each item {words(args[0])}"
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint, hint.__name__)
+    return names.get(hint) or getattr(hint, "__name__", str(hint))
 
 
 def one_of(names: Iterable[str], given: str = "") -> str:

@@ -165,7 +165,7 @@ def exact_gradient(
         return value
 
     values = torch.stack([at(state) for state in states])
-    if not kind.discrete:
+    if weights is not None:
         score = torch.stack([kind.score(theta, state) for state in states])
         return (weights.reshape(-1, *[1] * theta.dim()) * values[..., None, None] * score).sum(0)
 

@@ -85,5 +85,5 @@ def load(name: str, root: str | os.PathLike[str] | None = None, binarize: str = 
             f"cannot read the {name} data in {root}: {error}. Check its permissions or choose another data_root."
         ) from error
     mean = train.sum(axis=0, dtype="int64") / len(train) / (255 if binarize == "dynamic" else 1)
-    tensors = (torch.from_numpy(array) for array in (train, valid, test, mean))
-    return ImageData(name, *tensors, dataset.IMAGE_SHAPE, binarize)
+    tensors = [torch.from_numpy(array) for array in (train, valid, test, mean)]
+    return ImageData(name, tensors[0], tensors[1], tensors[2], tensors[3], dataset.IMAGE_SHAPE, binarize)

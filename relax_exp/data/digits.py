@@ -17,7 +17,7 @@ def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[n
     """Return train, valid and test images ``(N, 64)``, shuffled before they are split; `root` is not used."""
     from sklearn.datasets import load_digits
 
-    values = load_digits().data  # (1797, 64), 0..16
+    values, _ = load_digits(return_X_y=True)  # (1797, 64), 0..16
     order = np.random.RandomState(SHUFFLE_SEED).permutation(len(values))
     images = binarized(np.rint(values[order] * 255 / 16).astype(np.uint8))
     return images[:TRAIN], images[TRAIN : TRAIN + VALID], images[TRAIN + VALID :]

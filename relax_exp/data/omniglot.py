@@ -64,7 +64,7 @@ def _download(scratch: Path) -> Path:
 
     pooch.get_logger().setLevel("WARNING")  # it would name the scratch folder; `fetch` has named the real one
     downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=STALL_SECONDS)
-    private = pooch.retrieve(URL, f"md5:{MD5}", "private", scratch, downloader=downloader)
+    private = pooch.retrieve(URL, f"md5:{MD5}", "private", scratch, downloader=downloader)  # pyright: ignore[reportArgumentType]  # pooch's own
     # pooch's file is readable by its owner only; data folders are shared.
     shutil.copyfile(private, scratch / "chardata.mat")
     return scratch

@@ -81,7 +81,7 @@ def roll_out(
 
 def replay(
     env: Resting,
-    seeds: list[int],
+    seeds: list[int | None],
     policy: Callable[[Tensor], Tensor],
     noise: Tensor,
     rollout: Rollout,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from relax_exp.errors import RunError
 
-Row = dict[str, float | int | str | None]
+Row = dict[str, Any]  # numbers, lists of them and texts by name
 FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
 
 
@@ -121,7 +121,7 @@ class TensorBoard:
 
         TensorBoard shows an animated GIF that is stored as an image; its own ``add_video`` needs another package.
         """
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]  # made when imported
 
         height, width = frames.shape[1:3]
         moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames))
@@ -185,7 +185,7 @@ class Console:
         for key in self.headline:
             values = [row[key] for row in rows if row.get(key) is not None]
             if values:
-                parts.append(f"{key} {sum(values) / len(values):.6g}")
+                parts.append(f"{key} {sum(map(float, values)) / len(values):.6g}")
         many = f" (mean of {len(rows)} replicas)" if len(rows) > 1 else ""
         self.say(f"step {rows[0]['step']}: {', '.join(parts)}{many}")
 

@@ -18,12 +18,12 @@ from relax_exp.envs.atari_scores import human_normalised
 from relax_exp.estimators.base import FromSample
 from relax_exp.models.nature_cnn import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
 from relax_exp.numerics.random_streams import seed_of, stream
-from relax_exp.tasks.base import Gradients, Model, Task, draw, summarize_variance
+from relax_exp.tasks.base import Gradients, Model, SegmentTask, draw, summarize_variance
 
 PICTURES = 8  # frames of a strip
 
 
-class Atari(Task):
+class Atari(SegmentTask):
     """A2C (Mnih et al. 2016) with the score function or RELAX.
 
     It minimises, as means over the ``batch_size`` rows of a segment,

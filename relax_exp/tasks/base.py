@@ -1,13 +1,18 @@
-"""What the trainer asks of a task."""
+"""What the trainers ask of tasks: of all of them, and of those that learn from episodes, batches of them, or games."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from relax_exp.numerics.optimizers import adam
+
+if TYPE_CHECKING:
+    from relax_exp.envs.atari import Games
+    from relax_exp.envs.resting import Resting
 
 Tree = Any  # a pytree of tensors
 
@@ -57,10 +62,13 @@ class Task:
     lr_scale: float = 1.0
     warmup: int = 0
     dtype: torch.dtype = torch.float32
-    compile_after: int = 2000  # steps from which compile=auto compiles
+    compile_after: float = 2000  # steps from which compile=auto compiles
     selection: str | None = None  # metric by whose highest value parameters are kept for `test`
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
+    device: torch.device
+    options: dict[str, Any]  # of the estimator
+    estimator_name: str
     meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
 
     def take(self, estimator: dict) -> None:
@@ -80,11 +88,11 @@ class Task:
         """Return the shapes of the uniform noise that one step of one replica uses, by name."""
         raise NotImplementedError
 
-    def example(self) -> dict[str, Tensor]:
+    def example(self) -> dict[str, Any]:
         """Return a minibatch such as `gradients` takes, whatever its numbers."""
         return {} if self.data is None else {"x": self.data[: self.batch_size]}
 
-    def gradients(self, model: Model, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Gradients:
+    def gradients(self, model: Model, batch: dict[str, Any], noise: dict[str, Tensor]) -> Gradients:
         """Draw all gradients of one replica once; a pure function that draws no noise itself.
 
         Args:
@@ -133,6 +141,94 @@ class Task:
     def videos(self, models: Model, replica: int, seed: int) -> dict[str, Tensor]:
         """Return episodes as films, uint8 ``(T, H, W)`` or ``(T, H, W, 3)`` by name."""
         return {}
+
+
+class EpisodeTask(Task):
+    """What the trainer of whole episodes, `relax_exp.training.episodes.Episodes`, asks of a task besides.
+
+    A batch has ``state`` (E, T, S), ``action`` (E, T, A), ``loss`` (E, T) and ``alive`` (E, T): 1 within the episode.
+
+    Attributes:
+        episodes: Episodes of an update, E.
+        actions: Numbers that an action is made of, A.
+        gamma: Discount of a step.
+        threshold: Mean return of the last 100 episodes from which the environment counts as solved.
+        frames: Steps of the environment after which a replica stops, or None.
+        frame_skip: How often an action is taken.
+        until_solved: Whether a replica stops once it has solved the environment.
+        replayed: Whether the estimator asks what other actions would have led to.
+        pseudo_rollouts: Such other actions of an episode that are tried.
+        variance_every: Steps between measurements of the gradient's variance, or None for none.
+        variance_draws: Updates from whose gradients it is measured.
+    """
+
+    episodes: int
+    actions: int
+    gamma: float
+    threshold: float
+    frames: int | None = None
+    frame_skip: int = 1
+    until_solved: bool = False
+    replayed: bool = False
+    pseudo_rollouts: int = 0
+    variance_every: int | None = None
+    variance_draws: int = 2
+
+    def make(self, slots: int, **options) -> Resting:
+        """Make ``slots`` slots of the environment."""
+        raise NotImplementedError
+
+
+class BatchTask(EpisodeTask):
+    """What the trainer of batches of episodes, `relax_exp.training.episode_batches.Batches`, asks besides.
+
+    Attributes:
+        quota: Steps that a slot takes at least.
+        trace: The lambda of generalised advantages.
+        reward_scale: A factor of the rewards that are learned from.
+        by_episode: Whether it asks which episode of its slot a step belongs to.
+    """
+
+    quota: int
+    trace: float
+    reward_scale: float
+    by_episode: bool = False
+
+    def mean(self, params: Tree, states: Tensor) -> Tensor:
+        """Return the mean of the policy, ``(..., N, A)``, at states ``(..., N, S)``."""
+        raise NotImplementedError
+
+    def value(self, tuning: Tree, states: Tensor) -> Tensor:
+        """Return V at states ``(..., N, S)``, in units of ``reward_scale``."""
+        raise NotImplementedError
+
+
+class SegmentTask(Task):
+    """What the trainer of segments of games, `relax_exp.training.game_segments.Segments`, asks of a task besides.
+
+    Attributes:
+        envs: Games side by side.
+        length: Steps of a segment.
+        gamma: Discount of a step.
+        frame_skip: Frames of a step.
+    """
+
+    envs: int
+    length: int
+    gamma: float
+    frame_skip: int
+
+    def clip(self, rewards: Tensor) -> Tensor:
+        """Return the rewards that are learned from."""
+        raise NotImplementedError
+
+    def games(self, slots: int, seed: Callable[[int, int], int], groups: int | None = None) -> Games:
+        """Make ``slots`` games, whose k-th seed in a slot is ``seed(slot, k)``."""
+        raise NotImplementedError
+
+    def segment_variance(self, model: Model, batch: dict[str, Tensor], seed: int, step: int) -> dict[str, float]:
+        """Measure the log-variance of the gradient on one segment."""
+        raise NotImplementedError
 
 
 def draw(shapes: dict[str, tuple[int, ...]], count: int, generator: torch.Generator, dtype) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ from relax_exp.estimators.base import FromSample
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.optimizers import adam
 from relax_exp.numerics.random_streams import stream
-from relax_exp.tasks.base import Gradients, Model, Task
+from relax_exp.tasks.base import BatchTask, Gradients, Model
 
 
-class Continuous(Task):
+class Continuous(BatchTask):
     """Maximise the return on ``env``, whose actions are vectors of real numbers (RELAX, final paper, section 5.3).
 
     The policy is a Gaussian: its mean a network (``hidden`` tanh units) of the state, its log std parameters of their

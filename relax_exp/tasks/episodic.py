@@ -11,7 +11,7 @@ from relax_exp import estimators
 from relax_exp.estimators.actor_critic import published_advantage
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
-from relax_exp.tasks.base import Gradients, Model, Task
+from relax_exp.tasks.base import EpisodeTask, Gradients, Model
 
 
 class Row(nn.Module):
@@ -42,7 +42,7 @@ class Row(nn.Module):
         return out.grad.squeeze(-2).squeeze(-2), self.of.tuning_loss(out), scalars, out.buffers
 
 
-class PolicyTask(Task):
+class PolicyTask(EpisodeTask):
     """Maximise the return of episodes of at most ``horizon`` steps: f = minus the discounted return-to-go.
 
     The gradient of an update is the sum over the steps of an episode, mean over its episodes, with ``entropy`` times

@@ -9,6 +9,7 @@ from torch.func import vmap
 
 from relax_exp.distributions import normal
 from relax_exp.envs.transitions import advantages, episodes, roll_out
+from relax_exp.tasks.base import BatchTask
 from relax_exp.training.episodes import Episodes
 
 
@@ -17,6 +18,8 @@ class Batches(Episodes):
 
     The seeds of a slot are those of its first episode; the later ones go on from there.
     """
+
+    task: BatchTask
 
     def play(self, params, seeds, noise, active):
         """Play episodes in each slot until it has taken its share of the steps.

@@ -17,7 +17,7 @@ from relax_exp.estimators.arsm import action_values, choose, pseudo_actions
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics import onednn
 from relax_exp.numerics.random_streams import stream
-from relax_exp.tasks.base import draw, log_variances
+from relax_exp.tasks.base import EpisodeTask, draw, log_variances
 from relax_exp.training.replicas import CHUNK, Replicas
 
 FROZEN = ("model", "moments", "tuning_moments", "sums", "count")  # what does not change in a replica that is done
@@ -88,9 +88,11 @@ class Episodes(Replicas):
     no state of an environment outlives a step. A replica that has used ``task.frames`` stays as it is.
     """
 
+    task: EpisodeTask
+
     whole_chunks = False
 
-    def __init__(self, task, seeds, lrs, device="cpu", compiled: bool = False, backend: str = "inductor"):
+    def __init__(self, task: EpisodeTask, seeds, lrs, device="cpu", compiled: bool = False, backend: str = "inductor"):
         super().__init__(task, seeds, lrs, device, compiled, backend)
         self.records = Records.empty(len(self.labels))
         slots = len(self.labels) * task.episodes
@@ -155,16 +157,16 @@ class Episodes(Replicas):
 
         chosen = active.repeat_interleave(shape[1]).tolist()
         slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
-        if self.program is None:
-            rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
-        else:
+        if self.program is not None and isinstance(self.env, CartPoles):
             rollout = self.env.play(self.program, slots, params, noise["act"].flatten(0, 1))
+        else:
+            rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
         states, actions, rewards, alive = map(torch.from_numpy, rollout)
         losses = -torch.from_numpy(rollout.returns(task.gamma))
         frames = alive.sum(1).numpy()
         batch = {"state": states, "action": torch.nn.functional.one_hot(actions, task.actions)}
         batch |= {"loss": losses, "alive": alive}
-        if task.replayed:
+        if self.replays is not None:
             u = noise["act"].flatten(0, 2)
             logits = policy_logits(params, states.unflatten(0, shape).flatten(1, 2)).flatten(0, 1)
             asked = pseudo_actions(logits, u, alive.flatten()).unflatten(0, alive.shape)

@@ -15,6 +15,7 @@ from relax_exp.distributions import gumbel
 from relax_exp.envs.atari import Games
 from relax_exp.models.nature_cnn import Activations, nature, packed, pixels
 from relax_exp.numerics.random_streams import seed_of
+from relax_exp.tasks.base import SegmentTask
 from relax_exp.training.replicas import Replicas
 from relax_exp.training.returns import Records
 
@@ -39,9 +40,11 @@ class Segments(Replicas):
     bit.
     """
 
+    task: SegmentTask
+
     whole_chunks = False
 
-    def __init__(self, task, seeds, lrs, device="cpu", *args, **options):
+    def __init__(self, task: SegmentTask, seeds, lrs, device="cpu", *args, **options):
         if len(seeds) * len(lrs) != 1:
             raise ValueError("one seed and one learning rate")
         super().__init__(task, seeds, lrs, device, *args, **options)

@@ -169,7 +169,7 @@ class Replicas:
 
         Each epoch has a new permutation; what is left of it at the end is dropped.
         """
-        size, batch = len(self.task.data), self.task.batch_size
+        size, batch = len(self._data), self.task.batch_size
         per_epoch = size // batch
         rows = torch.empty((count, batch), dtype=torch.int64)
         done = 0
@@ -180,14 +180,20 @@ class Replicas:
             done += take
         return rows
 
+    @property
+    def _data(self) -> Tensor:
+        """The data set of a task that has one."""
+        assert self.task.data is not None
+        return self.task.data
+
     def _draw_order(self, seed: int, epoch: int) -> Tensor:
         if epoch == 0 and self.task.first_epoch == "file":
-            return torch.arange(len(self.task.data))
-        return torch.randperm(len(self.task.data), generator=stream(seed, "data", epoch))
+            return torch.arange(len(self._data))
+        return torch.randperm(len(self._data), generator=stream(seed, "data", epoch))
 
     def _warmup_rows(self, seed: int, start: int, count: int) -> Tensor:
         """Return randomly placed contiguous batches of the unshuffled data, as the original code warms up on."""
-        size, batch = len(self.task.data), self.task.batch_size
+        size, batch = len(self._data), self.task.batch_size
         first = torch.randint(size - batch + 1, (count, 1), generator=stream(seed, "warmup/data", start))
         return first + torch.arange(batch)
 
@@ -198,7 +204,7 @@ class Replicas:
 
     def _at(self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]):
         """Pick batch and noise of one step of a chunk."""
-        return {k: self.task.data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
+        return {k: self._data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
 
     def _steps(self, step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
         """Take all steps of a chunk."""
