@@ -156,6 +156,7 @@ class EpisodeTask(Task):
         frames: Steps of the environment after which a replica stops, or None.
         frame_skip: How often an action is taken.
         until_solved: Whether a replica stops once it has solved the environment.
+        freeze_at: Mean return at which a replica stops learning, or None.
         replayed: Whether the estimator asks what other actions would have led to.
         pseudo_rollouts: Such other actions of an episode that are tried.
         variance_every: Steps between measurements of the gradient's variance, or None for none.
@@ -169,6 +170,7 @@ class EpisodeTask(Task):
     frames: int | None = None
     frame_skip: int = 1
     until_solved: bool = False
+    freeze_at: float | None = None
     replayed: bool = False
     pseudo_rollouts: int = 0
     variance_every: int | None = None

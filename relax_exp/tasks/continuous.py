@@ -49,9 +49,6 @@ class Continuous(BatchTask):
 
     name = "continuous"
     compile_after = math.inf  # the environment takes most of the time, and the program is long
-    replayed = until_solved = False
-    freeze_at = None
-    until_solved = False
 
     def __init__(
         self,
