@@ -69,6 +69,9 @@ original: $(INSTALLED)  ## two epochs of RELAX on MNIST beside the original code
 report: $(INSTALLED)  ## their tables and figures, from the runs that are there
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) --report
 
+compare: $(INSTALLED)  ## one table of all estimators: bias, cost, tuned variance -> results/comparison
+	$(BIN)/python scripts/compare.py
+
 docs: $(INSTALLED)  ## the generated parts of docs/estimators/ and docs/tasks/
 	$(BIN)/python scripts/docs.py
 
@@ -83,4 +86,4 @@ notebooks: $(INSTALLED)  ## execute the tutorials, keep what they print and draw
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test cold-start lint mutants verify bench bench-quick bench-gpu gpu-check reproduce-all original report docs site notebooks clean
+.PHONY: help install demo test cold-start lint mutants verify compare bench bench-quick bench-gpu gpu-check reproduce-all original report docs site notebooks clean
