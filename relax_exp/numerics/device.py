@@ -98,6 +98,14 @@ def compile_obstacle(device: torch.device) -> str | None:
     return None
 
 
+def stop_compiling() -> None:
+    """End the processes in which torch.compile is compiling; Python would wait for them before it ends."""
+    for pool in list(getattr(sys.modules.get("torch._inductor.async_compile"), "_pool_set", ())):
+        main = getattr(pool, "process", None)
+        for process in [*filter(None, [main]), *(getattr(pool, "_processes", None) or {}).values()]:
+            process.kill()
+
+
 def prepare(device: torch.device, allow_tf32: bool = False, deterministic: bool = True) -> None:
     """Set how products and convolutions are computed, and on which device CUDA graphs are captured.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
 import signal
 import sys
 import time
+import warnings
 
 import torch
 
@@ -166,6 +168,9 @@ class Run:
         if self._compiling:
             self._stop_signal, self._compiling = number, False
             os.write(2, b"\nstopped while compiling; the same command goes on from the last checkpoint\n")
+            warnings.simplefilter("ignore")  # torch tells where it was interrupted
+            devices.stop_compiling()
+            atexit.register(gc.freeze)  # Python need not look for garbage in half a program, which takes seconds
             self._stop()
         if self._stop_signal:
             os.write(2, b"\nstopped at once; the same command goes on from the last checkpoint\n")

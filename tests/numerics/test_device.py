@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import sysconfig
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,3 +151,19 @@ def test_tf32_off_is_off_everywhere_and_kernels_are_deterministic(settings):
     assert settings()[:6] == ("high", True, True, False, False, False)
     device.prepare(torch.device("cpu"), allow_tf32=True)
     assert settings()[:3] == ("highest", False, False)
+
+
+def test_processes_that_compile_are_ended(monkeypatch):
+    class Process:
+        ended = False
+
+        def kill(self):
+            self.ended = True
+
+    alone, several = Process(), [Process(), Process()]
+    pools = [SimpleNamespace(process=alone), SimpleNamespace(_processes=dict(enumerate(several)))]
+    monkeypatch.setitem(sys.modules, "torch._inductor.async_compile", SimpleNamespace(_pool_set=pools))
+    device.stop_compiling()
+    assert all(process.ended for process in (alone, *several))
+    monkeypatch.delitem(sys.modules, "torch._inductor.async_compile")
+    device.stop_compiling()  # nothing has been compiled
