@@ -180,6 +180,10 @@ class EpisodeTask(Task):
         """Make ``slots`` slots of the environment."""
         raise NotImplementedError
 
+    def learner(self) -> EpisodeTask:
+        """Make the task that learns the policies which are frozen at ``freeze_at``."""
+        raise NotImplementedError
+
 
 class BatchTask(EpisodeTask):
     """What the trainer of batches of episodes, `relax_exp.training.episode_batches.Batches`, asks besides.

@@ -92,7 +92,15 @@ class Episodes(Replicas):
 
     whole_chunks = False
 
-    def __init__(self, task: EpisodeTask, seeds, lrs, device="cpu", compiled: bool = False, backend: str = "inductor"):
+    def __init__(
+        self,
+        task: EpisodeTask,
+        seeds,
+        lrs,
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
+        backend: str = "inductor",
+    ):
         super().__init__(task, seeds, lrs, device, compiled, backend)
         self.records = Records.empty(len(self.labels))
         slots = len(self.labels) * task.episodes

@@ -20,6 +20,7 @@ def freeze(trainer: Episodes) -> None:
     They depend on the seed, not on the estimator. Raises RunError where a learner does not get there.
     """
     task = trainer.task
+    assert task.freeze_at is not None
     taken = policies(Episodes(task.learner(), trainer.seeds, [RATE], trainer.device), task.freeze_at)
     index = [trainer.seeds.index(seed) for seed, _ in trainer.labels]
     params = tree_map(lambda leaf: leaf[index].clone(), taken)
