@@ -118,7 +118,9 @@ def difference(folder, metric, a, b, claim=">", where=None, over="last", publish
     ``over``: "mean" for means over the run, "end" for the last value of each, where runs do not end
     by steps.
     """
-    ones, others = ({c.seed: c for c in selected(folder, {**(where or {}), **of})} for of in (a, b))
+    length = lambda c: c.rows[-1]["step"] if c.rows else 0  # noqa: E731
+    # Of runs that differ in something else, the longest of a seed counts.
+    ones, others = ({c.seed: c for c in sorted(selected(folder, {**(where or {}), **of}), key=length)} for of in (a, b))
     shared = sorted(ones.keys() & others.keys())
     if not shared:
         return Found(UNDECIDED, "not run")

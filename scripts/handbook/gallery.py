@@ -25,6 +25,11 @@ WORDS = {  # what a figure shows, by how its file's name begins
     "tradeoff": "Bias, spread and error of one gradient over the temperature",
     "variance": "Variance relative to REINFORCE",
     "m_sample_law": "The variance of M averaged samples falls as 1/M",
+    "solving_times": "Episodes until an environment is solved, with those that were not",
+    "fixed_theta": "Toy problem at a fixed logit: only the estimator is tuned",
+    "score_term": "What leaving out the score term of the direct gradient does",
+    "ratios": "Ratios of gradient variances",
+    "frozen": "Variances at frozen policies",
     "track": "Variances of several estimators along the trajectory of one",
 }
 
