@@ -48,6 +48,10 @@ bench: $(INSTALLED)  ## milliseconds a step against the arithmetic bound and pla
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_rl.py $(if $(SB3),--sb3 $(SB3))
 
+# STORCH, PYRO: Pythons that have relax-exp and storchastic or pyro-ppl, in environments of their own.
+bench-library: $(INSTALLED)  ## Latent beside other libraries and beside the same step by hand -> results/bench
+	$(BIN)/python scripts/bench_library.py $(if $(STORCH),--storchastic $(STORCH)) $(if $(PYRO),--pyro $(PYRO))
+
 bench-quick: $(INSTALLED)  ## the ratios of two cells, printed
 	$(BIN)/python scripts/bench.py --quick
 
@@ -86,4 +90,4 @@ notebooks: $(INSTALLED)  ## execute the tutorials, keep what they print and draw
 clean:  ## remove .venv (runs stay)
 	rm -rf $(VENV)
 
-.PHONY: help install demo test cold-start lint mutants verify compare bench bench-quick bench-gpu gpu-check reproduce-all original report docs site notebooks clean
+.PHONY: help install demo test cold-start lint mutants verify compare bench bench-library bench-quick bench-gpu gpu-check reproduce-all original report docs site notebooks clean

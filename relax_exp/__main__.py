@@ -2,7 +2,7 @@
 
 import sys
 
-from relax_exp.cli.main import main
+from relax_exp.cli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())
