@@ -62,9 +62,9 @@ class Latent(nn.Module):
         **options,
     ):
         super().__init__()
-        self.name, self.family = name, FAMILIES.get(family)
-        self.event_shape = as_shape(event_shape)
+        self.name, self.event_shape = name, as_shape(event_shape)
         checks.family_and_event(family, self.event_shape)
+        self.family = FAMILIES[family]
         context_shape = None if context_shape is None else as_shape(context_shape)
         self.estimator = estimators.build(name, family, self.flat_event, context_shape, generator=generator, **options)
         checks.offered(self.estimator, name)
@@ -118,7 +118,7 @@ class Latent(nn.Module):
             noise: From `noise`, instead of drawing it.
         """
         logits, batch, n = self._flat(logits)
-        rows = checks.rows_of(rows, batch)
+        flat = checks.rows_of(rows, batch)
         event = self.event_shape
 
         def loss(samples: list[Tensor], _, rows: list[Tensor]) -> Tensor:
@@ -127,7 +127,7 @@ class Latent(nn.Module):
 
         context = checks.context_of(context, self.estimator, batch, self.name)
         program = core.Program(
-            [lambda below, rows: logits], loss, [None if context is None else lambda below, rows: context], rows, n
+            [lambda below, rows: logits], loss, [None if context is None else lambda below, rows: context], flat, n
         )
         noise = self.noise(n, generator, logits) if noise is None else noise
         with checks.explained(self.name):
