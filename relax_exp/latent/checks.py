@@ -18,7 +18,8 @@ IN_PLACE = "in-place operation"  # of torch.func's message where a function chan
 def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
     """Raise ValueError for an unknown family or an event without variables."""
     if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"a Latent is of {known} variables, not {family}; others: relax_exp.build")
     if not event_shape or min(event_shape) < 1 or (family == "categorical" and event_shape[-1] < 2):
         wanted = "end in the number of classes, at least 2" if family == "categorical" else "hold positive sizes"
         raise ValueError(f"event_shape={event_shape} of {family} variables must {wanted}, as in (20, 10)")

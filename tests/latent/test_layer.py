@@ -19,7 +19,7 @@ def seeded(seed=0):
 def test_shapes(name, batch):
     """Any batch dimensions, any event; f sees rows; everything that should has a gradient."""
     for family in estimators.lookup(name).families:
-        for event in EVENTS[family]:
+        for event in EVENTS.get(family, ()):
             z = Latent(name, family, event, context_shape=3)
             logits = torch.randn(*batch, *z.parameter_shape, requires_grad=True)
             x, weight = torch.randn(*batch, 3), torch.ones((), requires_grad=True)
