@@ -31,6 +31,7 @@ CATEGORICAL = "task=categorical_vae task.variables=2 task.categories=3 'task.hid
 OTHERS = [
     "task=toy estimator=rodeo estimator.samples=3",
     "task=lax_toy estimator=lax",
+    *(f"task=permutation estimator={name}" for name in ("relax", "rloo")),
     *(VAE + f"estimator={name}" for name in ("exact", "rodeo", "relax", "concrete", "vimco", "muprop", "double_cv")),
     VAE + "estimator=rebar 'track=[relax,exact]'",
     TWO + "estimator=rebar",
