@@ -46,7 +46,7 @@ MUTANTS = [
     Mutant(
         "z~ detached: no conditional path",
         "estimators.rebar_relax:Rebar._combine",
-        "dc_dz[0] - dc_dz[1] * family.conditional_slope(logits, b, z_tilde)",
+        "dc_dz[0] - self.along_conditional(dc_dz[1], logits, b, z_tilde)",
         "dc_dz[0]",
         "rebar",
         {"noise": "independent"},
@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "eta missing from the score's term",
         "estimators.rebar_relax:Rebar._combine",
-        "f_b.detach() - c_tilde",
-        "f_b.detach() - c_tilde / self.eta",
+        "centred - c_tilde",
+        "centred - c_tilde / self.eta",
         "rebar",
         {"noise": "independent"},
         f"{B3} smooth",
@@ -226,8 +226,8 @@ MUTANTS = [
     Mutant(
         "MuProp: Taylor term without its mean",
         "estimators.muprop:MuProp.estimate",
-        " + pull(slope)[0]",
-        "",
+        "* score + along, f_b",
+        "* score, f_b",
         "muprop",
         {},
         f"{B3} smooth",
@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "MuProp: batch-mean baseline including the own sample",
         "estimators.muprop:MuProp.estimate",
-        "(f_b - taylor).detach()",
-        "(f_b - taylor - (f_b - taylor).mean()).detach()",
+        "f_b.detach() - constant - linear",
+        "f_b.detach() - constant - linear - (f_b - constant - linear).detach().mean()",
         "muprop",
         {},
         f"{B3} smooth",
