@@ -416,7 +416,7 @@ MUTANTS = [
         "direct gradient counted once per layer",
         "tasks.layered_gradients:Hierarchy.gradients",
         "torch.full_like(loss, 1 / n)",
-        "torch.full_like(loss, len(outs) / n)",
+        "torch.full_like(loss, len(logits) / n)",
         "rebar",
         {"noise": "tied"},
         TWO,
