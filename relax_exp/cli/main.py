@@ -87,11 +87,15 @@ def job(cfg: DictConfig) -> Outcome:
         if sweeping:
             print(f"job {this.job.num}: {shlex.join(overrides)}", flush=True)
             provenance.command = shlex.join(["relax-exp", *overrides])
+            if this.runtime.choices.get("hydra/launcher") == "joblib":  # whose jobs print at the same time
+                os.environ["RELAX_EXP_JOB"] = str(this.job.num)
         resolved = resolve.resolve(cfg, overrides)
         if sweep_module.dry_run:
             path = identity.run_path(resolved)
             print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
             return Outcome(0)
+        if sys.stderr.isatty():  # some seconds in which nothing else would be said
+            print("starting: torch is loaded, the data are read, the task is built", file=sys.stderr, flush=True)
         runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
         code = runner.execute(resolved)
     except Exception as error:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from relax_exp.errors import RunError
 
 Row = dict[str, Any]  # numbers, lists of them and texts by name
+JOB = "RELAX_EXP_JOB"  # which job of a sweep this process does, where several are done at once
 FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
 
 
@@ -177,7 +178,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
-        self.bar.write(text, file=sys.stderr)
+        job = os.environ.get(JOB)
+        self.bar.write(f"[job {job}] {text}" if job else text, file=sys.stderr)
 
     def rows(self, rows: list[Row]) -> None:
         """Print the means over replicas of the headline metrics."""
