@@ -19,9 +19,10 @@ SITE = """
 import json, os, signal, sys, types
 sys.modules["relax_exp.runs.run"] = run = types.ModuleType("relax_exp.runs.run")
 def execute(config):
-    from relax_exp import provenance
+    from relax_exp.runs import provenance
     from relax_exp.config.identity import run_path
-    from relax_exp.errors import RunError, RunFolder
+    from relax_exp.errors import RunError
+    from relax_exp.runs.folder import RunFolder
     path, seed = run_path(config), config["seeds"][0]
     if RunFolder.finished(path, config):
         return 0
