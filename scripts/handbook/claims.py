@@ -125,7 +125,8 @@ def difference(folder, metric, a, b, claim=">", where=None, over="last", publish
     if not shared:
         return Found(UNDECIDED, "not run")
     reached = lambda c: max((int(row["step"]) for row in c.rows if metric in row), default=0)  # noqa: E731
-    step = min(reached(c) for seed in shared for c in (ones[seed], others[seed]))
+    steps = [reached(c) for seed in shared for c in (ones[seed], others[seed])]
+    step = min(filter(None, steps), default=0)  # who has no value at all is left out below
     value = {"mean": lambda c: c.mean(metric), "end": lambda c: c.last(metric), "last": lambda c: c.at(metric, step)}[
         over
     ]
