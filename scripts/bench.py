@@ -27,12 +27,12 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils._pytree import tree_map
 
 from relax_exp.data import ImageData
-from relax_exp.numerics import device as devices
 from relax_exp.numerics import onednn
 from relax_exp.numerics.cuda_graph import capture
 from relax_exp.numerics.machine import hardware
 from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs import device as devices
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import CHUNK, Replicas

@@ -18,10 +18,10 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.data import ImageData
-from relax_exp.numerics import device as devices
 from relax_exp.numerics.cuda_graph import WARM_UPS
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import checkpoint
+from relax_exp.runs import device as devices
 from relax_exp.tasks.categorical_vae import CategoricalVAE
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.vae import VAE

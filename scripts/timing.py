@@ -77,7 +77,7 @@ def kind(config: dict, device: str | None = None) -> Kind:
 @functools.cache
 def _gpu(name: str) -> str:
     """The GPU that ``device=NAME`` means, or cpu where there is none. Imports torch only where there is a driver."""
-    from relax_exp.numerics import device as devices
+    from relax_exp.runs import device as devices
 
     try:
         return devices.description(devices.choose(name))
@@ -180,7 +180,7 @@ def measure(config: dict, like: Relative | None) -> tuple[Cost, Relative]:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from relax_exp.numerics import device as devices
+    from relax_exp.runs import device as devices
     from relax_exp.runs.build import build_task, build_trainer
     from relax_exp.runs.run import choose_device, should_compile
 

@@ -15,9 +15,9 @@ import torch
 
 from relax_exp.config.identity import run_path
 from relax_exp.errors import SettingError
-from relax_exp.numerics import device as devices
 from relax_exp.report.tables import run_table
 from relax_exp.runs import checkpoint
+from relax_exp.runs import device as devices
 from relax_exp.runs.build import build_task, build_trainer
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder

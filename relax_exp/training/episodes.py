@@ -18,6 +18,7 @@ from relax_exp.models.policy import policy_logits
 from relax_exp.numerics import onednn
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import EpisodeTask, draw, log_variances
+from relax_exp.training.frozen_policies import freeze
 from relax_exp.training.replicas import CHUNK, Replicas
 
 FROZEN = ("model", "moments", "tuning_moments", "sums", "count")  # what does not change in a replica that is done
@@ -192,8 +193,6 @@ class Episodes(Replicas):
         """Take steps as the base class does, but end early where all replicas are `finished`."""
         first = int(self.state.t[0])
         if self.task.freeze_at is not None and not first:
-            from relax_exp.training.frozen_policies import freeze
-
             freeze(self)
         for step in range(first, first + steps):
             active = self.active

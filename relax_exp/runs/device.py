@@ -123,7 +123,8 @@ def prepare(device: torch.device, allow_tf32: bool = False, deterministic: bool 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every number is written before it is read
+    # Every number is written before it is read. (torch makes this attribute when it is loaded.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     import torch._inductor.config as inductor
 
     inductor.deterministic = deterministic

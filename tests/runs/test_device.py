@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from relax_exp.errors import RunError
-from relax_exp.numerics import device
+from relax_exp.runs import device
 
 NVIDIA = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Wed Sep  3 12:00:00 UTC 2025\nGCC version: 12\n"
 
