@@ -70,7 +70,7 @@ def solving_times(cells: list[Cell]) -> Table | None:
         before, of = where[:4], observed(replicas)
         (mean, half), (low, high), count = of.mean, of.median_interval, int(of.happened.sum())
         ratio = options.get("lr_scale", 1)
-        unfinished = any(r.status == "running" for r in replicas)
+        unfinished = any(r.status not in ("done", "failed") for r in replicas)
         texts = {
             "environment": task["env"],
             "estimator": variant(cell) + (" ‡" if unfinished else ""),
