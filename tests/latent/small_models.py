@@ -53,7 +53,7 @@ class Small:
             s[[index[k] for index in joint]].repeat_interleave(ROWS, 0).reshape(-1, *z.event_shape)
             for k, (s, z) in enumerate(zip(states, self.layers, strict=True))
         ]
-        x, samples = self.x.repeat(len(joint), 1), self.layers[0].samples
+        x, samples = self.x.repeat(len(joint), 1), self.layers[0].estimator.bound_samples
 
         def expectation(params):
             logits = [self.logits(params, i, *b[:i], x) for i in range(len(b))]
