@@ -87,7 +87,7 @@ def test_a_run(command, line, task, estimator, expected):
 
 
 BAD = {
-    "": ["choose task=NAME, one of toy, vae", "estimator=NAME"],
+    "": ["choose a task and an estimator", "estimator=NAME", "--help"],
     "task=toy": ["choose estimator=NAME"],
     "task=nope": ["unknown task nope", "toy, vae"],
     "task=ty": ["did you mean toy?"],
