@@ -111,8 +111,7 @@ def _take_plan(arguments: list[str]) -> bool:
     """
     global _plan, dry_run
     _plan, dry_run = None, DRY in arguments
-    many = {"-m", "--multirun"} & {*arguments} or plans.chosen([a for a in arguments if a != DRY])
-    if "--cfg" in arguments and many:
+    if "--cfg" in arguments and ({"-m", "--multirun"} & {*arguments} or plans.chosen(arguments)):
         raise ConfigError("--cfg job is for one run; for many type --dry-run")
     arguments = sys.argv[1:] = [argument for argument in arguments if argument != DRY]
     if "-sc" in arguments or "--shell-completion" in arguments:

@@ -30,7 +30,7 @@ class EstimatorOptions(TypedDict, total=False):
     objective: Literal["mse", "variance"]
     mean: Literal["geometric", "arithmetic"]
     samples: Count
-    depth: Count
+    depth: Annotated[int, Check(">= 0", lambda value: value >= 0)]  # 0: a linear map
     width: Count
     temperature: Positive
     eta: float

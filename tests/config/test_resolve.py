@@ -157,7 +157,7 @@ BAD = {
     TOY + "~estimator.depth": ["estimator.depth is missing"],
     TOY + "'lr=${nowhere}'": ["lr: ", "nowhere"],
     TOY + "estimator.name=relaxx": ["estimator.name=relaxx", "did you mean estimator.name=relax?"],
-    TOY + "estimator.depth=0": ["estimator.depth=0: must be a whole number > 0"],
+    TOY + "estimator.depth=-1": ["estimator.depth=-1: must be a whole number >= 0"],
     TOY + "estimator.width=0": ["estimator.width=0"],
     TOY + "estimator.temperature=0": ["estimator.temperature=0"],
     TOY + "estimator.eta=inf": ["estimator.eta=inf: must be a finite number"],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from relax_exp import estimators
+from relax_exp import estimators, structures
 from relax_exp.config.files import CONFIGS
 from relax_exp.estimators import options
 from relax_exp.estimators.rebar_relax import Rebar
@@ -51,7 +51,8 @@ def test_numbers_of_numpy_and_torch_are_numbers():
 def test_every_option_of_a_file_is_one_of_the_constructor_and_has_a_type(name):
     keys = set(OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml")) - {"name", *options.OF_TRAINING}
     family = estimators.lookup(name).families[0]
-    accepted = options.accepted(type(estimators.build(name, family, (1, 3) if family == "categorical" else (3,))))
+    shape = (3, 2)[: structures.FAMILIES[family].shape_dims]
+    accepted = options.accepted(type(estimators.build(name, family, shape)))
     assert keys <= set(accepted)
     assert all(options.types(accepted).values())
 
