@@ -144,5 +144,5 @@ def test_one_sample_is_refused(name):
 
 
 def test_unknown_mean_is_refused():
-    with pytest.raises(ValueError, match="mean='harmonic' must be geometric or arithmetic"):
+    with pytest.raises(ValueError, match="mean=harmonic: must be one of geometric, arithmetic"):
         estimators.build("vimco", mean="harmonic")
