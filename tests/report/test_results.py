@@ -140,7 +140,7 @@ def test_no_path_of_the_machine_is_kept(tmp_path):
 
 
 def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
-    rows = [{"step": s, "seed": 0, "lr": 0.1, "loss": 1 / s, "estimator/eta": 1.0} for s in range(1, 1004)]
+    rows = [{"step": s, "seed": 0, "lr": 0.1, "loss": 1 / s, "estimator/temperature": 1.0} for s in range(1, 1004)]
     write_run(tmp_path / "a", configuration({"name": "knapsack"}, "mine", [0], [0.1]), rows)
     collect("long", [tmp_path / "a"], tmp_path)
     _, (run,) = archive.read(tmp_path / "long")
@@ -163,8 +163,8 @@ def test_nothing_is_written_where_runs_cannot_be_collected(tmp_path):
     with pytest.raises(ReportError, match="no runs found"):
         collect("toy", [], tmp_path / "results")
     toy_run(tmp_path / "runs" / "a", seeds=(0, 1))
-    toy_run(tmp_path / "runs" / "b", seeds=(2, 3), steps=200)
-    with pytest.raises(ReportError, match="--by steps"):
+    toy_run(tmp_path / "runs" / "b", seeds=(2, 3), batch_size=200)
+    with pytest.raises(ReportError, match="--by batch_size"):
         collect("toy", [tmp_path / "runs"], tmp_path / "results")
     toy_run(tmp_path / "other" / "runs" / "a", "rebar")
     with pytest.raises(ReportError, match="two runs are called runs/a"):

@@ -137,14 +137,14 @@ def test_labels_name_what_differs(tmp_path):
 
 def test_refuses_to_mix_configurations_and_names_them(tmp_path):
     a = toy_run(tmp_path / "a", seeds=(0, 1))
-    b = toy_run(tmp_path / "b", seeds=(2, 3), steps=200)
+    b = toy_run(tmp_path / "b", seeds=(2, 3), batch_size=200)
     with pytest.raises(ReportError) as error:
         cells_of(tmp_path)
     assert str(a) in str(error.value) and str(b) in str(error.value)
-    assert "steps: 100, 200" in str(error.value) and "--by steps" in str(error.value)
-    assert [c.task for c in cells_of(tmp_path, by=["steps"])] == [
-        "toy t=0.499, steps=100",
-        "toy t=0.499, steps=200",
+    assert "batch_size: 1, 200" in str(error.value) and "--by batch_size" in str(error.value)
+    assert [c.task for c in cells_of(tmp_path, by=["batch_size"])] == [
+        "toy t=0.499, batch_size=1",
+        "toy t=0.499, batch_size=200",
     ]
     with pytest.raises(ReportError, match="'step'"):
         cells_of(tmp_path, by=["step"])

@@ -16,7 +16,7 @@ import yaml
 
 import relax_exp
 from relax_exp.errors import RunError
-from relax_exp.runs import files, provenance
+from relax_exp.runs import folder, provenance
 from relax_exp.runs.files import is_disk_full, write_atomically
 from relax_exp.runs.folder import RunFolder
 
@@ -128,7 +128,7 @@ def test_half_made_folders_vanish(tmp_path, path, monkeypatch, broken):
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         write_atomically(target, content)
 
-    monkeypatch.setattr(files, "write_atomically", write)
+    monkeypatch.setattr(folder, "write_atomically", write)
     with pytest.raises(OSError) as caught, RunFolder(path, CONFIG):
         pass
     assert is_disk_full(caught.value)
@@ -149,7 +149,7 @@ def test_a_full_disk_at_the_end_does_not_hide_the_error(path, monkeypatch):
 
     with pytest.raises(ValueError, match="the reason"), RunFolder(path, CONFIG):
         (path / "metrics.jsonl").touch()
-        monkeypatch.setattr(files, "write_atomically", full)
+        monkeypatch.setattr(folder, "write_atomically", full)
         raise ValueError("the reason")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -78,9 +79,10 @@ def draw_law(law: dict[int, float]) -> Figure:
         return fig
 
 
-def named(label: str) -> str:
-    """Write ``relax noise=tied surrogate=network`` in words."""
+def named(label: str, shared: Collection[str] = ()) -> str:
+    """Write ``relax noise=tied surrogate=network`` in words, without the options that are ``shared``."""
     name, *options = label.split()
+    options = [option for option in options if option not in shared]
     return f"{name} ({', '.join(map(words, options))})" if options else name
 
 
@@ -89,6 +91,7 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
     present = {row["problem"] for row in rows}
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
+    shared = set.intersection(*(set(row["estimator"].split()[1:]) for row in rows))
     with look():
         fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most))
         panels = fig.subplots(1, len(problems), squeeze=False)[0]
@@ -103,7 +106,7 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
             axes.plot(times, at, ls="", marker="D", ms=4, mfc="white", mec="#D55E00")
             axes.plot(once, at, ls="", marker="o", ms=4.5, color="#0072B2")
             marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
-            labels = [named(row["estimator"]) + mark for row, mark in zip(chosen, marks, strict=True)]
+            labels = [named(row["estimator"], shared) + mark for row, mark in zip(chosen, marks, strict=True)]
             axes.set_yticks(at, labels, fontsize=8)
             axes.set_xscale("log")
             axes.axvline(1, color="black", linewidth=0.8)
