@@ -39,7 +39,7 @@ def test_one_estimator_with_its_options(command, tmp_path):
     assert code == 0
     rows = json.loads((tmp_path / "here" / "table.json").read_text())
     assert {row["verdict"] for row in rows} == {"unbiased"}
-    assert len({row["problem"] for row in rows}) == len(rows) == 8
+    assert len({row["problem"] for row in rows}) == len(rows) == 12
     assert all(row["z"] < row["bound"] for row in rows)
     assert "temperature=0.2" in out and "bernoulli 3 direct" in out
     assert (tmp_path / "here" / "table.md").read_text() in out
