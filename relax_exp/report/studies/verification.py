@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection
 from typing import Any
 
@@ -30,6 +31,7 @@ DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
 SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances
 PROBLEMS = {"bernoulli 3 smooth": "three bits, smooth f", "categorical 2x3 smooth": "two of three classes, smooth f"}
 ROUNDING = 1e-9  # a relative variance below is none
+LABEL = 44  # letters in a line of a figure's label
 
 
 def tables(run: Run) -> list[Table]:
@@ -83,7 +85,7 @@ def named(label: str, shared: Collection[str] = ()) -> str:
     """Write ``relax noise=tied surrogate=network`` in words, without the options that are ``shared``."""
     name, *options = label.split()
     options = [option for option in options if option not in shared]
-    return f"{name} ({', '.join(map(words, options))})" if options else name
+    return textwrap.fill(f"{name} ({', '.join(map(words, options))})" if options else name, LABEL)
 
 
 def draw_variances(rows: list[dict[str, Any]]) -> Figure:
@@ -92,8 +94,9 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
     shared = set.intersection(*(set(row["estimator"].split()[1:]) for row in rows))
+    folded = max(named(row["estimator"], shared).count("\n") + 1 for row in rows)
     with look():
-        fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most))
+        fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most * folded))
         panels = fig.subplots(1, len(problems), squeeze=False)[0]
         letters(panels)
         for axes, problem in zip(panels, problems, strict=True):
