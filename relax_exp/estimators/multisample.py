@@ -39,8 +39,6 @@ class VIMCO(ScoreFunction):
     def __init__(self, *args, samples: int = 4, mean: str = "geometric", **kwargs):
         super().__init__(*args, **kwargs)
         self.samples = self.evaluations = at_least_two(samples, self)
-        if mean not in ("geometric", "arithmetic"):
-            raise ValueError(f"VIMCO: mean={mean!r} must be geometric or arithmetic")
         self.geometric = mean == "geometric"
 
     def signal(self, f_b, context):
