@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relax_exp import distributions, estimators, testing
+    from relax_exp.distributions import FAMILIES as families
     from relax_exp.estimators import build, names
     from relax_exp.estimators.base import Estimator, Objective, Output
     from relax_exp.latent import Chain, Latent
     from relax_exp.monitor import GradientMonitor
-    from relax_exp.structures import FAMILIES as families
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name now that somebody asks for it (PEP 562)."""
     if name == "families":
-        return importlib.import_module("relax_exp.structures").FAMILIES
+        return importlib.import_module("relax_exp.distributions").FAMILIES
     if name in _HOMES:
         return getattr(importlib.import_module(f"relax_exp.{_HOMES[name]}"), name)
     if name in __all__:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import FAMILIES
+from relax_exp.distributions import INDEPENDENT
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
@@ -117,8 +117,8 @@ def bias(
     Raises:
         ValueError: Shapes do not fit, or there are more states than can be enumerated.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(FAMILIES)}")
+    if family not in INDEPENDENT:
+        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(INDEPENDENT)}")
     if draws < 2:
         raise ValueError(f"draws={draws} must be at least 2; thousands are wanted")
     exact = exact_gradient(logits, f, family, samples)
@@ -146,7 +146,7 @@ def exact_gradient(
     Returns:
         A double-precision tensor in the shape of the logits.
     """
-    kind, arrays = FAMILIES[family], not isinstance(logits, Tensor)
+    kind, arrays = INDEPENDENT[family], not isinstance(logits, Tensor)
     theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach()).double()
     dims = kind.event_dims + (not kind.discrete)
     if theta.dim() < dims or (not kind.discrete and tuple(theta.shape[-2:]) != (1, 2)):

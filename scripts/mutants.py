@@ -72,7 +72,7 @@ MUTANTS = [
     ),
     Mutant(
         "conditional sampler with theta for 1 - theta",
-        "distributions:Bernoulli.conditional_path",
+        "distributions.bernoulli:Bernoulli.conditional_path",
         "F.softplus(sign * logits)",
         "F.softplus(-sign * logits)",
         "rebar",
@@ -81,7 +81,7 @@ MUTANTS = [
     ),
     Mutant(
         "conditional slope with theta for 1 - theta",
-        "distributions:Bernoulli.conditional_slope",
+        "distributions.bernoulli:Bernoulli.conditional_slope",
         "torch.sigmoid(sign * logits)",
         "torch.sigmoid(-sign * logits)",
         "relax",
@@ -108,7 +108,7 @@ MUTANTS = [
     ),
     Mutant(
         "categorical: a loser keeps its own truncation",
-        "distributions:Categorical.conditional_path",
+        "distributions.categorical:Categorical.conditional_path",
         "torch.logaddexp(g - log_p, winner)",
         "torch.logaddexp(g - log_p, g)",
         "rebar",
@@ -117,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "categorical: log p of the winner kept",
-        "distributions:Categorical.conditional_path",
+        "distributions.categorical:Categorical.conditional_path",
         "torch.where(b > 0.5, -winner, losers)",
         "torch.where(b > 0.5, log_p - winner, losers)",
         "rebar",
@@ -126,7 +126,7 @@ MUTANTS = [
     ),
     Mutant(
         "categorical: unnormalised log p in the conditional path",
-        "distributions:Categorical.conditional_path",
+        "distributions.categorical:Categorical.conditional_path",
         "logits.log_softmax(-1)",
         "logits",
         "rebar",
@@ -135,7 +135,7 @@ MUTANTS = [
     ),
     Mutant(
         "categorical: no chain rule through log-softmax",
-        "distributions:Categorical.to_logits",
+        "distributions.categorical:Categorical.to_logits",
         "grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)",
         "grad",
         "relax",
@@ -144,7 +144,7 @@ MUTANTS = [
     ),
     Mutant(
         "noise shared across rows",
-        "distributions:Bernoulli.path",
+        "distributions.bernoulli:Bernoulli.path",
         "logit_uniform(u)",
         "logit_uniform(u[..., :1, :].expand_as(u))",
         "reinforce",
@@ -369,7 +369,7 @@ MUTANTS = [
     ),
     Mutant(
         "permutations: gaps between arrivals with the rate of all, not of those that are left",
-        "permutations:Permutation.conditional_path",
+        "distributions.permutation:Permutation.conditional_path",
         "- _log_left(_ranked(b, logits.log_softmax(-1)))",
         "",
         "rebar",
@@ -378,7 +378,7 @@ MUTANTS = [
     ),
     Mutant(
         "permutations: a rank's own gap only along the conditional path",
-        "permutations:Permutation.conditional_pull",
+        "distributions.permutation:Permutation.conditional_pull",
         "(share * grad.unsqueeze(-2)).sum(-1)",
         "grad",
         "rebar",
@@ -387,7 +387,7 @@ MUTANTS = [
     ),
     Mutant(
         "permutations: the score of the first rank only",
-        "permutations:Permutation.score",
+        "distributions.permutation:Permutation.score",
         "(-_log_left(ranked)).logcumsumexp(-1)",
         "-_log_left(ranked)",
         "reinforce",
@@ -396,7 +396,7 @@ MUTANTS = [
     ),
     Mutant(
         "subsets: the marginals of independent bits",
-        "subsets:SubsetFamily.score",
+        "distributions.subset:SubsetFamily.score",
         "self.mean(logits)",
         "torch.sigmoid(logits)",
         "reinforce",
@@ -405,7 +405,7 @@ MUTANTS = [
     ),
     Mutant(
         "subsets: sampled as if one more could still be taken",
-        "subsets:SubsetFamily.sample",
+        "distributions.subset:SubsetFamily.sample",
         "(left - 1).clamp(min=0)",
         "left",
         "reinforce",
@@ -468,7 +468,7 @@ MUTANTS = [
     ),
     Mutant(
         "in episodes: log p of the winner kept, as in the original code",
-        "distributions:Categorical.conditional_path",
+        "distributions.categorical:Categorical.conditional_path",
         "torch.where(b > 0.5, -winner, losers)",
         "torch.where(b > 0.5, log_p - winner, losers)",
         *EPISODES["relax"],

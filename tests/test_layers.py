@@ -40,10 +40,10 @@ sys.meta_path.insert(0, Blocked)
 import relax_exp.{package} as package
 for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
     importlib.import_module(f"{{package.__name__}}.{{module.name}}")
-from relax_exp import estimators, structures
+from relax_exp import distributions, estimators
 for name in estimators.names():
     family = estimators.lookup(name).families[0]
-    estimators.build(name, family, (4, 2)[: structures.FAMILIES[family].shape_dims], (4,))
+    estimators.build(name, family, (4, 2)[: distributions.FAMILIES[family].shape_dims], (4,))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

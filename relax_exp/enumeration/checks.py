@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from relax_exp import estimators
+from relax_exp.distributions import family_of, states
 from relax_exp.enumeration.problems import CONTEXT, Problem
 from relax_exp.estimators.base import Estimator, as_objective
 from relax_exp.numerics.random_streams import stream
-from relax_exp.structures import family_of, states
 from relax_exp.tasks.base import draw
 
 FAMILY_WISE = 1e-6  # probability that any z-score of a whole table exceeds its threshold by chance

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relax_exp.distributions import FAMILIES
 from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
-from relax_exp.structures import FAMILIES
 
 CONTEXT = 5  # numbers in a row's context
 

@@ -20,10 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relax_exp.distributions import expand_event
+from relax_exp.distributions import FAMILIES, expand_event, family_of, standard_normal
 from relax_exp.estimators.options import check_options
 from relax_exp.schema import one_of
-from relax_exp.structures import FAMILIES, family_of
 
 
 class Objective(NamedTuple):
@@ -394,7 +393,7 @@ class ScoreFunction(SampleOnly):
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
-        score = self.family.score_of(logits, self.family.normal(noise["u"]))
+        score = self.family.score_of(logits, standard_normal(noise["u"]))
         return self._output(logits, b, f_b, score, context)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):

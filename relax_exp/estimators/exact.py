@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from relax_exp.distributions import expand_event, weighted
+from relax_exp.distributions import expand_event, states, weighted
 from relax_exp.estimators.base import Estimator, Output
-from relax_exp.structures import states
 
 MAX_STATES = 2**16
 

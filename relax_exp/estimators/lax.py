@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from relax_exp.distributions import expand_event
+from relax_exp.distributions import expand_event, standard_normal
 from relax_exp.estimators.base import Estimator, Output, mean_square
 from relax_exp.models.mlp import Surrogate
 
@@ -51,7 +51,7 @@ class LAX(Estimator):
         b = self.family.hard(z)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
-        normal = None if self.family.discrete else self.family.normal(noise["u"])
+        normal = None if self.family.discrete else standard_normal(noise["u"])
         return self._combine(logits, b, f_b, z, context, normal)
 
     def from_sample(self, logits, b, f_b, noise=None, context=None):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import FAMILIES
+from relax_exp.distributions import INDEPENDENT
 from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.pathwise import Pathwise
 
@@ -17,8 +17,8 @@ IN_PLACE = "in-place operation"  # of torch.func's message where a function chan
 
 def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
     """Raise ValueError for an unknown family or an event without variables."""
-    if family not in FAMILIES:
-        known = ", ".join(FAMILIES)
+    if family not in INDEPENDENT:
+        known = ", ".join(INDEPENDENT)
         raise ValueError(f"a Latent is of {known} variables, not {family}; others: relax_exp.build")
     if not event_shape or min(event_shape) < 1 or (family == "categorical" and event_shape[-1] < 2):
         wanted = "end in the number of classes, at least 2" if family == "categorical" else "hold positive sizes"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from relax_exp import estimators
-from relax_exp.distributions import FAMILIES
+from relax_exp.distributions import INDEPENDENT
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.latent import checks, core
 from relax_exp.latent.foreign import parameters_of
@@ -64,7 +64,7 @@ class Latent(nn.Module):
         super().__init__()
         self.name, self.event_shape = name, as_shape(event_shape)
         checks.family_and_event(family, self.event_shape)
-        self.family = FAMILIES[family]
+        self.family = INDEPENDENT[family]
         context_shape = None if context_shape is None else as_shape(context_shape)
         self.estimator = estimators.build(name, family, self.flat_event, context_shape, generator=generator, **options)
         checks.offered(self.estimator, name)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relax_exp.distributions import FAMILIES, Bernoulli
+from relax_exp.distributions import INDEPENDENT, Bernoulli
 from relax_exp.models.mlp import Linear
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": partial(nn.LeakyReLU, 0.2)}
@@ -72,7 +72,7 @@ class DiscreteVAE(nn.Module):
         super().__init__()
         self.pinned = pinned
         self.layers = layers
-        self.families = [FAMILIES[layer.family] for layer in layers]
+        self.families = [INDEPENDENT[layer.family] for layer in layers]
         self.depth = len(layers)
         sizes = [len(mean), *(layer.size for layer in layers)]
         outputs = [layer.size - layer.shape[0] if pinned else layer.size for layer in layers]

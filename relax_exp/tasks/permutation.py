@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relax_exp.permutations import Permutation as Family
-from relax_exp.structures import states
+from relax_exp.distributions import Permutation as Family
+from relax_exp.distributions import states
 from relax_exp.tasks.toy import Toy
 
 

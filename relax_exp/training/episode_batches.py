@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from relax_exp.distributions import normal
+from relax_exp.distributions import standard_normal
 from relax_exp.envs.transitions import advantages, episodes, roll_out
 from relax_exp.tasks.base import BatchTask
 from relax_exp.training.episodes import Episodes
@@ -38,7 +38,7 @@ class Batches(Episodes):
 
         chosen = active.repeat_interleave(shape[1]).tolist()
         slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
-        steps = roll_out(self.env, slots, policy, normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
+        steps = roll_out(self.env, slots, policy, standard_normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
 
         def stacked(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(x)).unflatten(0, shape).to(self.device, task.dtype)

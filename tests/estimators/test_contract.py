@@ -7,9 +7,9 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from relax_exp import estimators
+from relax_exp.distributions import FAMILIES
 from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
-from relax_exp.structures import FAMILIES
 
 SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,), "permutation": (3,), "subset": (4, 2)}
 SMALLEST = {"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,), "permutation": (1,), "subset": (2, 1)}

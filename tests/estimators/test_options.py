@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from relax_exp import estimators, structures
+from relax_exp import distributions, estimators
 from relax_exp.config.files import CONFIGS
 from relax_exp.estimators import options
 from relax_exp.estimators.rebar_relax import Rebar
@@ -51,7 +51,7 @@ def test_numbers_of_numpy_and_torch_are_numbers():
 def test_every_option_of_a_file_is_one_of_the_constructor_and_has_a_type(name):
     keys = set(OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml")) - {"name", *options.OF_TRAINING}
     family = estimators.lookup(name).families[0]
-    shape = (3, 2)[: structures.FAMILIES[family].shape_dims]
+    shape = (3, 2)[: distributions.FAMILIES[family].shape_dims]
     accepted = options.accepted(type(estimators.build(name, family, shape)))
     assert keys <= set(accepted)
     assert all(options.types(accepted).values())

@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import open_uniform
+from relax_exp.distributions.noise import open_uniform
 
 NONE = -1e4  # a logarithm that counts as that of nothing
 
@@ -102,7 +102,7 @@ class SubsetFamily:
 
         It sums to k.
         """
-        z, total = z / temperature, 0.0
+        z, total = z / temperature, torch.zeros_like(z)
         for _ in range(self.k):
             taken = z.softmax(-1)
             total = total + taken

@@ -2,7 +2,7 @@
 
 Items are ranked one after the other, each time with probabilities proportional to exp(logits) of those that are left:
 the order of the logits with Gumbel noise, the largest first. Logits ``(..., D)``; samples are permutation matrices
-``(..., D, D)``, b[i, j] = 1 where item j has rank i. Every function is pure, as those of `relax_exp.distributions`.
+``(..., D, D)``, b[i, j] = 1 where item j has rank i. Every function is pure, as those of the other families.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import gumbel, open_uniform
+from relax_exp.distributions.noise import gumbel, open_uniform
 
 
 class Permutation:

@@ -1,4 +1,4 @@
-"""Every family of variables by name: those of `relax_exp.distributions`, permutations and subsets."""
+"""Every family of variables by name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from relax_exp import distributions
-from relax_exp.permutations import Permutation
-from relax_exp.subsets import Subset
+from relax_exp.distributions.bernoulli import Bernoulli
+from relax_exp.distributions.categorical import Categorical
+from relax_exp.distributions.gaussian import Gaussian
+from relax_exp.distributions.permutation import Permutation
+from relax_exp.distributions.subset import Subset
 
-FAMILIES: dict[str, Any] = {**distributions.FAMILIES, Permutation.name: Permutation, Subset.name: Subset}
+FAMILIES: dict[str, Any] = {family.name: family for family in (Bernoulli, Categorical, Gaussian, Permutation, Subset)}
+# Those whose variables are independent of each other, with noise in the shape of a sample.
+INDEPENDENT = {name: family for name, family in FAMILIES.items() if not family.structured}
 
 
 def family_of(name: str, event_shape: tuple[int, ...]) -> Any:
