@@ -153,8 +153,6 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Return the runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
-    pass
-
     runs = [read_run(folder) for folder in find_folders(paths)]
     others = [path for path in paths if not find_folders([path])]
     return runs + [run for folder in find_results(others) for run in read(folder)[1]]

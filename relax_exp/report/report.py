@@ -145,7 +145,6 @@ def summary(cell: Cell) -> dict[str, Any]:
     _, record = row(cell)
     metric = next((key.removesuffix(" ±") for key in record if key.endswith(" ±")), None)
     config = cell.runs[0].config
-    value = {key: _rounded(record.get(key)) for key in (metric, f"{metric} ±")}
     return {
         "kind": cell.kind,
         "task": cell.task,
@@ -157,8 +156,8 @@ def summary(cell: Cell) -> dict[str, Any]:
         "steps": cell.steps,
         "planned": cell.planned,
         "metric": metric,
-        "mean": value[metric],
-        "interval": value[f"{metric} ±"],
+        "mean": _rounded(record.get(metric)) if metric else None,
+        "interval": _rounded(record[f"{metric} ±"]) if metric else None,
         "status": cell.status,
         "rows": rows_of(cell.runs, lr=cell.lr, step=cell.steps),
     }

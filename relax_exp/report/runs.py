@@ -141,7 +141,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     try:
         config = completed(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
-        config["task"]["name"], config["estimator"]["name"]
+        _ = config["task"]["name"], config["estimator"]["name"]
     except Exception as error:
         problem = " ".join(str(error).split())
         raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
@@ -174,7 +174,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):  # the last is empty, or being written
         try:
             row = json.loads(line)
-            row["step"], row["seed"], row["lr"]
+            _ = row["step"], row["seed"], row["lr"]
         except (ValueError, KeyError, TypeError):
             raise ReportError(f"cannot read {path}: line {number} is damaged") from None
         rows.append(row)

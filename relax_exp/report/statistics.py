@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ class Column(NamedTuple):
     """
 
     header: str
-    of: Callable[[Cell], tuple[str, dict[str, float | int | str]]]
+    of: Callable[[Cell], tuple[str, Mapping[str, float | int | str]]]
     optional: bool = False
 
 

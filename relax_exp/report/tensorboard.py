@@ -13,8 +13,9 @@ FOLDER = "tb"
 
 def write(tables: Iterable[Table], out: Path) -> Path:
     """Write every table as Markdown, ``tables/NAME``, in an event file below ``out``, made anew; return its folder."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    # protobuf makes these classes when the modules are imported, and there are no stubs.
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.plugins.text.metadata import create_summary_metadata
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
     from tensorboard.util.tensor_util import make_tensor_proto

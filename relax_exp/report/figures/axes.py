@@ -12,12 +12,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerLine2D
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -28,7 +30,10 @@ from relax_exp.report.runs import NO_VARIANCE
 from relax_exp.report.statistics import LOG_VARIANCE
 from relax_exp.report.style import Style, apart, style, words
 
-LOOK = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+LOOK: dict[RcKeyType, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -230,12 +235,10 @@ def letters(axes: Iterable[Axes]) -> None:
 
 def figure(width: float, height: float) -> Figure:
     """Make an empty figure that arranges itself."""
-    fig = Figure(figsize=(width, height), layout="constrained")
-    fig.get_layout_engine().set(w_pad=0.09, wspace=0.03)
-    return fig
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, wspace=0.03))
 
 
-def legend(fig: Figure, cells: list[Cell], extra: tuple[Line2D, ...] = (), rule: str | None = None) -> None:
+def legend(fig: Figure, cells: list[Cell], extra: Iterable[Line2D] = (), rule: str | None = None) -> None:
     """Add one legend for all panels below them, with what lines and bands are."""
     handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
     below(fig, handles, [*said_of(cells), *geometric(fig), *([f"learning rate with the best {rule}"] if rule else [])])
@@ -258,7 +261,7 @@ def geometric(fig: Figure) -> list[str]:
 def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> None:
     """Add a legend of these lines below all panels, each long enough to show its dash, under the notes."""
     handles = list(handles)
-    inches = [0.95 + 0.07 * len(handle.get_label()) for handle in handles]
+    inches = [0.95 + 0.07 * len(str(handle.get_label())) for handle in handles]
     columns = len(handles) if sum(inches) < fig.get_figwidth() else max(1, int(fig.get_figwidth() / max(inches)))
     lines = textwrap.wrap("; ".join(notes), int(15 * fig.get_figwidth()))
     further = 0.2 * (-(-len(handles) // columns) - 1) + 0.15 * max(0, len(lines) - 1)

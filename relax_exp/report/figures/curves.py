@@ -29,19 +29,19 @@ def curves(cells: list[Cell]) -> Figure:
                 having = [o for o in having if o[0] != "valid/bound100"] or having
             panels += having[:1]
         panels = panels or [kind.panels[0][0]]
-        paired = kind.name == "vae" and differences.pairs(cells) is not None
-        count = len(panels) + paired
+        paired = differences.pairs(cells) if kind.name == "vae" else None
+        count = len(panels) + (paired is not None)
         fig = figure(max(5.0, 3.7 * count), 3.7)
         axes = fig.subplots(1, count, squeeze=False)[0]
         extra: dict[str, Line2D] = {}
         for ax, (metric, ylabel) in zip(axes, panels, strict=False):
             panel(ax, cells, metric, ylabel)
-            extra |= {handle.get_label(): handle for handle in draw_references(ax, metric, cells)}
-        if paired:
-            differences.panel(axes[-1], cells, axes[0].get_xlim())
+            extra |= {str(handle.get_label()): handle for handle in draw_references(ax, metric, cells)}
+        if paired is not None:
+            differences.panel(axes[-1], cells, paired, axes[0].get_xlim())
         letters(axes)
         fig.suptitle(title(cells[0]) + kind.remark)
-        legend(fig, cells, tuple(extra.values()), rule)
+        legend(fig, cells, extra.values(), rule)
         return fig
 
 
@@ -110,7 +110,8 @@ def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
 
 def relaxation(cell: Cell) -> tuple[dict[str, Any], np.ndarray] | None:
     """Return the contents of `curves.json` of a cell, and c ``(u, seeds)`` of the counted replicas."""
-    found, values = None, []
+    found: dict[str, Any] = {}
+    values = []
     for r in cell.counted:
         c = (r.run.curves.get("relaxation") or {}).get(f"seed-{r.seed}_lr-{r.lr:g}")
         if c is not None:

@@ -38,9 +38,9 @@ def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps)[keep], values[keep]
 
 
-def panel(ax: Axes, cells: list[Cell], xlim: tuple[float, float]) -> None:
-    """Draw the differences over steps with their 95% t interval, and zero."""
-    reference, others = pairs(cells)
+def panel(ax: Axes, cells: list[Cell], paired: tuple[Cell, list[Cell]], xlim: tuple[float, float]) -> None:
+    """Draw the differences of `pairs` over steps with their 95% t interval, and zero."""
+    reference, others = paired
     ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
     for cell, look, label in styled(cells):
         if cell in others:

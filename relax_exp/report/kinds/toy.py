@@ -23,7 +23,7 @@ def theta(cell: Cell) -> tuple[str, dict]:
 def found(cell: Cell) -> tuple[str, dict]:
     """Show how many seeds have every theta near the optimum: 0, or 1 where t > 1/2."""
     optimum = float(cell.counted[0].run.config["task"].get("t", 0) > 0.5) if cell.counted else 0.0
-    final = [np.atleast_1d(r.rows.get(cell.steps, {}).get("theta")) for r in cell.counted]
+    final = [np.array(r.rows.get(cell.steps, {}).get("theta"), ndmin=1) for r in cell.counted]
     final = [thetas.astype(float) for thetas in final if thetas[0] is not None]
     near = sum(bool((abs(thetas - optimum) < NEAR).all()) for thetas in final)
     return (f"{near} of {len(final)}" if final else EMPTY), {"seeds at the optimum": near}

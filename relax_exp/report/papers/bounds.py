@@ -48,7 +48,7 @@ def reached(cell: Cell, bound: float | None) -> dict[str, float] | None:
         minibatch.
     """
     steps, values = cell.series(BOUND)
-    at = np.flatnonzero(values.mean(1) >= bound) if bound is not None else ()
+    at = np.flatnonzero(values.mean(1) >= (np.inf if bound is None else bound))
     if not len(at):
         return None
     step, run = int(steps[at[0]]), cell.counted[0].run
@@ -155,6 +155,7 @@ def reach(cells: list[Cell]) -> Table | None:
         common = min(best_bound(other.cell)[0] for other in of.values())
         printed = _printed("epochs", data, model, label)
         first, then = reached(cell, target), reached(cell, common)
+        assert then is not None  # it is the least of their best bounds
         epochs = f"{first['epoch']:.1f}" if first else f"not in {cell.steps / _epoch(cell):.1f}"
         texts = [f"{best_bound(cell)[0]:.2f}", EMPTY if target is None else epochs]
         texts += [EMPTY if printed is None else str(printed), f"{common:.2f}", f"{then['step']:,}"]

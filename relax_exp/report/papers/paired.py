@@ -59,8 +59,8 @@ def paired(cells: list[Cell]) -> Table | None:
         for task in tasks:
             if not {*PAIR} <= ours[task].keys():
                 continue
-            both = [ours[task][name].cell for name in PAIR]
-            steps, values, seeds = differences(*both)
+            relax, rebar = (ours[task][name].cell for name in PAIR)
+            steps, values, seeds = differences(relax, rebar)
             if not len(steps):
                 continue
             rows += [None] * bool(rows)
@@ -68,10 +68,10 @@ def paired(cells: list[Cell]) -> Table | None:
                 mean, half = interval(values[at])
                 shown = f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
                 said = verdict(values[at]) if len(seeds) > 1 else "undecided (one seed)"
-                rates = ", ".join(f"{cell.lr:g}" for cell in both)
+                rates = f"{relax.lr:g}, {rebar.lr:g}"
                 rows.append([task, short(int(steps[at])), str(len(seeds)), rates, shown, said])
                 records.append({"task": task, "step": int(steps[at]), "seeds": " ".join(map(str, seeds)),
-                                "lr relax": both[0].lr, "lr rebar": both[1].lr, "difference": mean,
+                                "lr relax": relax.lr, "lr rebar": rebar.lr, "difference": mean,
                                 "difference ±": half, "verdict": said})  # fmt: skip
     headers = ["task", "step", "seeds", "learning rates (RELAX, REBAR)", "RELAX − REBAR", "RELAX is"]
     return Table("paired", "RELAX against REBAR, paired", headers, rows, NOTE, records, words=1) if rows else None

@@ -26,8 +26,8 @@ def published() -> dict[str, Any]:
     return yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
 
 
-def settings(cells: Iterable[Cell]) -> dict[str, str]:
-    """Return a label for each cell's estimator, with its settings in which others of its name differ.
+def settings(cells: Iterable[Cell]) -> dict[int, str]:
+    """Return a label for each cell's estimator, with its settings in which others of its name differ, by the cell's id.
 
     Rates are no such setting. REBAR's granularity counts where it is not the default. By the estimator's label within
     its own task, which may differ from task to task.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
@@ -170,7 +171,7 @@ def draw_schedules(run: Run) -> Figure:
                 it = style(other)
                 if other == name:
                     at = math.inf if "annealed" in label else FIXED.index(float(label.split()[1])) / len(FIXED)
-                    color = "#000000" if at == math.inf else matplotlib.colors.to_hex(matplotlib.cm.viridis(at))
+                    color = "#000000" if at == math.inf else to_hex(colormaps["viridis"](at))
                     it = it._replace(color=color, line="-" if at < math.inf else (0, (5, 2)), marker="None")
                 said = f"temperature {label}" if label else f"{other} (unbiased)"
                 handles[said] = Line2D([], [], **it.keywords, label=said)
