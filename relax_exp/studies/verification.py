@@ -21,8 +21,11 @@ from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.studies import leave
+from relax_exp.studies.measured import PACKAGES, Measured, fingerprint
 
 TRAINING_ONLY = ("name", "path", "digest", *OF_TRAINING)  # keys of an estimator that its constructor does not take
+MEASURED = "measured.jsonl"
+PLAYED = (*PACKAGES, "relax_exp.tasks", "relax_exp.envs")  # whose code the cells of `mdp` run
 TESTS = 130  # coordinates and pairs of coordinates of one cell, at most
 
 
@@ -70,8 +73,10 @@ def judge(verdict: checks.Verdict, unbiased: bool, bound: float) -> str:
     return "biased" if verdict.largest_z > bound else "bias not resolved"
 
 
-def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], draws: int) -> list[dict[str, Any]]:
-    """Verify each of `cells` and of `episodes`, and print a line for each as it is known.
+def table(
+    todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], draws: int, measured: Measured
+) -> list[dict[str, Any]]:
+    """Verify each of `cells` and of `episodes` that is not ``measured`` yet, and print a line for each as it is known.
 
     Returns:
         One row for each, in the units of `relax_exp.report.studies.verification.HEADERS`.
@@ -108,22 +113,29 @@ def table(todo: list[tuple[str, verify.Problem, Estimator]], played: list[str], 
         if problem.name not in references:
             families = estimators.lookup("reinforce").families
             if problem.family in families:
-                reference = checks.check(checks.build("reinforce", {}, problem), problem, min(draws, 200_000))
-                references[problem.name] = reference.variance
-        verdict = checks.check(candidate, problem, draws)
+                reference = checks.build("reinforce", {}, problem)
+                of = "reference", problem.name, fingerprint(type(reference), checks)
+                few = min(draws, 200_000)
+                references[problem.name] = measured(of, checks.check, reference, problem, few).variance
+        of = label, problem.name, fingerprint(type(candidate), checks)
+        verdict = measured(of, checks.check, candidate, problem, draws)
         relative = verdict.variance / references.get(problem.name, math.nan)
         exact = candidate.unbiased or (problem.quadratic and candidate.second_order)
         add(label, problem.name, verdict, exact, candidate.needs, candidate.evaluations, relative)
     for label in played:
         name, options, settings = mdp.VERIFIED[label]
+        task = mdp.build(name, options, settings)[0]
+        code = fingerprint(type(task), type(task.estimator), mdp, checks, packages=PLAYED)
         plain = tuple(sorted((k, v) for k, v in settings.items() if k in ("gamma", "discount_weight", "actions")))
         if plain not in references:
-            references[plain] = mdp.check("reinforce", {}, dict(plain), min(draws, 200_000)).variance
-        verdict, claim = mdp.check(name, options, settings, draws), mdp.unbiased(label)
+            of, few = ("reference", str(plain), code), min(draws, 200_000)
+            references[plain] = measured(of, mdp.check, "reinforce", {}, dict(plain), few).variance
+        of = label, "mdp", code
+        verdict = measured(of, mdp.check, name, options, settings, draws)
+        claim = mdp.unbiased(label)
         label, _, rest = label.partition(", ")
         problem = f"mdp, {rest}" if rest else "mdp"
-        evaluations = mdp.build(name, options, settings)[0].evaluations
-        add(label, problem, verdict, claim, "value", evaluations, verdict.variance / references[plain])
+        add(label, problem, verdict, claim, "value", task.evaluations, verdict.variance / references[plain])
     return rows
 
 
@@ -148,7 +160,7 @@ def execute(config: dict) -> int:
     if not todo:
         raise RunError("no problem fits this estimator: look at its families and needs")
     with RunFolder(path, config) as folder:
-        rows = table(todo, episodes(config["estimator"]), config["task"]["draws"])
+        rows = table(todo, episodes(config["estimator"]), config["task"]["draws"], Measured(path / MEASURED))
         wrong = failures(rows)
         write_atomically(path / "table.json", json.dumps(rows, indent=1))
         if config["estimator"]["name"] in ("all", "reinforce"):
