@@ -57,7 +57,7 @@ def _mapped(config: Mapping[str, Any], change) -> dict[str, Any]:
     """Return the configuration with ``change(section, older values)`` in place of its sections."""
 
     def one(kind: str, section: Any) -> Any:
-        added = ADDED[kind].get(section.get("name"), {}) if isinstance(section, dict) else {}
+        added = ADDED[kind].get(str(section.get("name")), {}) if isinstance(section, dict) else {}
         older = {key: value(section) if callable(value) else value for key, value in added.items()}
         return change(section, older) if older else section
 

@@ -166,7 +166,7 @@ def read(name: str, budget: str) -> list[Job]:
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    if set(content) != {"budgets"} or not isinstance(content["budgets"], dict):
+    if not isinstance(content, dict) or set(content) != {"budgets"} or not isinstance(content["budgets"], dict):
         raise ConfigError(f"{file}: must have one key, budgets, with the keys {', '.join(BUDGETS)}")
     budgets = content["budgets"]
     if set(budgets) | OPTIONAL != set(BUDGETS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,8 +36,14 @@ from relax_exp.tasks.registry import TASKS
 
 DEVICES = ("auto", "cpu", "cuda")
 Device = Annotated[
-    str, Check("that is auto, cpu, cuda or cuda:N", lambda name: name in DEVICES or re.fullmatch(r"cuda:\d+", name))
+    str,
+    Check("that is auto, cpu, cuda or cuda:N", lambda name: name in DEVICES or bool(re.fullmatch(r"cuda:\d+", name))),
 ]
+
+if TYPE_CHECKING:
+    EstimatorName = str
+else:  # what a type checker cannot know
+    EstimatorName = Literal[*estimators.names()]
 
 
 class RunOptions(TypedDict):
@@ -50,7 +56,7 @@ class RunOptions(TypedDict):
     seeds: Annotated[list[Seed], NOT_EMPTY, DISTINCT] | None
     batch_size: Size
     eval_every: Count
-    track: Annotated[list[Literal[*estimators.names()]], DISTINCT]
+    track: Annotated[list[EstimatorName], DISTINCT]
     device: Device
     threads: Threads
     compile: Literal["auto", True, False]
@@ -116,7 +122,8 @@ def _file(name: str, defaults: dict) -> dict:
         return {"name": "all", "path": None}
     section = OmegaConf.load(files.CONFIGS / "estimator" / f"{name}.yaml")
     cfg = OmegaConf.create({"task": {"estimator_defaults": defaults}, "estimator": section})
-    return OmegaConf.to_container(cfg, resolve=True)["estimator"]
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return values["estimator"]
 
 
 def _estimator(section: dict, defaults: dict) -> dict:
@@ -132,7 +139,7 @@ def _estimator(section: dict, defaults: dict) -> dict:
         return {"name": "all", **path}
     if not section.get("name"):
         raise ConfigError("an estimator is chosen by its group, not by estimator.name: type estimator=NAME")
-    name = checked("estimator.name", section.get("name"), Literal[*estimators.names()])
+    name = checked("estimator.name", section.get("name"), EstimatorName)
     return {**check(section, options.types(_file(name, defaults)), "estimator."), **path}
 
 

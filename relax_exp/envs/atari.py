@@ -12,12 +12,17 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from relax_exp.envs import vector
 from relax_exp.errors import RunError, SettingError
+
+if TYPE_CHECKING:
+    from ale_py.vector_env import AtariVectorEnv
 
 ENTRY = "ale_py.vector_env:AtariVectorEnv"
 OPTIONS = {  # of every game, those that have no key: said here, since their defaults are not the same everywhere
@@ -34,7 +39,7 @@ OPTIONS = {  # of every game, those that have no key: said here, since their def
 }
 
 
-def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.VectorEnv:
+def make(env_id: str, slots: int, threads: int, **options) -> AtariVectorEnv:
     """Make ALE's vector environment.
 
     Raises:
@@ -43,13 +48,16 @@ def make(env_id: str, slots: int, threads: int, **options) -> gymnasium.vector.V
     with vector.explained(env_id):
         try:
             import ale_py
+            from ale_py.vector_env import AtariVectorEnv
         except ImportError as error:
             raise SettingError(f"{env_id} needs ale-py, which is not there: pip install 'gymnasium[atari]'") from error
         gymnasium.register_envs(ale_py)
         if gymnasium.spec(env_id).vector_entry_point != ENTRY:
             raise SettingError(f"{env_id} is not an Atari game in its current version: use ALE/NAME-v5, as ALE/Pong-v5")
         options = {**OPTIONS, **options, "num_threads": min(threads, slots)}
-        return gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
+        games = gymnasium.make_vec(env_id, slots, vectorization_mode="vector_entry_point", **options)
+        assert isinstance(games, AtariVectorEnv)  # that is what `ENTRY` makes
+        return games
 
 
 @contextlib.contextmanager
@@ -112,8 +120,10 @@ class Games:
         with behind():
             self.envs = [make(env_id, group.stop - group.start, threads, **options) for group in self.groups]
         self.slots, self.seed, self.seed_every, self.life_loss_ends = slots, seed, seed_every, life_loss_ends
-        self.n_actions = int(self.envs[0].single_action_space.n)
-        self.observations = np.zeros((slots, *self.envs[0].single_observation_space.shape), np.uint8)
+        actions, pictures = self.envs[0].single_action_space, self.envs[0].single_observation_space
+        assert isinstance(actions, Discrete) and isinstance(pictures, Box)
+        self.n_actions = int(actions.n)
+        self.observations = np.zeros((slots, *pictures.shape), np.uint8)
         self.episode, self.seeded, self.steps = (np.zeros(slots, np.int64) for _ in range(3))
         self.actions = np.zeros((slots, seed_every + math.ceil(max_frames / frame_skip)), np.uint8)
         self.score, self.lives = np.zeros(slots), np.zeros(slots, np.int64)

@@ -26,7 +26,10 @@ class CartPoles(Resting):
 
     def __init__(self, makers, frame_skip: int = 1):
         super().__init__(makers)
-        self.frame_skip, self.limit, self.model = frame_skip, self.envs[0]._max_episode_steps, self.envs[0].unwrapped
+        self.poles = [pole for env in self.envs if isinstance(pole := env.unwrapped, CartPoleEnv)]
+        limit = self.spec.max_episode_steps
+        assert limit is not None  # as `fits` says
+        self.frame_skip, self.limit, self.model = frame_skip, limit, self.poles[0]
         self.state, self.taken = np.zeros((4, self.num_envs)), np.zeros(self.num_envs, np.int64)
 
     @staticmethod
@@ -49,7 +52,7 @@ class CartPoles(Resting):
     def _take_up(self, slots: np.ndarray) -> None:
         """Copy the states that the chosen environments were just reset to."""
         for i in np.flatnonzero(slots):
-            self.state[:, i], self.taken[i] = self.envs[i].unwrapped.state, 0
+            self.state[:, i], self.taken[i] = self.poles[i].state, 0
 
     def step(self, actions):
         going, last = self.awake, None

@@ -6,21 +6,32 @@ from collections.abc import Callable, Sequence
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 
 
 class Resting(VectorEnv):
     """Slots that rest once their episode is over, until the next reset: their reward is 0 then, their state stays.
 
-    What `reset` and `step` return are arrays that the next call overwrites. ``asleep``: which slots rest, ``(S,)``.
+    What `reset` and `step` return are arrays that the next call overwrites.
+
+    Attributes:
+        envs: The environments, by slot.
+        single_observation_space, single_action_space: Those of one environment.
+        asleep: Which slots rest, ``(S,)``.
     """
+
+    envs: list[gymnasium.Env]
+    single_observation_space: Box
+    single_action_space: Discrete | Box
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]):
         self.envs, self.num_envs = [maker() for maker in makers], len(makers)
-        self.single_observation_space = self.envs[0].observation_space
-        self.single_action_space = self.envs[0].action_space
-        shape = (self.num_envs, *(self.single_observation_space.shape or ()))
-        self.observations = np.zeros(shape, self.single_observation_space.dtype)
+        seen, actions = self.envs[0].observation_space, self.envs[0].action_space
+        assert isinstance(seen, Box) and isinstance(actions, Discrete | Box)  # `relax_exp.envs.vector` checks it
+        self.single_observation_space, self.single_action_space = seen, actions
+        self.observations = np.zeros((self.num_envs, *seen.shape), seen.dtype)
         self.rewards = np.zeros(self.num_envs)
         self.terminated, self.truncated, self.asleep = (np.zeros(self.num_envs, bool) for _ in range(3))
 
@@ -58,6 +69,13 @@ class Resting(VectorEnv):
             self.observations[i], _ = self.envs[i].reset()
         for over in (self.terminated, self.truncated, self.asleep):
             over[slots] = False
+
+    @property
+    def spec(self) -> EnvSpec:
+        """What gymnasium knows of each of the environments, which it made."""
+        spec = self.envs[0].spec
+        assert spec is not None
+        return spec
 
     @property
     def awake(self) -> np.ndarray:

@@ -111,7 +111,7 @@ def replay(
     tried = roll_out(env, again, policy, noise, Prefix(forced, np.where(used, t, -1)))
     rows = np.flatnonzero(used)
     if not np.array_equal(tried.states[rows, t[rows]], rollout.states[rows // limit, t[rows]]):
-        name = env.envs[0].spec.id
+        name = env.spec.id
         raise SettingError(
             f"{name} does not repeat an episode from its seed, as estimator=arsm needs: use rloo or relax"
         )

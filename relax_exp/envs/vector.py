@@ -12,7 +12,6 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled, Error
-from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from relax_exp.envs.cartpole_slots import CartPoles
 from relax_exp.envs.resting import Resting
@@ -69,17 +68,15 @@ class Repeating(gymnasium.Wrapper):
         return functools.reduce(np.maximum, states), total, terminated, truncated, info
 
 
-def make(
-    env_id: str, slots: int, actions: str = "discrete", resting: bool = False, frame_skip: int = 1, **options
-) -> VectorEnv:
-    """Make ``slots`` environments that are stepped together.
+def make(env_id: str, slots: int, actions: str = "discrete", frame_skip: int = 1, **options) -> Resting:
+    """Make ``slots`` environments that are stepped together and rest after an episode.
+
+    Those of CartPole are computed together, as `CartPoles`.
 
     Args:
         env_id: The name that gymnasium knows.
         slots: How many.
         actions: "discrete" or "continuous", what the task needs.
-        resting: Whether they rest after an episode, as `Resting`, without resets of their own. Those of CartPole are
-            then computed together, as `CartPoles`.
         frame_skip: How often an action is taken, as `Repeating`.
         options: Those of ``gymnasium.make``.
 
@@ -91,11 +88,11 @@ def make(
         maker = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)
         with contextlib.closing(maker()) as probe:
             check_spaces(env_id, probe, actions)
-            together = resting and CartPoles.fits(probe) and probe.render_mode is None
+            together = CartPoles.fits(probe) and probe.render_mode is None
         if together:
             return CartPoles([maker] * slots, frame_skip)
         maker = maker if frame_skip == 1 else functools.partial(_repeating, maker, frame_skip)
-        return Resting([maker] * slots) if resting else SyncVectorEnv([maker] * slots)
+        return Resting([maker] * slots)
 
 
 def _repeating(maker: Callable[[], gymnasium.Env], times: int) -> Repeating:
@@ -116,7 +113,7 @@ def check_spaces(env_id: str, env: gymnasium.Env, actions: str) -> None:
         raise SettingError(
             f"{env_id} has {found or 'neither discrete nor continuous'} actions, not {actions} ones{use}"
         )
-    if getattr(env.action_space, "start", 0):
+    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start:
         raise SettingError(f"the actions of {env_id} are counted from {env.action_space.start}, and from 0 is needed")
     seen = env.observation_space
     if not isinstance(seen, spaces.Box) or len(seen.shape) != 1:

@@ -118,7 +118,7 @@ def execute(config: dict) -> int:
     name = config["estimator"]["name"]
     if name != "all" and "temperature" not in config["estimator"]:
         raise RunError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
-    names = list(STUDIED) if name == "all" else [name]
+    names: list[str] = list(STUDIED) if name == "all" else [name]
     with RunFolder(path, config) as folder, torch.no_grad():
         task = toy(config, {"name": "exact"}, torch.float64)
         measured = against_temperature(task, names, config["task"], config["seeds"][0])

@@ -60,7 +60,7 @@ class CartPole(PolicyTask):
         self.of_learner = {**of_env, **{k: v for k, v in options.items() if k in SHARED}}
         self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
         with contextlib.closing(self.make(1)) as one:
-            spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
+            spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
         if threshold is None and spec.reward_threshold is None:
@@ -78,7 +78,7 @@ class CartPole(PolicyTask):
 
     def make(self, slots: int, **options) -> Resting:
         """Make slots of the environment."""
-        options = {"resting": True, "frame_skip": self.frame_skip, **self.options_of_env, **options}
+        options = {"frame_skip": self.frame_skip, **self.options_of_env, **options}
         return vector.make(self.env_id, slots, "discrete", **options)
 
     def evaluate(self, models, seeds, step, final):

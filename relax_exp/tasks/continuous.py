@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
 from relax_exp.envs import vector
+from relax_exp.envs.resting import Resting
 from relax_exp.errors import SettingError
 from relax_exp.estimators.base import FromSample
 from relax_exp.models.policy import init_policy, policy_logits
@@ -76,7 +77,7 @@ class Continuous(BatchTask):
         self.take(estimator)
         self.env_id, self.frames, self.episodes = env, frames, envs
         with contextlib.closing(self.make(1)) as one:
-            spec, states, actions = one.envs[0].spec, one.single_observation_space, one.single_action_space
+            spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {env} have no time limit, which task=continuous needs")
         known = math.inf if spec.reward_threshold is None else spec.reward_threshold
@@ -92,9 +93,9 @@ class Continuous(BatchTask):
         self.dtype, self.device = dtype, torch.device(device)
         self.networks = self._build(stream(0, "template"))
 
-    def make(self, slots: int) -> vector.Resting:
+    def make(self, slots: int) -> Resting:
         """Make slots of the environment."""
-        return vector.make(self.env_id, slots, "continuous", resting=True)
+        return vector.make(self.env_id, slots, "continuous")
 
     def _build(self, generator) -> dict[str, nn.Module]:
         """Build the value function, and the estimator of the gradient, whose tuning parameters are those of c^."""

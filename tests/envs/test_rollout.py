@@ -27,7 +27,7 @@ def noise(slots, purpose="noise"):
 
 
 def cartpole(slots):
-    return vector.make("CartPole-v0", slots, resting=True)
+    return vector.make("CartPole-v0", slots)
 
 
 def test_returns_to_go_by_hand():

@@ -40,7 +40,7 @@ def test_a_missing_package_is_named_by_its_extra(env_id, extra, monkeypatch):
 
 
 def test_slots_rest_once_their_episode_is_over():
-    env = vector.make("CartPole-v0", 3, resting=True)
+    env = vector.make("CartPole-v0", 3)
     env.reset(seed=[1, 2, 1])
     lengths, last = np.zeros(3, int), None
     for step in range(300):
@@ -57,7 +57,7 @@ def test_slots_rest_once_their_episode_is_over():
 
 
 def test_slots_without_a_seed_go_on_resting():
-    env = vector.make("CartPole-v0", 2, resting=True)
+    env = vector.make("CartPole-v0", 2)
     first, _ = env.reset(seed=[5, None])
     assert env.awake.tolist() == [True, False]
     first = first[0].copy()
@@ -67,7 +67,7 @@ def test_slots_without_a_seed_go_on_resting():
 
 
 def test_continuous_actions():
-    env = vector.make("Pendulum-v1", 2, "continuous", resting=True, max_episode_steps=3)
+    env = vector.make("Pendulum-v1", 2, "continuous", max_episode_steps=3)
     env.reset(seed=[0, 1])
     for _ in range(3):
         _, rewards, _, truncations, _ = env.step(np.zeros((2, 1), np.float32))
@@ -100,7 +100,7 @@ def test_repeated_actions_sum_rewards_and_take_the_maximum_of_two_states():
 
 
 def test_a_time_limit_counts_the_steps_of_the_environment():
-    plain, repeated = (vector.make("CartPole-v1", 1, resting=True, frame_skip=n, max_episode_steps=6) for n in (1, 4))
+    plain, repeated = (vector.make("CartPole-v1", 1, frame_skip=n, max_episode_steps=6) for n in (1, 4))
     for env, actions in ((plain, 6), (repeated, 2)):
         env.reset(seed=[3])
         taken, total = 0, 0.0
@@ -116,7 +116,7 @@ def test_cartpole_in_arrays_is_that_of_single_environments_bit_by_bit(frame_skip
     single = vector.Resting(
         [lambda: vector.Repeating(gymnasium.make("CartPole-v1", max_episode_steps=90), frame_skip)] * 6
     )
-    together = vector.make("CartPole-v1", 6, resting=True, frame_skip=frame_skip, max_episode_steps=90)
+    together = vector.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=90)
     assert isinstance(together, CartPoles)
     generator, ends = np.random.default_rng(0), np.zeros(2, int)
     for seeds in ([1, 2, 3, 4, 5, 6], [7, None, 8, None, 9, 10]):
@@ -136,15 +136,14 @@ def test_cartpole_in_arrays_is_that_of_single_environments_bit_by_bit(frame_skip
 
 
 def test_other_environments_stay_as_they_are():
-    assert type(vector.make("CartPole-v0", 2)) is not CartPoles
-    assert type(vector.make("CartPole-v0", 1, resting=True, render_mode="rgb_array")) is vector.Resting
-    assert type(vector.make("Acrobot-v1", 1, resting=True)) is vector.Resting
+    assert type(vector.make("CartPole-v0", 1, render_mode="rgb_array")) is vector.Resting
+    assert type(vector.make("Acrobot-v1", 1)) is vector.Resting
 
 
 @pytest.mark.parametrize("frame_skip", [1, 4])
 def test_a_time_step_as_a_program_plays_the_same_episodes(frame_skip):
     """Two replicas of three slots, not compiled here; a slot without a seed rests."""
-    env = vector.make("CartPole-v1", 6, resting=True, frame_skip=frame_skip, max_episode_steps=200)
+    env = vector.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=200)
     params = [init_policy([4, 5, 2], torch.Generator().manual_seed(i)) for i in range(2)]
     params = {k: torch.stack([one[k] for one in params]) for k in params[0]}
     noise = torch.rand((6, 200 // frame_skip, 2), generator=torch.Generator().manual_seed(9))
