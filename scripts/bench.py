@@ -33,7 +33,7 @@ from relax_exp.numerics.machine import hardware
 from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import device as devices
-from relax_exp.tasks.toy import Toy
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import CHUNK, Replicas
 
@@ -72,7 +72,7 @@ def images(pixels: int = 784, count: int = 10_000) -> ImageData:
 def task_for(case: str, model: str, device, **options) -> VAE:
     """The VAE task of one cell."""
     name = case.split()[0].removesuffix("4")
-    return VAE({"name": name, **ESTIMATORS[case]}, images(), model, device=device, **options)
+    return make_task("vae", {"name": name, **ESTIMATORS[case]}, images(), model=model, device=device, **options)
 
 
 def synchronize(device) -> None:
@@ -249,7 +249,7 @@ def bench_toy(device) -> list[dict]:
     with torch.no_grad():
         for compiled in (True, False):
             for r in (1, 100):
-                call = stepper(Toy(options, device=device), device, compiled, range(r))
+                call = stepper(make_task("toy", options, device=device), device, compiled, range(r))
                 times = measure({"step": call}, device, 5)["step"]
                 rows.append({"replicas": r, "compiled": compiled, "step": times, "per second": 1e3 / times["median"]})
     return rows

@@ -32,9 +32,7 @@ from tabulate import tabulate
 
 from relax_exp.envs import atari
 from relax_exp.numerics.machine import hardware
-from relax_exp.runs.build import build_trainer
-from relax_exp.tasks.atari import Atari
-from relax_exp.tasks.cartpole import CartPole
+from relax_exp.runs.build import build_trainer, make_task
 
 ENVS, WARM_UP, REPEATS = 16, 3, 3
 SCRIPT = Path(__file__).with_name("bench_sb3.py")
@@ -75,7 +73,7 @@ def random_actions(env) -> Callable[[], int]:
 def pong(estimator: str) -> Callable[[], int]:
     """Updates of task=atari."""
     options = {"name": estimator, **(RELAX if estimator == "relax" else {})}
-    steps = build_trainer(Atari(options, envs=ENVS), [0], [7e-4], "cpu", True).advance(10**9)
+    steps = build_trainer(make_task("atari", options, envs=ENVS), [0], [7e-4], "cpu", True).advance(10**9)
 
     def call() -> int:
         next(steps)
@@ -87,7 +85,7 @@ def pong(estimator: str) -> Callable[[], int]:
 def cartpole(estimator: str) -> Callable[[], int]:
     """Updates of task=cartpole, 16 episodes each."""
     options = {"name": estimator, **({"surrogate": "network", "depth": 2, "width": 10} if estimator == "relax" else {})}
-    task = CartPole(options, env="CartPole-v1", batch_size=ENVS)
+    task = make_task("cartpole", options, env="CartPole-v1", batch_size=ENVS)
     trainer = build_trainer(task, [0], [0.01], "cpu", True)
     steps = trainer.advance(10**9)
 

@@ -29,9 +29,8 @@ from relax_exp.enumeration.problems import CONTEXT, Problem, problems, smooth_lo
 from relax_exp.numerics.machine import hardware
 from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
-from relax_exp.tasks.categorical_vae import CategoricalVAE
-from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "comparison"
@@ -89,9 +88,9 @@ def milliseconds(name: str, options: dict) -> float:
     entry, given = estimators.lookup(name), {"variance_draws": 2, "batch_size": 24}
     settings = {"name": name, "lr_scale": 1.0, **options}
     if "bernoulli" in entry.families:
-        task = VAE(settings, images(), "linear1", **given)
+        task = make_task("vae", settings, images(), **given)
     else:
-        task = CategoricalVAE(settings, images(), layers=1, hidden=(), **given)
+        task = make_task("categorical_vae", settings, images(), hidden=[], **given)
     replicas, taken = Replicas(task, [0], [1e-3], torch.device("cpu"), False), []
     begun = time.process_time()
     for _ in itertools.islice(replicas.advance(STEPS + WARM), STEPS + WARM):

@@ -22,8 +22,7 @@ from relax_exp.numerics.cuda_graph import WARM_UPS
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import checkpoint
 from relax_exp.runs import device as devices
-from relax_exp.tasks.categorical_vae import CategoricalVAE
-from relax_exp.tasks.toy import Toy
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import CHUNK, Replicas
 
@@ -79,7 +78,9 @@ class Machine:
     def vae(self, estimator: dict, dtype=torch.float64, device=None, **options) -> VAE:
         """Build the binary VAE; ``device``: another one than the machine's."""
         given = {"latents": self.latents, "dtype": dtype, "device": self.device if device is None else device}
-        return VAE({**estimator}, self.images, **{**given, "variance_draws": 4 if self.dry else 100, **options})
+        return make_task(
+            "vae", {**estimator}, self.images, **{**given, "variance_draws": 4 if self.dry else 100, **options}
+        )
 
     def wait(self) -> None:
         """Wait until the device has done everything."""
@@ -176,11 +177,13 @@ def check_numbers(report: Report, machine: Machine) -> None:
     report.check("going on within a chunk, bit for bit", resumed)
     report.check("replica 3 of 5: as alone (float64)", alone)
     for name in ("exact", "rodeo"):
-        report.check(f"capture: {name}", lambda name=name: captured(Toy({"name": name}, latents=2, device=device)))
+        report.check(
+            f"capture: {name}", lambda name=name: captured(make_task("toy", {"name": name}, latents=2, device=device))
+        )
     density = {"layers": 1, "variables": 3, "categories": 3, "hidden": [], "relaxed": "density", "device": device}
     report.check(
         "capture: concrete, density",
-        lambda: captured(CategoricalVAE({"name": "concrete"}, machine.images, **density)),
+        lambda: captured(make_task("categorical_vae", {"name": "concrete"}, machine.images, **density)),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-BLOCKS = re.findall(r"^`([^`\n]+)`(?:, in `(\w+)`)?\n\n```\w+\n(.*?)```", TEXT, re.M | re.S)
+BLOCKS = re.findall(r"^`([^`\n]+)`(?:, (?:in `(\w+)`|(at its end)))?\n\n```\w+\n(.*?)```", TEXT, re.M | re.S)
 COMMANDS = [line for line in re.findall(r"^relax-exp .*$", TEXT, re.M) if "FILE" not in line]
 
 
@@ -22,8 +22,11 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     for part in ("relax_exp", "configs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, table, text in BLOCKS:
+    for name, table, at_end, text in BLOCKS:
         path = folder / name
+        if at_end:
+            path.write_text(f"{path.read_text()}\n\n{text}")
+            continue
         if not table:
             assert not path.exists()
             path.write_text(text)

@@ -6,8 +6,8 @@ from plain import PlainVAE
 
 from relax_exp.data import load
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
-from relax_exp.tasks.vae import VAE
 
 CASES = {
     "reinforce": {},
@@ -28,7 +28,7 @@ def test_gradients_are_ours(model, case, score_term):
     name = case.split()[0]
     estimator = {"name": name, **CASES[case]}
     options = {"latents": 6, "hidden": 5, "batch_size": 4, "score_term": score_term, "dtype": torch.float64}
-    task = VAE(estimator, load("digits"), model, **options)
+    task = make_task("vae", estimator, load("digits"), model=model, **options)
     state = task.init(stream(0, "init"))
     noise = {k: v[0] for k, v in draw(task.noise_shapes(), 1, stream(0, "noise"), torch.float64).items()}
     x = task.data[:4]

@@ -67,6 +67,17 @@ class RunOptions(TypedDict):
     out: Text | None
 
 
+def task_options(name: str, **changes: Any) -> Any:
+    """Return the options of a task as its file has them, but for ``changes``: an instance of its dataclass.
+
+    Raises:
+        ConfigError: A change is unknown or wrong.
+    """
+    values = {**files.of_task(name)["task"], **changes}
+    values = {key: value for key, value in values.items() if key not in ("name", "estimator_defaults")}
+    return TASKS[name].options(**check(values, hints(TASKS[name].options), "task."))
+
+
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
     """Check a composed configuration and return it as a plain dictionary.
 

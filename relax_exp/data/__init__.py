@@ -8,18 +8,30 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from relax_exp.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BINARIZATIONS", "DATASETS", "PIXELS", "DataError", "ImageData", "default_root", "load"]
+__all__ = [
+    "BINARIZATIONS",
+    "DATASETS",
+    "PIXELS",
+    "Binarization",
+    "DataError",
+    "Dataset",
+    "ImageData",
+    "default_root",
+    "load",
+]
 
-PIXELS = {"mnist": 784, "omniglot": 784, "digits": 64}  # of an image
-DATASETS = tuple(PIXELS)
-BINARIZATIONS = ("static", "dynamic", "threshold")
+Dataset = Literal["mnist", "omniglot", "digits"]
+Binarization = Literal["static", "dynamic", "threshold"]
+PIXELS: dict[Dataset, int] = {"mnist": 784, "omniglot": 784, "digits": 64}  # of an image
+DATASETS: tuple[Dataset, ...] = get_args(Dataset)
+BINARIZATIONS: tuple[Binarization, ...] = get_args(Binarization)
 
 
 class ImageData(NamedTuple):

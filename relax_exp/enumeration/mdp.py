@@ -8,6 +8,8 @@ recursion of the values.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +22,14 @@ from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model
 from relax_exp.tasks.episodic import PolicyTask
+from relax_exp.tasks.registry import PolicyOptions
 
 STATES, HORIZON = 3, 3
 DISCOUNTED = {"gamma": 0.8, "discount_weight": True}
 RELAX = {"surrogate": "network", **SMALL}
+POLICY = PolicyOptions(
+    hidden=[4], gamma=1.0, entropy=0.0, discount_weight=False, optimizer="adam", beta2=0.999, pseudo_rollouts=1
+)
 VERIFIED = {  # label: estimator, its options, the task's
     "reinforce": ("reinforce", {}, {}),
     "reinforce, gamma^t": ("reinforce", {}, DISCOUNTED),
@@ -160,12 +166,12 @@ def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> di
 
 def build(estimator: str, options: dict, task_options: dict) -> tuple[PolicyTask, MDP]:
     """Build the task and the MDP of a cell of `VERIFIED`."""
-    settings = {"gamma": 1.0, "entropy": 0.0, "hidden": (4,), "actions": 2, **task_options}
-    most = HORIZON * settings["actions"]  # pseudo-actions of an episode
-    settings["pseudo_rollouts"] = min(settings.get("pseudo_rollouts", most), most)
+    changes = dict(task_options)
+    actions, batch_size = changes.pop("actions", 2), changes.pop("batch_size", 1)
+    policy = replace(POLICY, **{"pseudo_rollouts": HORIZON * actions, **changes})  # all pseudo-actions of an episode
     section = {"name": estimator, **options}
-    task = PolicyTask(section, STATES * HORIZON, horizon=HORIZON, dtype=torch.float64, **settings)
-    return task, MDP(settings["actions"], settings["gamma"])
+    task = PolicyTask(section, policy, STATES * HORIZON, actions, HORIZON, batch_size=batch_size, dtype=torch.float64)
+    return task, MDP(actions, policy.gamma)
 
 
 def check(estimator: str, options: dict, task_options: dict, draws: int, seed: int = 0) -> checks.Verdict:

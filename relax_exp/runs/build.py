@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
+from relax_exp.config.files import of_task
+from relax_exp.config.resolve import task_options
 from relax_exp.errors import SettingError
 from relax_exp.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from relax_exp.data import ImageData
 
 TRAINERS = {  # by what a task learns from
     "data": "replicas:Replicas",
@@ -23,16 +29,16 @@ def build_task(config: dict, device):
     """
     import torch
 
-    options = dict(config["task"])
-    name = options.pop("name")
-    options |= {"batch_size": config["batch_size"], "dtype": getattr(torch, config["dtype"]), "device": device}
-    Chosen = _named("tasks", TASKS[name].path)
-    if "dataset" in options:
+    values = dict(config["task"])
+    entry = TASKS[name := values.pop("name")]
+    given = {"batch_size": config["batch_size"], "dtype": getattr(torch, config["dtype"]), "device": device}
+    if "dataset" in values:
         from relax_exp.data import load
 
-        options["data"] = load(options.pop("dataset"), config["data_root"], options.pop("binarize"))
+        given["data"] = load(values["dataset"], config["data_root"], values["binarize"])
+    Chosen, options = _named("tasks", entry.path), entry.options(**values)
     own = config["estimator"]["name"]
-    task = Chosen(estimator=config["estimator"], **options)
+    task = Chosen(config["estimator"], options, **given)
     others = {name: estimator for name, estimator in config["track"].items() if name != own}
     if not others:
         return task
@@ -44,7 +50,37 @@ def build_task(config: dict, device):
             f"task={name} measures no variance of its gradient, which track=[...] is about: leave it out"
         )
 
-    return Tracked(task, own, {name: Chosen(estimator=it, **options) for name, it in others.items()})
+    return Tracked(task, own, {name: Chosen(it, options, **given) for name, it in others.items()})
+
+
+def make_task(
+    name: str,
+    estimator: dict[str, Any],
+    data: ImageData | None = None,
+    batch_size: int | None = None,
+    dtype: Any = None,
+    device: Any = "cpu",
+    **changes: Any,
+) -> Any:
+    """Build a task from Python, with the values of its file where nothing else is given.
+
+    Args:
+        name: That of a registered task.
+        estimator: ``name`` and options of an estimator.
+        data: Images, for a task on images.
+        batch_size: Rows of an update; None: as in the file.
+        dtype: None: torch.float32.
+        device: A torch device.
+        changes: Keys of the task.
+
+    Raises:
+        ConfigError: A key is unknown, or its value wrong.
+    """
+    import torch
+
+    given: dict[str, Any] = {"batch_size": batch_size or of_task(name)["batch_size"], "device": device}
+    given |= {"dtype": dtype or torch.float32} | ({} if data is None else {"data": data})
+    return _named("tasks", TASKS[name].path)(estimator, task_options(name, **changes), **given)
 
 
 def build_trainer(task, seeds: list[int], lrs: list[float], device, compiled: bool):

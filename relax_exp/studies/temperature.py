@@ -23,6 +23,7 @@ from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.studies import leave
 from relax_exp.tasks.categorical_toy import CategoricalToy
+from relax_exp.tasks.registry import CategoricalToyOptions
 from relax_exp.training.replicas import Replicas
 
 STUDIED = ("concrete", "st_gumbel", "straight_through")
@@ -100,8 +101,9 @@ def schedules(config: dict, names: list[str]) -> list[dict]:
 
 def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
     """Build the problem of the configuration."""
-    options = {key: config["task"][key] for key in ("problem", "categories", "optimizer")}
-    return CategoricalToy(estimator, batch_size=config["batch_size"], dtype=dtype, **options)
+    chosen = {key: config["task"][key] for key in ("problem", "categories", "optimizer")}
+    options = CategoricalToyOptions(variance_draws=config["task"]["draws"], **chosen)
+    return CategoricalToy(estimator, options, batch_size=config["batch_size"], dtype=dtype)
 
 
 def execute(config: dict) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from relax_exp.estimators.base import FromSample
 from relax_exp.models.nature_cnn import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
 from relax_exp.numerics.random_streams import seed_of, stream
 from relax_exp.tasks.base import Gradients, Model, SegmentTask, draw, summarize_variance
+from relax_exp.tasks.registry import AtariOptions
 
 PICTURES = 8  # frames of a strip
 
@@ -50,45 +52,14 @@ class Atari(SegmentTask):
         "were last seeded, with the actions that were recorded"
     }
 
-    def __init__(
-        self,
-        estimator: dict,
-        env: str = "ALE/Pong-v5",
-        envs: int = 16,
-        gamma: float = 0.99,
-        entropy: float = 0.01,
-        value_coef: float = 0.5,
-        clip: float = 0.5,
-        optimizer: str = "rmsprop",
-        frame_skip: int = 4,
-        sticky: float = 0.25,
-        noop_max: int = 30,
-        fire_reset: bool = True,
-        life_loss_ends: bool = False,
-        clip_rewards: bool = True,
-        max_frames: int = 108_000,
-        evaluate_episodes: int = 10,
-        variance_draws: int = 100,
-        batch_size: int = 80,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ):
-        self.take(estimator)
-        self.drawn_by = estimators.lookup(self.estimator_name).beside_a_value or self.estimator_name
-        self.options = self.options if self.drawn_by == self.estimator_name else {}
-        self.env_id, self.envs, self.batch_size, self.length = env, envs, batch_size, batch_size // envs
-        self.gamma, self.entropy, self.value_coef, self.max_norm = gamma, entropy, value_coef, clip
-        self.optimizer, self.frame_skip, self.clip_rewards = optimizer, frame_skip, clip_rewards
-        self.evaluate_episodes, self.variance_draws = evaluate_episodes, variance_draws
-        self.dtype, self.device = dtype, torch.device(device)
-        self.options_of_games = {
-            "frame_skip": frame_skip,
-            "sticky": sticky,
-            "noop_max": noop_max,
-            "fire_reset": fire_reset,
-            "life_loss_ends": life_loss_ends,
-            "max_frames": max_frames,
-        }
+    options: AtariOptions
+
+    def __init__(self, estimator: dict[str, Any], options: AtariOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        beside = estimators.lookup(self.estimator_name).beside_a_value
+        self.drawn_by, self.drawn_options = (beside, {}) if beside else (self.estimator_name, self.estimator_options)
+        self.envs, self.gamma, self.frame_skip = options.envs, options.gamma, options.frame_skip
+        self.length, self.optimizer = self.batch_size // options.envs, options.optimizer
         with contextlib.closing(self.games(1, lambda slot, k: 0)) as one:
             self.actions = one.n_actions
         self.drawn = self._build(stream(0, "template"))
@@ -100,11 +71,13 @@ class Atari(SegmentTask):
         """
         groups = groups or (4 if self.device.type == "cpu" else 2)
         threads = torch.get_num_threads()
-        return Games(self.env_id, slots, seed, threads=threads, groups=groups, **self.options_of_games)
+        of_games = ("frame_skip", "sticky", "noop_max", "fire_reset", "life_loss_ends", "max_frames")
+        chosen = {key: getattr(self.options, key) for key in of_games}
+        return Games(self.options.env, slots, seed, threads=threads, groups=groups, **chosen)
 
     def _build(self, generator) -> FromSample:
         built = estimators.build(
-            self.drawn_by, "categorical", (1, self.actions), (FEATURES,), generator, **self.options
+            self.drawn_by, "categorical", (1, self.actions), (FEATURES,), generator, **self.drawn_options
         )
         return FromSample(built).to(self.device, self.dtype)
 
@@ -136,14 +109,14 @@ class Atari(SegmentTask):
 
     def clip(self, rewards: Tensor) -> Tensor:
         """Return rewards as they are learned from."""
-        return rewards.sign() if self.clip_rewards else rewards
+        return rewards.sign() if self.options.clip_rewards else rewards
 
     def _estimate(self, model: Model, tuning, logits, action, loss, noise, features):
         noise = {k: v for k, v in noise.items() if k in ("u", "v")}
         return functional_call(self.drawn, (tuning, model.buffers), (logits, action, loss, noise, features))
 
     def gradients(self, model, batch, noise):
-        seen, action, rows = batch["seen"], batch["action"], len(batch["return"])
+        seen, action, rows, options = batch["seen"], batch["action"], len(batch["return"]), self.options
         logits, values = seen.logits.unsqueeze(-2), seen.values
         advantage = batch["return"] - values
 
@@ -157,11 +130,11 @@ class Atari(SegmentTask):
         p, log_p = logits.softmax(-1), logits.log_softmax(-1)
         entropy = -(p * log_p).sum(-1, keepdim=True)
         # d (-entropy) / d logits = p (log p + entropy)
-        at_logits = (out.grad + self.entropy * p * (log_p + entropy)) / rows
-        at_values = -2 * self.value_coef * advantage / rows
+        at_logits = (out.grad + options.entropy * p * (log_p + entropy)) / rows
+        at_values = -2 * options.value_coef * advantage / rows
         grads = pull_back(model.params, seen, at_logits.squeeze(-2), at_values)
         size = sum((leaf.square().sum() for leaf in grads.values()), values.new_zeros(())).sqrt()
-        shrink = (self.max_norm / (size + 1e-6)).clamp(max=1.0)
+        shrink = (options.clip / (size + 1e-6)).clamp(max=1.0)
         policy_loss = -(advantage * Categorical.log_prob(logits, action)).mean()
         value_loss, entropy = advantage.square().mean(), entropy.mean()
         metrics = {
@@ -173,7 +146,7 @@ class Atari(SegmentTask):
             "variance of returns": batch["return"].var(),
             **{f"estimator/{k}": v.detach() for k, v in out.aux.items() if v.dim() == 0},
         }
-        loss = policy_loss + self.value_coef * value_loss - self.entropy * entropy
+        loss = policy_loss + options.value_coef * value_loss - options.entropy * entropy
         grads = {k: leaf * shrink for k, leaf in grads.items()}
         return Gradients(grads, tuning, {**model.buffers, **out.buffers}, loss, tuning_loss, metrics)
 
@@ -189,7 +162,7 @@ class Atari(SegmentTask):
         logits, loss, rows = seen.logits.unsqueeze(-2), seen.values - batch["return"], len(seen.values)
         generator = stream(seed, "variance", step)
         mean = square = None
-        for k in range(1, self.variance_draws + 1):
+        for k in range(1, self.options.variance_draws + 1):
             index = torch.randint(rows, (rows,), generator=generator).to(self.device)
             noise = draw(self._own_noise(), 1, generator, self.dtype)
             noise = {key: u[0].to(self.device) for key, u in noise.items()}
@@ -204,7 +177,7 @@ class Atari(SegmentTask):
             change = flat - mean  # Welford's running mean and sum of squares
             mean = mean + change / k
             square = square + change * (flat - mean)
-        log_variance = summarize_variance(square / (self.variance_draws - 1))["grad/log_variance"]
+        log_variance = summarize_variance(square / (self.options.variance_draws - 1))["grad/log_variance"]
         return {"grad/log_variance": float(log_variance)}
 
     def play(self, params: dict[str, Tensor], seed: int, purpose: str, episodes: int):
@@ -240,8 +213,8 @@ class Atari(SegmentTask):
         rows = []
         for i, seed in enumerate(seeds):
             params = tree_map(lambda x, i=i: x[i], models.params)
-            score = float(self.play(params, seed, f"evaluation/{step}", self.evaluate_episodes)[0].mean())
-            normalised = human_normalised(self.env_id, score)
+            score = float(self.play(params, seed, f"evaluation/{step}", self.options.evaluate_episodes)[0].mean())
+            normalised = human_normalised(self.options.env, score)
             rows.append({"eval/return": score, "eval/human_normalised": normalised})
         return rows
 

@@ -48,9 +48,11 @@ class Gradients(NamedTuple):
 class Task:
     """Base class. ``init`` and ``gradients`` are for ONE replica; the trainer vmaps ``gradients``. Others take all.
 
-    Attributes: ``batch_size``; ``optimizer`` of the model's parameters, adam or sgd; ``betas`` of Adam; ``lr_scale`` of
-    the tuning parameters; ``warmup`` updates of the tuning parameters before training; ``data`` (N, ...) or None, and
-    ``first_epoch``, whether its rows come as in the "file" or "shuffled" in epoch 0; ``dtype``.
+    Attributes: ``options``, the task's keys, an instance of the dataclass in `relax_exp.tasks.registry`; those of the
+    estimator, ``estimator_options``, and its name; ``batch_size``; ``optimizer`` of the model's parameters, adam or
+    sgd; ``betas`` of Adam; ``lr_scale`` of the tuning parameters; ``warmup`` updates of the tuning parameters before
+    training; ``data`` (N, ...) or None, and ``first_epoch``, whether its rows come as in the "file" or "shuffled" in
+    epoch 0; ``dtype``; ``device``.
     """
 
     name: str
@@ -58,24 +60,27 @@ class Task:
     betas: tuple[float, float] = (0.9, 0.999)
     data: Tensor | None = None
     first_epoch: str = "shuffled"
-    batch_size: int = 1
-    lr_scale: float = 1.0
-    warmup: int = 0
-    dtype: torch.dtype = torch.float32
     compile_after: float = 2000  # steps from which compile=auto compiles
     selection: str | None = None  # metric by whose highest value parameters are kept for `test`
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
-    device: torch.device
-    options: dict[str, Any]  # of the estimator
-    estimator_name: str
     meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
 
-    def take(self, estimator: dict) -> None:
-        """Keep the estimator's ``name`` and options; ``lr_scale`` and ``warmup`` among them are the task's own."""
-        self.options = dict(estimator)
-        self.estimator_name = self.options.pop("name")
-        self.lr_scale, self.warmup = self.options.pop("lr_scale", 1.0), self.options.pop("warmup", 0)
+    def __init__(
+        self,
+        estimator: dict[str, Any],
+        options: Any,
+        *,
+        batch_size: int,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        """Keep what every task is given; ``lr_scale`` and ``warmup`` of the estimator's options are the task's own."""
+        self.estimator_options = dict(estimator)
+        self.estimator_name: str = self.estimator_options.pop("name")
+        self.lr_scale: float = self.estimator_options.pop("lr_scale", 1.0)
+        self.warmup: int = self.estimator_options.pop("warmup", 0)
+        self.options, self.batch_size, self.dtype, self.device = options, batch_size, dtype, torch.device(device)
 
     def compile(self) -> None:
         """Compile what evaluation spends its time on; called where the step is compiled, on the CPU."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,18 @@ from relax_exp.errors import RunError, SettingError
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.episodic import PolicyTask
+from relax_exp.tasks.registry import CartPoleOptions
 
-SHARED = ("hidden", "gamma", "dtype", "device")  # options that a policy and its learner share
+LEARNER = {  # options in which what learns a policy differs from what it is frozen for
+    "frames": None,
+    "until_solved": False,
+    "freeze_at": None,
+    "entropy": 0.01,
+    "discount_weight": False,
+    "optimizer": "adam",
+    "beta2": 0.999,
+    "variance_every": None,
+}
 SHRINK = 4  # of films: every fourth row and column
 
 
@@ -40,46 +52,35 @@ class CartPole(PolicyTask):
 
     name = "cartpole"
 
-    def __init__(
-        self,
-        estimator: dict,
-        env: str = "CartPole-v0",
-        max_steps: int | None = None,
-        threshold: float | None = None,
-        frames: int | None = None,
-        frame_skip: int = 1,
-        until_solved: bool = False,
-        freeze_at: float | None = None,
-        variance_every: int | None = None,
-        variance_draws: int = 100,
-        **options,
-    ):
-        self.env_id, self.frames, self.frame_skip = env, frames, frame_skip
-        self.until_solved, self.freeze_at = until_solved, freeze_at
-        of_env = {"env": env, "max_steps": max_steps, "threshold": threshold, "frame_skip": frame_skip}
-        self.of_learner = {**of_env, **{k: v for k, v in options.items() if k in SHARED}}
-        self.options_of_env = {} if max_steps is None else {"max_episode_steps": max_steps}
+    options: CartPoleOptions
+
+    def __init__(self, estimator: dict[str, Any], options: CartPoleOptions, **given: Any):
+        self.options, env = options, options.env
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
-        if threshold is None and spec.reward_threshold is None:
+        if options.threshold is None and spec.reward_threshold is None:
             raise SettingError(f"{env} does not say which return solves it: set task.threshold")
-        self.threshold = spec.reward_threshold if threshold is None else threshold
-        self.variance_every, self.variance_draws = variance_every, variance_draws
-        horizon = -(-spec.max_episode_steps // frame_skip)
-        super().__init__(estimator, int(np.prod(states.shape)), int(actions.n), horizon, **options)
-        if freeze_at is not None:
+        horizon = -(-spec.max_episode_steps // options.frame_skip)
+        super().__init__(estimator, options, int(np.prod(states.shape)), int(actions.n), horizon, **given)
+        self.threshold = spec.reward_threshold if options.threshold is None else options.threshold
+        self.frames, self.frame_skip = options.frames, options.frame_skip
+        self.until_solved, self.freeze_at = options.until_solved, options.freeze_at
+        self.variance_every, self.variance_draws = options.variance_every, options.variance_draws
+        if options.freeze_at is not None:
             self.optimizer = "none"
 
     def learner(self) -> CartPole:
         """Build the task whose policies are frozen: a2c with an entropy bonus, whatever this one's estimator is."""
-        return CartPole({"name": "a2c"}, **self.of_learner)
+        options = replace(self.options, **LEARNER)
+        return CartPole({"name": "a2c"}, options, batch_size=1, dtype=self.dtype, device=self.device)
 
     def make(self, slots: int, **options) -> Resting:
         """Make slots of the environment."""
-        options = {"frame_skip": self.frame_skip, **self.options_of_env, **options}
-        return vector.make(self.env_id, slots, "discrete", **options)
+        limit = {} if self.options.max_steps is None else {"max_episode_steps": self.options.max_steps}
+        options = {"frame_skip": self.options.frame_skip, **limit, **options}
+        return vector.make(self.options.env, slots, "discrete", **options)
 
     def evaluate(self, models, seeds, step, final):
         """Return nothing but what the trainer records."""
@@ -92,7 +93,7 @@ class CartPole(PolicyTask):
         params = {k: v[0].to("cpu", torch.float32) for k, v in models.params.items()}
         generator, frames = stream(seed, "video"), []
         try:
-            with vector.explained(self.env_id), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
+            with vector.explained(self.options.env), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
                 states, _ = env.reset(seed=[int(torch.randint(2**31, (), generator=generator))])
                 while env.awake.any():
                     frames.append(env.envs[0].render()[::SHRINK, ::SHRINK].copy())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from relax_exp.tasks.registry import CATEGORIES
-from relax_exp.tasks.toy import Toy
+from relax_exp.tasks.registry import CATEGORIES, CategoricalToyOptions
+from relax_exp.tasks.toy import ToyTask
 
 
 def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -19,7 +21,7 @@ def losses(problem: str, categories: int | None = None, dtype: torch.dtype = tor
     return z.cos() if problem == "cos" else -(0.5 + (z + 1) / len(z) ** 2)
 
 
-class CategoricalToy(Toy):
+class CategoricalToy(ToyTask):
     """Minimise E[f(z)] over the logits of one categorical z, from zeros: ``task=categorical_toy``.
 
     What is logged is exact: ``loss`` = E f(z), its ``excess`` over the minimum and ``p_best``, the probability of the
@@ -30,22 +32,22 @@ class CategoricalToy(Toy):
     name = "categorical_toy"
     family = "categorical"
 
-    def __init__(self, *args, problem: str = "arsm", categories: int | None = None, optimizer: str = "sgd", **kwargs):
-        dtype, device = kwargs.get("dtype", torch.float32), kwargs.get("device", "cpu")
-        self.problem, self.optimizer = problem, optimizer
-        self.values = losses(problem, categories, torch.float64).to(device, dtype)
-        above = losses(problem, categories, torch.float64)
-        self.above = (above - above.min()).to(device, dtype)
-        super().__init__(*args, **kwargs)
+    options: CategoricalToyOptions
+
+    def __init__(self, estimator: dict[str, Any], options: CategoricalToyOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        self.optimizer = options.optimizer
+        values = losses(options.problem, options.categories, torch.float64)
+        self.values, self.above = (x.to(self.device, self.dtype) for x in (values, values - values.min()))
 
     @property
     def event_shape(self):
         """The shape of one sample: one variable of C categories."""
-        return 1, len(self.values)
+        return 1, self.options.categories or CATEGORIES[self.options.problem]
 
     def loss(self, b: Tensor) -> Tensor:
         """Return f at (soft) one-hot samples, ``(..., 1, C)`` -> ``(...)``."""
-        if self.problem == "arsm":
+        if self.options.problem == "arsm":
             return (b * self.values).sum((-2, -1))
         return (b * torch.arange(len(self.values), dtype=b.dtype, device=b.device)).sum((-2, -1)).cos()
 
@@ -58,7 +60,3 @@ class CategoricalToy(Toy):
     def evaluate(self, models, seeds, step, final):
         """Return `exact`, and the gradient's variance from fresh draws."""
         return [row | other for row, other in zip(self.exact(models), self.variance(models, seeds, step), strict=True)]
-
-    def finish(self, models, labels):
-        """Return nothing, since there is no curve of one number to draw."""
-        return {}

@@ -6,17 +6,21 @@ are through 784-512-256 LeakyReLU(.2) and its mirror, a uniform prior that stays
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils._pytree import tree_map
 
+from relax_exp.data import ImageData
 from relax_exp.estimators.pathwise import Concrete, Pathwise
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.numerics.optimizers import BETAS
 from relax_exp.numerics.random_streams import stream
-from relax_exp.tasks.vae import BOUND_IMAGES, VAE
+from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions
+from relax_exp.tasks.vae import BOUND_IMAGES, LatentModel
 
 
-class CategoricalVAE(VAE):
-    """The categorical VAE, ``task=categorical_vae``, with metrics as for `VAE`.
+class CategoricalVAE(LatentModel):
+    """The categorical VAE, ``task=categorical_vae``, with the metrics of `LatentModel`.
 
     ``relaxed`` is the objective that pathwise estimators train (see `Hierarchy.relaxed`), logged as
     ``train/relaxed_*``; ``train/elbo`` is always that of the discrete model at hard samples. With ``concrete`` the
@@ -27,36 +31,21 @@ class CategoricalVAE(VAE):
     name = "categorical_vae"
     betas = BETAS
 
+    options: CategoricalVAEOptions | SequenceOptions
+
     def __init__(
-        self,
-        *args,
-        layers: int = 1,
-        variables: int = 20,
-        categories: int = 10,
-        hidden: list[int] | tuple[int, ...] = (512, 256),
-        activation: str = "leaky_relu",
-        centred: bool = False,
-        learned_prior: bool = False,
-        pinned: bool = False,
-        relaxed: str = "elbo",
-        **kwargs,
+        self, estimator: dict[str, Any], options: CategoricalVAEOptions | SequenceOptions, data: ImageData, **given: Any
     ):
-        self.layers = [Layer("categorical", (variables, categories))] * layers
-        self.architecture = {
-            "hidden": tuple(hidden),
-            "activation": activation,
-            "centred": centred,
-            "learned_prior": learned_prior,
-            "pinned": pinned,
-        }
-        self.relaxed = relaxed
-        super().__init__(*args, **kwargs)
+        self.relaxed = options.relaxed
+        super().__init__(estimator, options, data, **given)
 
     def network(self):
-        return DiscreteVAE(self.layers, self.mean, **self.architecture)
+        keys = ("hidden", "activation", "centred", "learned_prior", "pinned")
+        layers = [Layer("categorical", (self.options.variables, self.options.categories))] * self.options.layers
+        return DiscreteVAE(layers, self.mean, **{key: getattr(self.options, key) for key in keys})
 
     def evaluate(self, models, seeds, step, final):
-        """Return what `VAE.evaluate` does, and the relaxed objectives where there is a relaxation."""
+        """Return what `LatentModel.evaluate` does, and the relaxed objectives where there is a relaxation."""
         results = super().evaluate(models, seeds, step, final)
         first = self.hierarchy.estimators[0]
         if not isinstance(first, Pathwise):

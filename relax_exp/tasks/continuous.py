@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.optimizers import adam
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import BatchTask, Gradients, Model
+from relax_exp.tasks.registry import ContinuousOptions
 
 
 class Continuous(BatchTask):
@@ -51,58 +53,38 @@ class Continuous(BatchTask):
     name = "continuous"
     compile_after = math.inf  # the environment takes most of the time, and the program is long
 
-    def __init__(
-        self,
-        estimator: dict,
-        env: str = "Pendulum-v1",
-        threshold: float | None = None,
-        frames: int | None = None,
-        envs: int = 1,
-        hidden: tuple[int, ...] = (64, 64),
-        gamma: float = 0.99,
-        trace: float = 0.97,
-        reward_scale: float = 1.0,
-        normalize: bool = False,
-        entropy: float = 0.0,
-        value_updates: int = 25,
-        surrogate_updates: int = 5,
-        surrogate_objective: str = "batch",
-        optimizer: str = "adam",
-        variance_every: int | None = None,
-        variance_draws: int = 20,
-        batch_size: int = 2500,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ):
-        self.take(estimator)
-        self.env_id, self.frames, self.episodes = env, frames, envs
+    options: ContinuousOptions
+
+    def __init__(self, estimator: dict[str, Any], options: ContinuousOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        self.frames, self.episodes = options.frames, options.envs
         with contextlib.closing(self.make(1)) as one:
             spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
-            raise SettingError(f"the episodes of {env} have no time limit, which task=continuous needs")
+            raise SettingError(f"the episodes of {options.env} have no time limit, which task=continuous needs")
         known = math.inf if spec.reward_threshold is None else spec.reward_threshold
-        self.threshold = known if threshold is None else threshold
+        self.threshold = known if options.threshold is None else options.threshold
         self.states, self.actions = math.prod(states.shape), math.prod(actions.shape)
-        self.sizes, self.quota = [self.states, *hidden, self.actions], -(-batch_size // envs)
+        self.sizes = [self.states, *options.hidden, self.actions]
+        self.quota = -(-self.batch_size // options.envs)
         self.horizon = self.quota + spec.max_episode_steps - 1  # steps that a slot may take in an update
-        self.gamma, self.trace, self.reward_scale, self.normalize = gamma, trace, reward_scale, normalize
-        self.entropy, self.optimizer, self.batch_size = entropy, optimizer, batch_size
-        self.by_episode = surrogate_objective == "episodes" and self.estimator_name == "lax"
-        self.updates = {"value": value_updates, "surrogate": surrogate_updates}
-        self.variance_every, self.variance_draws = variance_every, variance_draws
-        self.dtype, self.device = dtype, torch.device(device)
+        self.gamma, self.trace, self.reward_scale = options.gamma, options.trace, options.reward_scale
+        self.optimizer = options.optimizer
+        self.by_episode = options.surrogate_objective == "episodes" and self.estimator_name == "lax"
+        self.updates = {"value": options.value_updates, "surrogate": options.surrogate_updates}
+        self.variance_every, self.variance_draws = options.variance_every, options.variance_draws
         self.networks = self._build(stream(0, "template"))
 
     def make(self, slots: int) -> Resting:
         """Make slots of the environment."""
-        return vector.make(self.env_id, slots, "continuous")
+        return vector.make(self.options.env, slots, "continuous")
 
     def _build(self, generator) -> dict[str, nn.Module]:
         """Build the value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
-        size = {k: self.options[k] for k in ("width", "depth", "activation")}
+        size = {k: self.estimator_options[k] for k in ("width", "depth", "activation")}
         event, context = (self.actions,), (self.states,)
         drawn_by = estimators.lookup(self.estimator_name).beside_a_value
-        name, options = (drawn_by, {}) if drawn_by else (self.estimator_name, self.options)
+        name, options = (drawn_by, {}) if drawn_by else (self.estimator_name, self.estimator_options)
         surrogate = FromSample(estimators.build(name, "gaussian", event, context, generator, **options))
         value = estimators.build("a2c", "gaussian", event, context, generator, **size).critic
         return {"value": value.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
@@ -148,7 +130,7 @@ class Continuous(BatchTask):
         """Return the batch as rows, with the ``weight`` of a mean over its steps and the loss f of each."""
         rows = {k: v.flatten(0, 1) for k, v in batch.items()}
         weight, advantage = rows["alive"] / rows["alive"].sum().clamp(min=1), rows["advantage"]
-        if self.normalize:
+        if self.options.normalize:
             centred = advantage - (weight * advantage).sum()
             advantage = centred / ((weight * centred.square()).sum().sqrt() + 1e-8)
         return rows | {"weight": weight, "loss": -advantage}
@@ -170,7 +152,7 @@ class Continuous(BatchTask):
             if self.by_episode:
                 square = self._square_of_episodes(model.params, rows, out.grad)
             if "penalty" in scalars:
-                square = square + self.options["weight_decay"] * scalars["penalty"]
+                square = square + self.estimator_options["weight_decay"] * scalars["penalty"]
             return square, (square, gradient, scalars)
 
         return of
@@ -208,7 +190,7 @@ class Continuous(BatchTask):
             "explained_variance": 1 - value_loss / spread.clamp(min=1e-12),
         }
         return Gradients(
-            gradient | {"log_std": gradient["log_std"] - self.entropy},
+            gradient | {"log_std": gradient["log_std"] - self.options.entropy},
             {"value": value, "surrogate": surrogate},
             model.buffers,
             -(weight * target).sum(),

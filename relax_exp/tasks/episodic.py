@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
@@ -12,6 +14,7 @@ from relax_exp.estimators.actor_critic import published_advantage
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import EpisodeTask, Gradients, Model
+from relax_exp.tasks.registry import PolicyOptions
 
 
 class Row(nn.Module):
@@ -58,40 +61,27 @@ class PolicyTask(EpisodeTask):
 
     compile_after = 50_000  # the networks are small, and compiling takes a minute
 
+    options: PolicyOptions
+
     def __init__(
-        self,
-        estimator: dict,
-        states: int,
-        actions: int,
-        horizon: int,
-        hidden: tuple[int, ...] = (10, 10),
-        gamma: float = 0.99,
-        entropy: float = 0.01,
-        discount_weight: bool = False,
-        optimizer: str = "adam",
-        beta2: float = 0.999,
-        pseudo_rollouts: int = 16,
-        batch_size: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        self, estimator: dict[str, Any], options: PolicyOptions, states: int, actions: int, horizon: int, **given: Any
     ):
-        self.take(estimator)
-        self.optimizer, self.betas = optimizer, (0.9, beta2)
-        self.sizes, self.states, self.actions, self.horizon = [states, *hidden, actions], states, actions, horizon
-        self.gamma, self.entropy, self.discount_weight = gamma, entropy, discount_weight
-        self.pseudo_rollouts, self.batch_size = pseudo_rollouts, batch_size
-        self.dtype, self.device = dtype, torch.device(device)
+        super().__init__(estimator, options, **given)
+        self.optimizer, self.betas = options.optimizer, (0.9, options.beta2)
+        self.states, self.actions, self.horizon = states, actions, horizon
+        self.sizes = [states, *options.hidden, actions]
+        self.gamma, self.pseudo_rollouts = options.gamma, options.pseudo_rollouts
         self.row = self._build(stream(0, "template"))
         self.samples = self.row.of.samples
-        self.episodes = batch_size * self.samples
+        self.episodes = self.batch_size * self.samples
         entry = estimators.lookup(self.estimator_name)
         self.by_variance, self.replayed = entry.by_variance, entry.replays
-        self.published_error = self.options.get("advantage") == "published_error"  # it needs whole episodes
-        self.evaluations = self.episodes * (1 + self.replayed * pseudo_rollouts)  # episodes, whole or in part
+        self.published_error = self.estimator_options.get("advantage") == "published_error"  # it needs whole episodes
+        self.evaluations = self.episodes * (1 + self.replayed * self.pseudo_rollouts)  # episodes, whole or in part
 
     def _build(self, generator) -> Row:
-        family, event = "categorical", (1, self.actions)
-        built = estimators.build(self.estimator_name, family, event, (self.states,), generator, **self.options)
+        event, options = (1, self.actions), self.estimator_options
+        built = estimators.build(self.estimator_name, "categorical", event, (self.states,), generator, **options)
         return Row(built).to(self.device, self.dtype)
 
     def init(self, generator):
@@ -125,7 +115,7 @@ class PolicyTask(EpisodeTask):
         over = {k: self._rows(v) for k, v in batch.items()}
         alive = over.pop("alive")
         weight = alive / self.batch_size
-        if self.discount_weight:
+        if self.options.discount_weight:
             weight = weight * self._rows(self._discounts(alive).expand(self.episodes, -1))
         axis = int(self.samples > 1)
         if self.replayed:
@@ -158,7 +148,7 @@ class PolicyTask(EpisodeTask):
         tuning, (tuning_loss, grads, scalars, buffers) = grad(tuned, has_aux=True)(model.tuning)
         p, log_p = logits.softmax(-1), logits.log_softmax(-1)
         entropy = -(p * log_p).sum(-1)
-        chaos = self.entropy * p * (log_p + entropy.unsqueeze(-1))  # d (-entropy) / d logits
+        chaos = self.options.entropy * p * (log_p + entropy.unsqueeze(-1))  # d (-entropy) / d logits
         (push,) = pull(chaos * expand(alive / self.episodes, chaos))
         metrics = {"entropy": (entropy * alive).sum() / alive.sum().clamp(min=1)}
         metrics |= {f"estimator/{k}": v for k, v in scalars.items()}

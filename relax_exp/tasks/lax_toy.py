@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relax_exp.tasks.toy import Toy
+from relax_exp.tasks.registry import LaxToyOptions
+from relax_exp.tasks.toy import ToyTask
 
 
 class Problem(NamedTuple):
@@ -36,7 +37,7 @@ PROBLEMS = {
 }
 
 
-class LaxToy(Toy):
+class LaxToy(ToyTask):
     """Minimise E[f(b)], b ~ N(mean, std^2), over mean and log std of ``latents`` variables: ``task=lax_toy``.
 
     problem: quadratic, f = (b - t)^2; cosine, f = -cos(b - t); step, f = (b - t)^2 plus 1 where b < t, a jump of which
@@ -47,13 +48,19 @@ class LaxToy(Toy):
     name = "lax_toy"
     family = "gaussian"
 
-    def __init__(self, *args, problem: str = "quadratic", t: float = 1.0, **kwargs):
-        self.problem = PROBLEMS[problem]
-        super().__init__(*args, t=t, **kwargs)
+    options: LaxToyOptions
+
+    def __init__(self, estimator: dict[str, Any], options: LaxToyOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        self.problem = PROBLEMS[options.problem]
+
+    @property
+    def event_shape(self):
+        return (self.options.latents,)
 
     def loss(self, b: Tensor) -> Tensor:
         """Return f(b), ``(..., D)`` -> ``(...)``."""
-        return self.problem.f(b - self.t).mean(-1)
+        return self.problem.f(b - self.options.t).mean(-1)
 
     def excess(self, parameters: Tensor) -> Tensor:
         """Return E[f] above its infimum, exactly, ``(..., D, 2)`` -> ``(...)``.
@@ -61,7 +68,7 @@ class LaxToy(Toy):
         Its gradient is that of E[f].
         """
         mean, log_std = parameters.unbind(-1)
-        return self.problem.excess(mean - self.t, log_std.exp()).mean(-1)
+        return self.problem.excess(mean - self.options.t, log_std.exp()).mean(-1)
 
     def evaluate(self, models, seeds, step, final):
         """Return the exact loss, its excess over the infimum, mean and std, and the gradient's variance."""
@@ -71,7 +78,3 @@ class LaxToy(Toy):
         exact = {k: v.tolist() for k, v in (exact | {"std": log_std.exp().mean(-1)}).items()}
         variances = self.variance(models, seeds, step)
         return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
-
-    def finish(self, models, labels):
-        """Return nothing, since c is a function of the real line, not of the uniform noise of `Toy`'s curves."""
-        return {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from relax_exp.distributions import Permutation as Family
 from relax_exp.distributions import states
-from relax_exp.tasks.toy import Toy
+from relax_exp.tasks.registry import PermutationOptions
+from relax_exp.tasks.toy import ToyTask
 
 
-class Permutation(Toy):
+class Permutation(ToyTask):
     """Minimise E |P - T|^2 over the Plackett-Luce logits of ``items`` ranks, from zeros: ``task=permutation``.
 
     T has 1 / D + ``eps`` on the diagonal and 1 / D - eps / (D - 1) beside it (Gadetsky et al. 2020, section 6.1): the
@@ -21,19 +24,19 @@ class Permutation(Toy):
     name = "permutation"
     family = "permutation"
 
-    def __init__(self, *args, items: int = 8, eps: float = 0.05, **kwargs):
-        dtype, device = kwargs.get("dtype", torch.float32), kwargs.get("device", "cpu")
-        self.items = items
-        eye = torch.eye(items, dtype=dtype, device=device)
+    options: PermutationOptions
+
+    def __init__(self, estimator: dict[str, Any], options: PermutationOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        items, eps, like = options.items, options.eps, {"dtype": self.dtype, "device": self.device}
+        eye = torch.eye(items, **like)
         self.goal = 1 / items + eps * eye - eps / max(items - 1, 1) * (1 - eye)
-        every = Family.enumerate((items,), dtype=dtype, device=device)
-        self.values = self.loss(every)
-        super().__init__(*args, **kwargs)
+        self.values = self.loss(Family.enumerate((items,), **like))
 
     @property
     def event_shape(self):
         """(D,)."""
-        return (self.items,)
+        return (self.options.items,)
 
     def loss(self, b: Tensor) -> Tensor:
         """|P - T|^2 of (soft) permutation matrices, ``(..., D, D)`` -> ``(...)``."""
@@ -48,7 +51,3 @@ class Permutation(Toy):
             p = Family.log_prob(logits, states(Family, self.event_shape, logits)).exp()
             row |= {"loss": float(p @ self.values), "excess": float(p @ above), "p_best": float(p[above.argmin()])}
         return rows
-
-    def finish(self, models, labels):
-        """Nothing: there is no curve of one number to draw."""
-        return {}

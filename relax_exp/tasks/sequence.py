@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from importlib import resources
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from relax_exp.data import ImageData
 from relax_exp.models.mlp import Linear
 from relax_exp.models.vae import DiscreteVAE, Layer, network
 from relax_exp.tasks.categorical_vae import CategoricalVAE
+from relax_exp.tasks.registry import SequenceOptions
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,.;"
 BLOCK, HELD_OUT = 512, 8  # every eighth block of so many characters is held out
@@ -128,28 +130,23 @@ class Sequence(CategoricalVAE):
     name = "sequence"
     has_test = False  # the text has two parts only
 
-    def __init__(
-        self,
-        *args,
-        variables: int = 8,
-        categories: int = 16,
-        segment: int = 4,
-        order: int = 1,
-        hidden: int = 128,
-        **kwargs,
-    ):
-        self.segment, self.order, self.width, self.length = segment, order, hidden, variables * segment
+    options: SequenceOptions
+
+    def __init__(self, estimator: dict[str, Any], options: SequenceOptions, **given: Any):
+        self.length = options.variables * options.segment
         train, held = split(read_corpus())
-        given = max(order, GIVEN)
-        rows = windows(train, given, self.length, max(1, self.length // STRIDES))
-        valid = windows(held, given, self.length, self.length)
-        self.counted = count_bits(train, valid, given)
+        start = max(options.order, GIVEN)
+        rows = windows(train, start, self.length, max(1, self.length // STRIDES))
+        valid = windows(held, start, self.length, self.length)
+        self.counted = count_bits(train, valid, start)
         mean = F.one_hot(rows.long(), len(ALPHABET)).double().mean(0).flatten()
         data = ImageData("founding", rows, valid, valid, mean, (1, rows.shape[1]), "static")
-        super().__init__(*args, data=data, variables=variables, categories=categories, **kwargs)
+        super().__init__(estimator, options, data, **given)
 
     def network(self):
-        return SequenceModel(self.layers[0], self.mean, self.segment, self.order, self.width)
+        options = self.options
+        layer = Layer("categorical", (options.variables, options.categories))
+        return SequenceModel(layer, self.mean, options.segment, options.order, options.hidden)
 
     def pixels(self, rows, uniform):
         """Return indices as flat one-hot characters."""

@@ -14,9 +14,10 @@ ROWS_AT_ONCE = 100_000  # images x samples x replicas in one pass of the bound
 
 
 class Stacked:
-    """Bounds and variances of a `relax_exp.tasks.vae.VAE`, models stacked; numbers are those of one after the other.
+    """Bounds and variances of a `relax_exp.tasks.vae.LatentModel`, for stacked models at once.
 
-    They agree up to rounding: sums are taken over more rows at once. The device is waited for once a call.
+    The numbers are those of one after the other, up to rounding: sums are taken over more rows at once. The device is
+    waited for once a call.
     """
 
     def __init__(self, task, samples: int, block: int):
@@ -29,7 +30,7 @@ class Stacked:
         self.whole = onednn.compile(vmap(self.task._sums, in_dims=self.axes))
 
     def bounds(self, params: dict[str, Tensor], images: Tensor, generators: list) -> list[dict[str, float]]:
-        """Return what ``VAE._bounds`` does, for every replica; each draws from a generator, in blocks of images."""
+        """Return ``LatentModel._bounds`` of every replica; each draws from a generator, in blocks of images."""
         task, count = self.task, len(generators)
         at_once = max(1, ROWS_AT_ONCE // (self.samples * count * self.block)) * self.block
         totals = torch.zeros((count, 2), dtype=torch.float64, device=task.device)
@@ -58,8 +59,8 @@ class Stacked:
         return torch.stack(pixels).to(task.device) if pixels else None, uniforms
 
     def variances(self, models: Model, seeds: list[int], step: int, at_once: int) -> list[dict[str, float]]:
-        """Return what ``VAE._variance`` does, for every replica, ``at_once`` draws of each in one pass."""
-        task, n = self.task, self.task.variance_draws
+        """Return what ``LatentModel._variance`` does, for every replica, ``at_once`` draws of each in one pass."""
+        task, n = self.task, self.task.options.variance_draws
         batches = [task._still(seed) for seed in seeds]
         rows = torch.stack([rows for rows, _ in batches])
         still = {k: torch.stack([own[k] for _, own in batches]) for k in batches[0][1]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
@@ -12,51 +14,39 @@ from relax_exp.distributions import logit_uniform
 from relax_exp.estimators.base import Output
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Gradients, Model, Task, draw, log_variances
+from relax_exp.tasks.registry import ToyOptions
 
 
-class Toy(Task):
-    """``latents`` independent problems share one loss, their mean. theta = .5 at the start.
+class ToyTask(Task):
+    """Minimise E[f(b)] over the parameters of b's distribution alone, all zeros at the start.
 
-    ``freeze=True`` leaves theta where it is and only tunes the estimator (Le's notes 004). The loss that is logged is
-    the exact expectation, never a sample. ``black_box`` has no effect here: it is checked with the configuration.
+    What a problem has of its own is `event_shape`, `loss`, and `evaluate`, which has the gradient's `variance` too. The
+    loss that is logged is the exact expectation, never a sample. With ``frozen`` the parameters stay where they are and
+    only the estimator is tuned.
     """
 
-    name = "toy"
-    family = "bernoulli"
+    family: str
+    frozen: bool = False
     compile_after = 5000
 
-    def __init__(
-        self,
-        estimator: dict,
-        t: float = 0.499,
-        latents: int = 1,
-        batch_size: int = 1,
-        variance_draws: int = 1000,
-        freeze: bool = False,
-        black_box: bool = False,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ):
-        self.take(estimator)
-        self.t, self.latents, self.batch_size, self.freeze = t, latents, batch_size, freeze
-        self.variance_draws = variance_draws
-        self.dtype, self.device = dtype, torch.device(device)
+    def __init__(self, estimator: dict[str, Any], options: Any, **given: Any):
+        super().__init__(estimator, options, **given)
         self.estimator = self._build(stream(0, "template"))
         self.evaluations = self.estimator.evaluations
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, ``(latents,)``."""
-        return (self.latents,)
-
-    def _build(self, generator):
-        shape = self.event_shape
-        built = estimators.build(self.estimator_name, self.family, shape, generator=generator, **self.options)
-        return built.to(self.device, self.dtype)
+        """The shape of one sample."""
+        raise NotImplementedError
 
     def loss(self, b: Tensor) -> Tensor:
-        """Return f(b), the mean over latents of (b - t)^2, ``(..., D)`` -> ``(...)``."""
-        return (b - self.t).square().mean(-1)
+        """Return f at samples, ``(..., *event_shape)`` -> ``(...)``."""
+        raise NotImplementedError
+
+    def _build(self, generator):
+        shape, options = self.event_shape, self.estimator_options
+        built = estimators.build(self.estimator_name, self.family, shape, generator=generator, **options)
+        return built.to(self.device, self.dtype)
 
     def init(self, generator):
         estimator = self._build(generator)
@@ -84,7 +74,7 @@ class Toy(Task):
         tuning_grads, (tuning_loss, out) = grad(tuned, has_aux=True)(model.tuning)
         gradient = out.grad.mean(0)
         return Gradients(
-            {"logit": torch.zeros_like(gradient) if self.freeze else gradient},
+            {"logit": torch.zeros_like(gradient) if self.frozen else gradient},
             tuning_grads,
             {**model.buffers, **out.buffers},
             out.loss.mean(),
@@ -92,18 +82,8 @@ class Toy(Task):
             {f"estimator/{k}": v for k, v in out.aux.items() if v.dim() == 0},
         )
 
-    def evaluate(self, models, seeds, step, final):
-        """Return the exact loss, its excess over the optimum, theta, and the gradient's variance from fresh draws."""
-        theta = torch.sigmoid(models.params["logit"])
-        loss = (theta * (1 - self.t) ** 2 + (1 - theta) * self.t**2).mean(-1)
-        # Not the difference of losses, of which single precision would leave little once theta is near the optimum.
-        excess = (theta if self.t < 0.5 else 1 - theta).mean(-1) * abs(1 - 2 * self.t)
-        exact = {"loss": loss.tolist(), "excess": excess.tolist(), "theta": theta.mean(-1).tolist()}
-        variances = self.variance(models, seeds, step)
-        return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
-
     def variance(self, models, seeds, step):
-        shapes, draws = self.noise_shapes(), self.variance_draws
+        shapes, draws = self.noise_shapes(), self.options.variance_draws
         noise = [draw(shapes, draws, stream(seed, "evaluation", step), self.dtype) for seed in seeds]
         noise = tree_map(lambda *n: torch.stack(n).to(self.device), *noise)
 
@@ -113,11 +93,45 @@ class Toy(Task):
         values = {k: v.tolist() for k, v in vmap(one)(models, noise).items()}
         return [{k: v[i] for k, v in values.items()} for i in range(len(seeds))]
 
+
+class Toy(ToyTask):
+    """Minimise the mean of (b - t)^2 over ``latents`` independent bits b, theta = .5 at the start.
+
+    ``freeze`` leaves theta where it is and only tunes the estimator (Le's notes 004).
+    """
+
+    name = "toy"
+    family = "bernoulli"
+    options: ToyOptions
+
+    def __init__(self, estimator: dict[str, Any], options: ToyOptions, **given: Any):
+        super().__init__(estimator, options, **given)
+        self.frozen = options.freeze
+
+    @property
+    def event_shape(self):
+        return (self.options.latents,)
+
+    def loss(self, b: Tensor) -> Tensor:
+        """Return f(b), the mean over latents of (b - t)^2, ``(..., D)`` -> ``(...)``."""
+        return (b - self.options.t).square().mean(-1)
+
+    def evaluate(self, models, seeds, step, final):
+        """Return the exact loss, its excess over the optimum, theta, and the gradient's variance from fresh draws."""
+        theta, t = torch.sigmoid(models.params["logit"]), self.options.t
+        loss = (theta * (1 - t) ** 2 + (1 - theta) * t**2).mean(-1)
+        # Not the difference of losses, of which single precision would leave little once theta is near the optimum.
+        excess = (theta if t < 0.5 else 1 - theta).mean(-1) * abs(1 - 2 * t)
+        exact = {"loss": loss.tolist(), "excess": excess.tolist(), "theta": theta.mean(-1).tolist()}
+        variances = self.variance(models, seeds, step)
+        return [{k: v[i] for k, v in exact.items()} | variances[i] for i in range(len(seeds))]
+
     def finish(self, models, labels):
         """Return ``curves.json``, the learned relaxation c(z) against the uniform u of z = logit(u), at theta = .5."""
+        t = self.options.t
         u = torch.linspace(0, 1, 203, dtype=self.dtype, device=self.device)[1:-1]
-        curves = {"u": u.tolist(), "theta": 0.5, "f": [self.t**2, (1 - self.t) ** 2], "relaxation": {}}
-        if hasattr(self.estimator, "relaxation") and self.latents == 1:
+        curves = {"u": u.tolist(), "theta": 0.5, "f": [t**2, (1 - t) ** 2], "relaxation": {}}
+        if hasattr(self.estimator, "relaxation") and self.options.latents == 1:
             z = logit_uniform(u).unsqueeze(-1)
             for i, label in enumerate(labels):
                 self.estimator.load_state_dict(tree_map(lambda v, i=i: v[i], {**models.tuning, **models.buffers}))

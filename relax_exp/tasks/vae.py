@@ -10,6 +10,7 @@ pixels: the original code passes one number as output size and as width of the h
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
 from relax_exp.tasks.moving_variance import MovingVariance
+from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions, VAEOptions
 from relax_exp.tasks.stacked_evaluation import Stacked
 
 BOUND_SAMPLES = 100
@@ -34,8 +36,8 @@ DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
 EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
 
-class VAE(Task):
-    """The binary VAE, ``task=vae``, on images of `relax_exp.data.load`; score_term: see `Hierarchy`.
+class LatentModel(Task):
+    """A model with layers of discrete latents and an estimator for each: what `network` builds, on `ImageData`.
 
     Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
     ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; at the
@@ -46,43 +48,21 @@ class VAE(Task):
     are in nats per image, higher is better.
     """
 
-    name = "vae"
-    betas = (0.9, 0.99999)
-    relaxed = "elbo"
-    has_test = True
+    relaxed: str = "elbo"  # what pathwise estimators train, see `Hierarchy.relaxed`
+    initial_weights: str = "glorot"
+    moving: MovingVariance | None = None
+    has_test: bool = True
     data_noise = ("binarize",)
+    options: VAEOptions | CategoricalVAEOptions | SequenceOptions
 
-    def __init__(
-        self,
-        estimator: dict,
-        data: ImageData,
-        model: str = "linear1",
-        latents: int = 200,
-        hidden: int = 200,
-        decoder_hidden: int | None = None,
-        first_epoch: str = "shuffled",
-        batch_size: int = 24,
-        variance_draws: int = 100,
-        bound_every: int | None = None,
-        score_term: str = "dropped",
-        initial_weights: str = "glorot",
-        moving_variance: float | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ):
-        self.take(estimator)
-        self.model, self.latents, self.hidden = model, latents, hidden
-        self.decoder_hidden = len(data.mean) if decoder_hidden is None else decoder_hidden
-        self.first_epoch, self.score_term, self.initial_weights = first_epoch, score_term, initial_weights
-        self.moving = None if moving_variance is None else MovingVariance(moving_variance)
+    def __init__(self, estimator: dict[str, Any], options: Any, data: ImageData, **given: Any):
+        super().__init__(estimator, options, **given)
         if self.has_test:
-            self.selection = "valid/elbo_full" if bound_every else "valid/elbo"
-        self.batch_size, self.variance_draws, self.bound_every = batch_size, variance_draws, bound_every
-        self.dtype, self.device = dtype, torch.device(device)
+            self.selection = "valid/elbo_full" if options.bound_every else "valid/elbo"
         self.dynamic = data.binarize == "dynamic"
         self.image_shape = data.image_shape
         self.data, self.valid, self.tested = (x.to(self.device) for x in (data.train, data.valid, data.test))
-        self.mean = data.mean.to(dtype)  # the networks take it to the device
+        self.mean = data.mean.to(self.dtype)  # the networks take it to the device
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
         self._compiled = self._sums
@@ -92,25 +72,24 @@ class VAE(Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
             vae = self.network()
-        granular, sized = (self.options.get(k) == v for k, v in (("granularity", "parameter"), ("baseline", "input")))
+        options = self.estimator_options
+        granular, sized = (options.get(k) == v for k, v in (("granularity", "parameter"), ("baseline", "input")))
         known = {"inputs": len(self.mean)} if sized else {}
         extras = [known | ({"tensors": len(list(part.parameters()))} if granular else {}) for part in vae.encoder]
         built = nn.ModuleList(
             estimators.build(
-                self.estimator_name, layer.family, layer.shape, context, generator=generator, **self.options, **extra
+                self.estimator_name, layer.family, layer.shape, context, generator=generator, **options, **extra
             )
             for layer, context, extra in zip(vae.layers, context_shapes(vae), extras, strict=False)
         )
         if self.initial_weights == "he":
             he_(vae, generator)
         vae, built = vae.to(self.device, self.dtype), built.to(self.device, self.dtype)
-        return Hierarchy(vae, built, self.relaxed, self.score_term)
+        return Hierarchy(vae, built, self.relaxed, self.options.score_term)
 
     def network(self) -> DiscreteVAE:
         """Build the model, with weights from the global generator."""
-        depth, nonlinear = MODELS[self.model]
-        hidden, back = [(width,) * 2 if nonlinear else () for width in (self.hidden, self.decoder_hidden)]
-        return DiscreteVAE([Layer("bernoulli", (self.latents,))] * depth, self.mean, hidden, back)
+        raise NotImplementedError
 
     def init(self, generator):
         built = self._build(generator)
@@ -160,7 +139,8 @@ class VAE(Task):
 
     def evaluate(self, models, seeds, step, final):
         """Return bounds on validation images and the gradient's variance."""
-        full = final or bool(self.bound_every and step % self.bound_every == 0)
+        every = self.options.bound_every
+        full = final or bool(every and step % every == 0)
         some = self._each(models.params, self.valid[:BOUND_IMAGES], seeds, "evaluation/bound", step)
         results = [{f"valid/{k}": v for k, v in row.items()} for row in some]
         if full:
@@ -255,7 +235,7 @@ class VAE(Task):
         def one(noise):
             return self.encoder_gradient(model, rows, noise | still)
 
-        reference, total, squares, n = None, 0.0, 0.0, self.variance_draws
+        reference, total, squares, n = None, 0.0, 0.0, self.options.variance_draws
         at_once = self._draws_at_once
         for start in range(0, n, at_once):
             noise = draw(shapes, min(at_once, n - start), generator, self.dtype)
@@ -282,3 +262,23 @@ class VAE(Task):
             "reconstructions": torch.cat([x, reconstruction]).reshape(shape).cpu(),
             "prior_samples": prior.reshape(shape).cpu(),
         }
+
+
+class VAE(LatentModel):
+    """The binary VAE, ``task=vae``, on images of `relax_exp.data.load`."""
+
+    name = "vae"
+    betas = (0.9, 0.99999)
+    options: VAEOptions
+
+    def __init__(self, estimator: dict[str, Any], options: VAEOptions, data: ImageData, **given: Any):
+        self.first_epoch, self.initial_weights = options.first_epoch, options.initial_weights
+        self.moving = None if options.moving_variance is None else MovingVariance(options.moving_variance)
+        super().__init__(estimator, options, data, **given)
+
+    def network(self):
+        """Build the published model of that name; its decoder is as wide as the image where nothing else is said."""
+        depth, nonlinear = MODELS[self.options.model]
+        widths = self.options.hidden, self.options.decoder_hidden or len(self.mean)
+        hidden, back = [(width,) * 2 if nonlinear else () for width in widths]
+        return DiscreteVAE([Layer("bernoulli", (self.options.latents,))] * depth, self.mean, hidden, back)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -60,6 +61,25 @@ def test_every_key_has_a_comment(path):
 def test_yaml_offers_exactly_the_registries():
     assert {path.stem for path in (files.CONFIGS / "estimator").glob("*.yaml")} == set(estimators.names())
     assert {path.stem for path in (files.CONFIGS / "task").glob("*.yaml")} == set(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_values_are_in_the_file_alone(name):
+    """So that they cannot differ: a record has types only, and from Python a task has the values of its file."""
+    options = config.task_options(name)
+    assert all(field.default is field.default_factory is dataclasses.MISSING for field in dataclasses.fields(options))
+    of_file = files.of_task(name)["task"]
+    assert dataclasses.asdict(options) == {k: v for k, v in of_file.items() if k not in ("name", "estimator_defaults")}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.variance_draws = 3
+
+
+def test_options_from_python_are_checked():
+    assert config.task_options("toy", latents=3).latents == 3
+    with pytest.raises(ConfigError, match=r"task\.latents=0: must be a whole number > 0"):
+        config.task_options("toy", latents=0)
+    with pytest.raises(ConfigError, match=r"unknown key task\.latent\b.*did you mean task\.latents"):
+        config.task_options("toy", latent=2)
 
 
 def test_order_of_overrides_does_not_matter():

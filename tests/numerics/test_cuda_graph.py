@@ -13,9 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from relax_exp import data
 from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import WARM_UPS, Graphed
-from relax_exp.tasks.categorical_toy import CategoricalToy
-from relax_exp.tasks.toy import Toy
-from relax_exp.tasks.vae import VAE
+from relax_exp.runs.build import make_task
 from relax_exp.training.replicas import CHUNK, Replicas
 
 
@@ -43,10 +41,10 @@ def test_the_state_stays_where_it_is_and_inputs_are_copied():
 def tasks():
     relax = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
     images = data.load("digits", binarize="static")
-    yield "toy", Toy(relax)
-    yield "categorical toy", CategoricalToy({"name": "rebar"}, categories=3)
+    yield "toy", make_task("toy", relax)
+    yield "categorical toy", make_task("categorical_toy", {"name": "rebar"}, categories=3)
     for name in ({"name": "rebar"}, relax):
-        yield f"vae {name['name']}", VAE(name, images, latents=3, batch_size=100, variance_draws=2)
+        yield f"vae {name['name']}", make_task("vae", name, images, latents=3, batch_size=100, variance_draws=2)
 
 
 TASKS = dict(tasks())
@@ -121,7 +119,7 @@ def test_what_fails_ahead_is_said():
 @pytest.mark.parametrize("compiled", [False, True])
 def test_captured_on_a_gpu(compiled):
     def train(device):
-        task = Toy({"name": "rebar"}, device=device, dtype=torch.float64)
+        task = make_task("toy", {"name": "rebar"}, device=device, dtype=torch.float64)
         replicas = Replicas(task, [0, 1], [0.01], device, compiled)
         list(replicas.advance(47))
         return replicas.state.model.params["logit"].cpu()

@@ -18,6 +18,7 @@ from running import TOY, VAE, check_complete, execute, meta, numbers, scalars, w
 from relax_exp import data
 from relax_exp.errors import RunError
 from relax_exp.runs import run
+from relax_exp.runs.build import make_task
 from relax_exp.runs.loggers import label
 from relax_exp.tasks.toy import Toy
 from relax_exp.training.replicas import Replicas
@@ -77,7 +78,7 @@ def test_the_last_evaluation_is_at_the_end(here, steps, eval_every, expected):
 
 
 def test_compiling_is_decided_by_the_configuration(monkeypatch):
-    task = Toy({"name": "reinforce"})
+    task = make_task("toy", {"name": "reinforce"})
     for steps, choice, expected in [(4999, "auto", False), (5000, "auto", True), (1, True, True), (9999, False, False)]:
         assert run.should_compile({"steps": steps, "compile": choice}, task) is expected
 
@@ -175,7 +176,7 @@ def test_replicas_do_not_wait_for_each_step(here, monkeypatch):
             return original(self, *args)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    replicas = Replicas(Toy({"name": "reinforce"}), [0, 1], [0.1])
+    replicas = Replicas(make_task("toy", {"name": "reinforce"}), [0, 1], [0.1])
     steps = replicas.advance(20)
     next(steps)
     asked.clear()

@@ -22,7 +22,7 @@ from relax_exp.models.nature_cnn import _backward, as_applied, init_nature, natu
 from relax_exp.numerics import onednn as products
 from relax_exp.numerics.cuda_graph import Graphed
 from relax_exp.numerics.random_streams import stream
-from relax_exp.runs.build import build_trainer
+from relax_exp.runs.build import build_trainer, make_task
 from relax_exp.tasks.atari import Atari
 from relax_exp.training.game_segments import Segments, bootstrapped
 from relax_exp.training.returns import LAST, Records
@@ -40,7 +40,7 @@ def make(name="a2c", **options) -> Atari:
         "variance_draws": 3,
         **options,
     }
-    return Atari(RELAX if name == "relax" else {"name": name}, **options)
+    return make_task("atari", RELAX if name == "relax" else {"name": name}, **options)
 
 
 def batch_for(task: Atari, params, seed=0) -> dict:

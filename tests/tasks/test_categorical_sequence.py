@@ -16,6 +16,7 @@ from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import run
+from relax_exp.runs.build import make_task
 from relax_exp.tasks import sequence
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.sequence import ALPHABET, Sequence
@@ -31,7 +32,7 @@ def make(estimator, **options) -> Sequence:
         "batch_size": 2,
         "variance_draws": 4,
     } | options
-    return Sequence(estimator, dtype=torch.float64, **options)
+    return make_task("sequence", estimator, dtype=torch.float64, **options)
 
 
 def moved(task: Sequence, seed: int = 0):

@@ -12,6 +12,7 @@ from relax_exp.config import files
 from relax_exp.config import resolve as config
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.studies import temperature
 from relax_exp.tasks.categorical_toy import CategoricalToy, losses
 from relax_exp.training.replicas import Replicas
@@ -35,7 +36,9 @@ ESTIMATORS = [
 
 def make(estimator=None, problem="cos", **options) -> CategoricalToy:
     estimator = estimator or {"name": "exact"}
-    return CategoricalToy(estimator, problem=problem, **{"dtype": torch.float64, "variance_draws": 20} | options)
+    return make_task(
+        "categorical_toy", estimator, problem=problem, **{"dtype": torch.float64, "variance_draws": 20} | options
+    )
 
 
 def resolve(*overrides: str) -> dict:

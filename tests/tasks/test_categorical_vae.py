@@ -19,6 +19,7 @@ from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import run
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import Model, draw
 from relax_exp.tasks.categorical_vae import CategoricalVAE
 from relax_exp.tasks.layered_gradients import by_layer
@@ -43,8 +44,8 @@ def patches() -> data.ImageData:
 
 
 def make(estimator, images=None, **options) -> CategoricalVAE:
-    options = {"variables": 2, "categories": 3, "hidden": (4, 3), "batch_size": 3, "variance_draws": 5} | options
-    return CategoricalVAE(estimator, images or digits(), dtype=torch.float64, **options)
+    options = {"variables": 2, "categories": 3, "hidden": [4, 3], "batch_size": 3, "variance_draws": 5} | options
+    return make_task("categorical_vae", estimator, images or digits(), dtype=torch.float64, **options)
 
 
 def moved(task: CategoricalVAE, seed: int = 0) -> Model:
@@ -189,7 +190,7 @@ def test_pseudo_actions_are_one_batch(monkeypatch):
 
 
 def test_pinned_logits_and_the_architecture():
-    task = CategoricalVAE({"name": "arsm"}, digits(), pinned=True)
+    task = make_task("categorical_vae", {"name": "arsm"}, digits(), pinned=True)
     params = task.init(stream(0, "init")).params
     weights = [(k, tuple(v.shape)) for k, v in params.items() if k.endswith("weight")]
     assert weights == [

@@ -18,6 +18,7 @@ from relax_exp.envs.transitions import Steps, advantages, episodes, roll_out
 from relax_exp.envs.vector import Resting
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.continuous import Continuous
 from relax_exp.training.episode_batches import Batches
 
@@ -43,7 +44,7 @@ class Ladder(gymnasium.Env):
 
 
 def make(estimator=A2C, **options) -> Continuous:
-    return Continuous(estimator, **{"hidden": (6,), "batch_size": 30} | F64 | options)
+    return make_task("continuous", estimator, **{"hidden": [6], "batch_size": 30} | F64 | options)
 
 
 def batch_of(task, seed=0, horizon=7):

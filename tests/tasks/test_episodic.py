@@ -6,6 +6,7 @@ from torch import nn
 from torch.func import functional_call
 
 from relax_exp import estimators
+from relax_exp.config.resolve import task_options
 from relax_exp.estimators import SMALL
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
@@ -19,9 +20,11 @@ OPTIONS = {
 }
 
 
-def make(name, horizon=6, advantage=None, **options) -> PolicyTask:
+def make(name, horizon=6, advantage=None, batch_size=1, **options) -> PolicyTask:
     section = {"name": name, **OPTIONS.get(name, {})} | ({"advantage": advantage} if advantage else {})
-    return PolicyTask(section, 4, 3, horizon, dtype=torch.float64, **options)
+    return PolicyTask(
+        section, task_options("cartpole", **options), 4, 3, horizon, batch_size=batch_size, dtype=torch.float64
+    )
 
 
 def episodes(task, lengths, seed=0):
@@ -195,7 +198,9 @@ def test_padding_to_a_longer_limit_changes_nothing(name):
 
 def test_arsm_with_two_actions_is_arm():
     """(f1 - f2) (u - 1/2) along the first logit, whatever was done."""
-    task = PolicyTask({"name": "arsm"}, 4, 2, 5, entropy=0.0, hidden=(), dtype=torch.float64)
+    task = PolicyTask(
+        {"name": "arsm"}, task_options("cartpole", entropy=0.0, hidden=[]), 4, 2, 5, batch_size=1, dtype=torch.float64
+    )
     model, (batch, noise) = moved(task), episodes(task, [5])
     logits, u = policy_logits(model.params, batch["state"][0]), noise["act"][0]
     e = -u.log()

@@ -15,6 +15,7 @@ from relax_exp.config import resolve as config
 from relax_exp.enumeration import checks
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.lax_toy import PROBLEMS, LaxToy
 from relax_exp.training.replicas import Replicas
 
@@ -25,7 +26,9 @@ F64 = {"dtype": torch.float64}
 
 
 def make(estimator=None, problem="step", **options) -> LaxToy:
-    return LaxToy(estimator or {"name": "reinforce"}, problem=problem, **{"variance_draws": 20} | F64 | options)
+    return make_task(
+        "lax_toy", estimator or {"name": "reinforce"}, problem=problem, **{"variance_draws": 20} | F64 | options
+    )
 
 
 def resolve(*overrides: str) -> dict:

@@ -5,8 +5,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from relax_exp.data import load
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.moving_variance import MovingVariance
-from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
 
 
@@ -26,7 +26,15 @@ def test_it_is_made_of_two_averages_that_start_at_zero():
 @pytest.mark.parametrize("model", ["linear1", "linear2"])
 def test_a_run_does_not_notice(model):
     def replicas(**options):
-        task = VAE({"name": "rebar", "noise": "tied"}, load("digits"), model, latents=3, variance_draws=5, **options)
+        task = make_task(
+            "vae",
+            {"name": "rebar", "noise": "tied"},
+            load("digits"),
+            model=model,
+            latents=3,
+            variance_draws=5,
+            **options,
+        )
         return Replicas(task, [0, 1], [1e-3])
 
     plain, watched = replicas(), replicas(moving_variance=0.5)

@@ -3,10 +3,9 @@
 import pytest
 
 from relax_exp import data
+from relax_exp.runs.build import make_task
 from relax_exp.tasks import stacked_evaluation, vae
-from relax_exp.tasks.categorical_vae import CategoricalVAE
 from relax_exp.tasks.stacked_evaluation import Stacked
-from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
 
 RELAX = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
@@ -14,10 +13,12 @@ RELAX = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
 
 def tasks():
     small = {"batch_size": 4, "variance_draws": 12}
-    yield VAE(RELAX, data.load("digits", binarize="static"), latents=3, **small)
-    yield VAE({"name": "rebar"}, data.load("digits", binarize="dynamic"), "linear2", latents=3, **small)
+    yield make_task("vae", RELAX, data.load("digits", binarize="static"), latents=3, **small)
+    yield make_task(
+        "vae", {"name": "rebar"}, data.load("digits", binarize="dynamic"), model="linear2", latents=3, **small
+    )
     shape = {"layers": 1, "variables": 2, "categories": 3, "hidden": []}
-    yield CategoricalVAE({"name": "rebar"}, data.load("digits", binarize="static"), **shape, **small)
+    yield make_task("categorical_vae", {"name": "rebar"}, data.load("digits", binarize="static"), **shape, **small)
 
 
 @pytest.mark.parametrize("task", list(tasks()), ids=["static", "dynamic", "categorical"])

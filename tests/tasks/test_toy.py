@@ -7,6 +7,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.toy import Toy
 from relax_exp.training.replicas import Replicas
 
@@ -14,7 +15,7 @@ RELAX = {"name": "relax", "surrogate": "network", "depth": 1, "width": 10, "nois
 
 
 def make(name="reinforce", dtype=torch.float64, **options) -> Toy:
-    return Toy({"name": name}, dtype=dtype, **options)
+    return make_task("toy", {"name": name}, dtype=dtype, **options)
 
 
 def models(task: Toy, *logits):
@@ -91,7 +92,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_mean():
 
 
 def test_freezing_tunes_the_estimator_only():
-    task = Toy(RELAX, freeze=True, latents=2)
+    task = make_task("toy", RELAX, freeze=True, latents=2)
     replicas = Replicas(task, [0], [0.01])
     before = replicas.state.model
     for _ in replicas.advance(5):
@@ -103,7 +104,7 @@ def test_freezing_tunes_the_estimator_only():
 
 @pytest.mark.parametrize("name", ["relax", "rebar"])
 def test_the_curves_are_the_learned_relaxation(name):
-    task = Toy(RELAX if name == "relax" else {"name": "rebar"}, dtype=torch.float64)
+    task = make_task("toy", RELAX if name == "relax" else {"name": "rebar"}, dtype=torch.float64)
     replicas = Replicas(task, [0, 1], [0.1])
     for _ in replicas.advance(3):
         pass
@@ -125,13 +126,13 @@ def test_the_curves_are_the_learned_relaxation(name):
 
 
 def test_curves_without_a_relaxation():
-    for task in make(), Toy(RELAX, latents=2):
+    for task in make(), make_task("toy", RELAX, latents=2):
         model = tree_map(lambda leaf: leaf.unsqueeze(0), task.init(stream(0, "init")))
         assert task.finish(model, ["one"])["curves.json"]["relaxation"] == {}
 
 
 def test_the_start_depends_on_the_seed_alone():
-    task = Toy(RELAX)
+    task = make_task("toy", RELAX)
     one, same, other = (task.init(stream(seed, "init")) for seed in (0, 0, 1))
     assert (one.params["logit"] == 0).all()
     assert all((same.tuning[k] == v).all() for k, v in one.tuning.items())

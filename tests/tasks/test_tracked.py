@@ -1,19 +1,21 @@
 """``track``: variances of several estimators along one trajectory, which they do not disturb."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import running
 import torch
 from torch.utils._pytree import tree_leaves
 
+from relax_exp.config.resolve import task_options
 from relax_exp.data import load
 from relax_exp.report import runs
 from relax_exp.report.figures import tracked
 from relax_exp.report.groups import Cell
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.toy import Toy
 from relax_exp.tasks.tracked import Tracked
-from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
 
 SMALL = {"depth": 1, "width": 5}
@@ -28,12 +30,14 @@ OTHERS = {
 
 
 def toy(estimator):
-    return Toy(estimator, variance_draws=200, dtype=torch.float64)
+    return make_task("toy", estimator, variance_draws=200, dtype=torch.float64)
 
 
 def vae(estimator):
     data = load("digits", binarize="dynamic")
-    return VAE(estimator, data, "linear2", latents=4, batch_size=6, variance_draws=20, dtype=torch.float64)
+    return make_task(
+        "vae", estimator, data, model="linear2", latents=4, batch_size=6, variance_draws=20, dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("make", [toy, vae])
@@ -97,9 +101,12 @@ def test_a_task_without_variances_refuses_to_track(monkeypatch):
     from relax_exp.errors import SettingError
     from relax_exp.runs.build import build_task
     from relax_exp.tasks.base import Task
-    from relax_exp.tasks.toy import Toy
 
     monkeypatch.setattr(Toy, "variance", Task.variance)
-    config = {"task": {"name": "toy"}, "estimator": {"name": "reinforce"}, "track": {"rloo": {"name": "rloo"}}}
+    config = {
+        "task": {"name": "toy", **asdict(task_options("toy"))},
+        "estimator": {"name": "reinforce"},
+        "track": {"rloo": {"name": "rloo"}},
+    }
     with pytest.raises(SettingError, match="measures no variance"):
         build_task({**config, "batch_size": 1, "dtype": "float32"}, "cpu")

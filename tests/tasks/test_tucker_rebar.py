@@ -18,6 +18,7 @@ from relax_exp.estimators import registry
 from relax_exp.models.mlp import he_
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.vae import VAE
 
@@ -26,7 +27,7 @@ TUCKER = {"name": "rebar", **registry.TUCKER}
 
 def make(estimator=TUCKER, **options) -> VAE:
     options = {"model": "linear2", "latents": 4, "batch_size": 5, "dtype": torch.float64} | options
-    return VAE(estimator, load("digits"), **options)
+    return make_task("vae", estimator, load("digits"), **options)
 
 
 def drawn(task: VAE):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from relax_exp import data
 from relax_exp.numerics.random_streams import stream
+from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
@@ -24,7 +25,7 @@ def digits(binarize="static") -> data.ImageData:
 
 def make(estimator=REBAR, binarize="static", **options) -> VAE:
     options = {"latents": 2, "batch_size": 6, "dtype": torch.float64, "variance_draws": 25} | options
-    return VAE(estimator, digits(binarize), **options)
+    return make_task("vae", estimator, digits(binarize), **options)
 
 
 def trained(task: VAE, steps: int = 40, seed: int = 0):
@@ -43,7 +44,7 @@ def exact(task: VAE, model, x: torch.Tensor) -> tuple[float, float]:
     """ELBO and log-likelihood of one layer of latents, by enumeration, written out with the weights themselves."""
     p = {k: v[0] for k, v in model.params.items()}
     mean = digits().mean
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=task.latents)), dtype=torch.float64)
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=task.options.latents)), dtype=torch.float64)
     logits = (x - mean) @ p["encoder.0.weight"].T + p["encoder.0.bias"]
     clipped = mean.clamp(0.001, 0.999)
     pixels = (2 * states - 1) @ p["decoder.0.weight"].T + p["decoder.0.bias"] + torch.log(clipped / (1 - clipped))

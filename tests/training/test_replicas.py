@@ -11,8 +11,9 @@ from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import data
-from relax_exp.tasks.toy import Toy
-from relax_exp.tasks.vae import VAE
+from relax_exp.config.resolve import task_options
+from relax_exp.runs.build import make_task
+from relax_exp.tasks.toy import Toy, ToyTask
 from relax_exp.training.replicas import Replicas
 
 SEEDS, LRS = [0, 1, 2, 3, 4], [1e-3, 3e-4]
@@ -37,10 +38,10 @@ def make(task: str, estimator: str, dtype=torch.float64, **options):
     """A small task. "vae2" has two layers and draws its pixels anew at each step."""
     common = {"estimator": ESTIMATORS[estimator], "dtype": dtype}
     if task == "toy":
-        return Toy(**common, **{"latents": 2, "batch_size": 2, **options})
+        return make_task("toy", **common, **{"latents": 2, "batch_size": 2, **options})
     images = digits("dynamic" if task == "vae2" else "static")
     model = "linear2" if task == "vae2" else "linear1"
-    return VAE(**common, data=images, model=model, **{"latents": 3, "batch_size": 4, **options})
+    return make_task("vae", **common, data=images, model=model, **{"latents": 3, "batch_size": 4, **options})
 
 
 def train(task, steps: int, seeds, lrs, warmup: int = 0, **options) -> Replicas:
@@ -89,8 +90,8 @@ def test_every_estimator_in_replicas(task, estimator):
 
 def test_calls_of_the_step_do_not_grow_with_replicas(monkeypatch):
     calls = []
-    gradients = Toy.gradients
-    monkeypatch.setattr(Toy, "gradients", lambda *args: calls.append(1) or gradients(*args))
+    gradients = ToyTask.gradients
+    monkeypatch.setattr(ToyTask, "gradients", lambda *args: calls.append(1) or gradients(*args))
     counts = []
     for seeds, lrs in ([0], [1e-3]), (SEEDS, LRS):
         calls.clear()
@@ -199,7 +200,7 @@ class Breaking(Toy):
     """
 
     def __init__(self, what: str, value: float, **options):
-        super().__init__(ESTIMATORS["rebar"], dtype=torch.float64, **options)
+        super().__init__(ESTIMATORS["rebar"], task_options("toy", **options), batch_size=1, dtype=torch.float64)
         self.what, self.value = what, value
 
     def init(self, generator):

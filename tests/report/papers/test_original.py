@@ -40,11 +40,11 @@ def test_other_runs_are_not_compared(tmp_path, other):
 
 @pytest.mark.skipif(not os.environ.get("RELAX_EXP_TEST_DATA"), reason="needs MNIST in $RELAX_EXP_TEST_DATA")
 def test_epoch_0_is_that_of_the_original_code():
-    from relax_exp.tasks.vae import VAE
+    from relax_exp.runs.build import make_task
     from relax_exp.training.replicas import Replicas
 
     mnist = data.load("mnist", os.environ["RELAX_EXP_TEST_DATA"])
-    task = VAE(RELAX, mnist, first_epoch="file", score_term="kept")
+    task = make_task("vae", RELAX, mnist, score_term="kept")
     replicas = Replicas(task, [0], [1e-3], compiled=True)
     for _ in replicas.warm_up(task.warmup):
         pass

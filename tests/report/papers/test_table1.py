@@ -19,7 +19,7 @@ from relax_exp.report.papers.paired import paired, verdict
 from relax_exp.report.papers.published import published
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import Run, read_run
-from relax_exp.tasks.vae import VAE
+from relax_exp.runs.build import make_task
 
 
 def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1), lrs=(1e-3,), levels=(-120.0, -110.0),
@@ -209,7 +209,7 @@ def test_evaluations_of_runs_that_do_not_say_are_those_of_the_task(name, tmp_pat
     for model in ("linear1", "linear2"):
         for noise in ("tied", "independent"):
             options |= {"noise": noise} if "noise" in options else {}
-            task = VAE(dict(options), data, model=model, latents=2, hidden=2)
+            task = make_task("vae", dict(options), data, model=model, latents=2, hidden=2)
             config = {"task": {"name": "vae", "model": model}, "estimator": options}
             assert evaluations(Run(tmp_path, config, {}, [], {})) == task.evaluations
             assert evaluations(Run(tmp_path, config, {"evaluations": 7}, [], {})) == 7
