@@ -125,7 +125,7 @@ def table(
     for label in played:
         name, options, settings = mdp.VERIFIED[label]
         task = mdp.build(name, options, settings)[0]
-        code = fingerprint(type(task), type(task.estimator), mdp, checks, packages=PLAYED)
+        code = fingerprint(type(task), type(task.row.of), mdp, checks, packages=PLAYED)
         plain = tuple(sorted((k, v) for k, v in settings.items() if k in ("gamma", "discount_weight", "actions")))
         if plain not in references:
             of, few = ("reference", str(plain), code), min(draws, 200_000)
