@@ -1,7 +1,8 @@
 """Does the verification notice mistakes? Patches the shipped code, one place at a time, and expects a rejection.
 
-``make mutants`` prints the table. A mutant replaces one snippet of one function's source (which must occur once), so
-that it breaks the code that is shipped and not a copy of it. Exit code 1 if a mutant survives.
+``make mutants`` prints the table; ``python scripts/mutants.py reinmax_rao grpo`` that of these estimators. A mutant
+replaces one snippet of one function's source (which must occur once), so that it breaks the code that is shipped and
+not a copy of it. Biased estimators are compared with their own mean, enumerated. Exit code 1 if a mutant survives.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
-from relax_exp.enumeration import checks, hierarchies, mdp, problems
+from relax_exp.enumeration import biased, checks, hierarchies, mdp, problems
 
 DRAWS = 100_000
 B3, C23 = "bernoulli 3", "categorical 2x3"
 TWO = "bernoulli 3+3"
+MEAN = "mean of "  # what a biased estimator itself estimates
 RELAXED = "relaxed "  # the derivative of the relaxed loss of a hierarchy, which itself is biased
 NETWORK = {"surrogate": "network", "width": 8, "activation": "tanh"}
 
@@ -198,16 +200,16 @@ MUTANTS = [
     ),
     Mutant(
         "ARSM: summed over the references, not their mean",
-        "estimators.arsm:ARSM.estimate",
-        "1 / size - ",
-        "1 - size * ",
+        "estimators.arsm:ARSM.weight",
+        "return 1 / self.event_shape[-1] - ",
+        "return 1 - self.event_shape[-1] * ",
         "arsm",
         {},
         f"{C23} smooth",
     ),
     Mutant(
         "ARS: 1 - pi instead of 1 - C pi",
-        "estimators.arsm:ARS.estimate",
+        "estimators.arsm:ARS.weight",
         "1 - size * pi",
         "1 - pi",
         "ars",
@@ -243,7 +245,7 @@ MUTANTS = [
     ),
     Mutant(
         "CARMS: the decisions before the one that parts two samples left out",
-        "estimators.carms:CARMS.ratios",
+        "estimators.carms:pair_ratios",
         "return before.exp() *",
         "return",
         "carms",
@@ -252,7 +254,7 @@ MUTANTS = [
     ),
     Mutant(
         "CARMS: the ratio of independent samples",
-        "estimators.carms:CARMS.ratios",
+        "estimators.carms:pair_ratios",
         "2 * torch.expm1(log_pi / order)",
         "torch.expm1(2 * log_pi / order)",
         "carms",
@@ -333,7 +335,7 @@ MUTANTS = [
     ),
     Mutant(
         "DisARM-SB: the gradient stays in the order of the ranks",
-        "estimators.antithetic:unranked",
+        "estimators.disarm_sb:unranked",
         "ranks.argsort(-1)",
         "ranks",
         "disarm_sb",
@@ -411,6 +413,96 @@ MUTANTS = [
         "reinforce",
         {},
         "subset 2 of 5 smooth",
+    ),
+    Mutant(
+        "ARS+: the interval of one sample, not of all",
+        "estimators.arsm_plus:ARSPlus.interval",
+        "return lower.amax(0), total, upper.amin(0)",
+        "return lower[0], total, upper[0]",
+        "ars_plus",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "ARS+: as if the second class had no noise of its own",
+        "estimators.arsm_plus:ARSPlus.interval",
+        "even = total * torch",
+        "even = torch",
+        "ars_plus",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "ARSM+: a variable left out where two of its samples are the same",
+        "estimators.arsm_plus:ARSMPlus.moved",
+        "(chosen != chosen[:1]).any(0)",
+        "(chosen != chosen[:1])[1]",
+        "arsm_plus",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "DisARM-SB: importance-weighted without the weight",
+        "estimators.disarm_sb:DisARMSB.weighted",
+        " * ratio, values",
+        ", values",
+        "disarm_sb",
+        {"order": "ascending", "form": "importance"},
+        "categorical 1x5 smooth",
+    ),
+    Mutant(
+        "DisARM-SB bound: averaged over all samples, not over those of the bound",
+        "estimators.disarm_sb:DisARMSBBound.estimate",
+        "/ self.bound_samples",
+        "/ self.samples",
+        "disarm_sb_bound",
+        {},
+        f"{C23} smooth",
+    ),
+    Mutant(
+        "ReinMax-Rao: given the sample's own probabilities, not those between",
+        "estimators.second_order:ReinMaxRao.combine",
+        "((p + b) / 2).log()",
+        "p.log()",
+        "reinmax_rao",
+        {"draws": 2},
+        f"{MEAN}{B3} smooth",
+    ),
+    Mutant(
+        "ReinMax-CV: the second slope of the difference left out",
+        "estimators.second_order:ReinMaxCV.combine",
+        " - self.rao_slope(m.log(), b, v, step)",
+        "",
+        "reinmax_cv",
+        {"draws": 2},
+        f"{MEAN}{B3} smooth",
+    ),
+    Mutant(
+        "decoupled straight-through: sampled at temperature 1",
+        "estimators.decoupled_st:DecoupledST.relax",
+        "logits.detach() / self.forward_temperature",
+        "logits.detach()",
+        "decoupled_st",
+        {},
+        f"{MEAN}{B3} smooth",
+    ),
+    Mutant(
+        "GRPO: the standard deviation of a population",
+        "estimators.grpo:GRPO.signal",
+        "f_b.std(0)",
+        "f_b.std(0, correction=0)",
+        "grpo",
+        {},
+        f"{MEAN}{B3} smooth",
+    ),
+    Mutant(
+        "Dr. GRPO: the mean of the other samples, which is RLOO",
+        "estimators.grpo:DrGRPO.signal",
+        "f_b - f_b.mean(0)",
+        "(f_b - f_b.mean(0)) * self.samples / (self.samples - 1)",
+        "dr_grpo",
+        {},
+        f"{MEAN}{B3} smooth",
     ),
     Mutant(
         "direct gradient counted once per layer",
@@ -530,6 +622,9 @@ def measure(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
     """The verdict on the mutant's estimator and problem, with the code as it stands."""
     if mutant.problem.startswith("mdp "):
         return mdp.check(*mdp.VERIFIED[mutant.problem.removeprefix("mdp ")], draws)
+    if mutant.problem.startswith(MEAN):
+        problem = next(p for p in problems.problems() if p.name == mutant.problem.removeprefix(MEAN))
+        return biased.check_mean(mutant.estimator, mutant.options, problem, draws)
     if mutant.problem.startswith(RELAXED):
         layers = hierarchies.HIERARCHIES[mutant.problem.removeprefix(RELAXED)]
         return hierarchies.check_relaxed(mutant.estimator, mutant.options, layers, min(draws, 200))
@@ -551,11 +646,15 @@ def run(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
         return measure(mutant, draws)
 
 
-def main() -> int:
-    """Print the kill table."""
+def main(names: list[str]) -> int:
+    """Print the kill table, of the estimators with these names or of all."""
     torch.set_num_threads(1)
+    if unknown := set(names) - {mutant.estimator for mutant in MUTANTS}:
+        print(f"no mutant of {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.estimator in names]
     rows, survivors = [], 0
-    for mutant in MUTANTS:
+    for mutant in chosen:
         right, wrong = measure(mutant), run(mutant)
         killed = rejected(wrong) and not rejected(right)
         survivors += not killed
@@ -575,9 +674,9 @@ def main() -> int:
         )
     headers = ["mistake", "estimator", "problem", "|z| as shipped", "|z| mutated", "verdict"]
     print(tabulate(rows, headers, tablefmt="github"))
-    print(f"\n{len(MUTANTS) - survivors} of {len(MUTANTS)} mutants killed, {DRAWS:,} draws each")
+    print(f"\n{len(chosen) - survivors} of {len(chosen)} mutants killed, {DRAWS:,} draws each")
     return int(survivors > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -199,65 +199,34 @@ class DisARMTree(Comparison):
 
     def sample(self, logits, noise):
         """Return the class that is reached with u. The last of the C uniforms of a variable is not used."""
-        decisions = self.decision_logits(logits)
-        return self.reach(self._bits(decisions, noise["u"]))
+        return self.reach(self.pair(self.decision_logits(logits), noise["u"])[0])
 
     @staticmethod
-    def _bits(decisions: Tensor, u: Tensor) -> Tensor:
-        return (decisions + logit_uniform(u[..., :-1]) > 0).to(decisions.dtype)
+    def pair(decisions: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is decided with u and what with 1 - u, ``(..., C - 1)``."""
+        u = u[..., :-1]
+        return (decisions + logit_uniform(u) > 0).to(decisions.dtype), antithetic(decisions, u)
 
     def estimate(self, logits, f, noise, context, f_b):
-        u = noise["u"]
         decisions, pull = vjp(self.decision_logits, logits)
-        bits, opposite = self._bits(decisions, u), antithetic(decisions, u[..., :-1])
+        bits, opposite = self.pair(decisions, noise["u"])
         points = torch.stack([self.reach(bits), self.reach(opposite)])
         values = self.values(f, points, logits, f_b)
-        inside, _ = self.tree(logits)
-        passed, other = points @ inside.to(logits.dtype).T
-        p = torch.sigmoid(decisions)
-        one = (passed * (1 - other) * (bits - p) - other * (1 - passed) * (opposite - p)) / 2
-        weight = passed * other * disarm_weight(decisions, bits, opposite) + one
+        weight = self.weight(decisions, bits, opposite, *points)
         difference = (values[0] - values[1]).detach()[..., None, None]
         return Output(pull(difference * weight)[0], values[0], points[0], {}, {})
 
+    def weight(self, decisions: Tensor, bits: Tensor, opposite: Tensor, b: Tensor, other: Tensor) -> Tensor:
+        """Return what multiplies f(b) - f(b') in the gradient of every decision, ``(..., D, C - 1)``.
 
-class DisARMSB(DisARMTree):
-    """DisARM-SB (Dong, Mnih & Tucker 2021): `DisARMTree` whose tree asks for the classes in their order.
-
-    ``order`` of the classes: as they are numbered ("index"), the likeliest first ("descending") or last ("ascending"),
-    which the logits of each row decide. Any order is unbiased, since it depends on the logits alone. The paper's
-    importance-weighted form, with the ratio p(b) p(b') / P(b, b') of a pair, needs the rarest first, so that no pair
-    is impossible: that is `CARMS` with samples=2.
-    """
-
-    def __init__(self, *args, order: str = "index", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.order = order
-
-    def ranks(self, logits: Tensor) -> Tensor | None:
-        """Return the classes of every variable in the order in which they are broken off; None: as they are."""
-        return None if self.order == "index" else logits.argsort(-1, descending=self.order == "descending")
-
-    def sample(self, logits, noise):
-        ranks = self.ranks(logits)
-        if ranks is None:
-            return super().sample(logits, noise)
-        return unranked(super().sample(logits.gather(-1, ranks), noise), ranks)
-
-    def estimate(self, logits, f, noise, context, f_b):
-        ranks = self.ranks(logits)
-        if ranks is None:
-            return super().estimate(logits, f, noise, context, f_b)
-        by_rank = f._replace(hard=lambda b, _: f.hard(unranked(b, ranks), logits))
-        out = super().estimate(logits.gather(-1, ranks), by_rank, noise, context, f_b)
-        return out._replace(grad=unranked(out.grad, ranks), sample=unranked(out.sample, ranks))
-
-    def splits(self, device):
-        """Return low, middle and high of decisions that part class m - 1 from all later ones."""
-        middle = torch.arange(1, self.event_shape[-1], device=device)
-        return middle - 1, middle, torch.full_like(middle, self.event_shape[-1])
-
-
-def unranked(x: Tensor, ranks: Tensor) -> Tensor:
-    """Turn ``(..., N, D, C)`` by rank into the same by class; ``ranks`` (N, D, C) are the classes by rank."""
-    return x.gather(-1, ranks.argsort(-1).expand_as(x))
+        Args:
+            decisions: The logits of the decisions, ``(..., D, C - 1)``.
+            bits: What was decided with u, in the same shape.
+            opposite: What was decided with 1 - u.
+            b: Where ``bits`` lead, one-hot, ``(..., D, C)``.
+            other: Where ``opposite`` leads.
+        """
+        inside = self.tree(b)[0].to(b.dtype)
+        passed, too, p = b @ inside.T, other @ inside.T, torch.sigmoid(decisions)
+        one = (passed * (1 - too) * (bits - p) - too * (1 - passed) * (opposite - p)) / 2
+        return passed * too * disarm_weight(decisions, bits, opposite) + one

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,9 +9,6 @@ from torch import Tensor
 from relax_exp.distributions import gumbel
 from relax_exp.estimators.antithetic import Comparison
 from relax_exp.estimators.base import Output
-
-if TYPE_CHECKING:
-    pass
 
 MAX_EVALUATIONS = 2**16
 
@@ -75,12 +70,27 @@ class ARS(Comparison):
         classes = torch.arange(size, device=logits.device)
         # Points are ordered by their distance from the reference, which itself stands for the sample.
         others = swapped(logits.log_softmax(-1), g, (reference + classes[1:, None]) % size, reference.unsqueeze(0))
-        values = self.values(f, torch.cat([b.unsqueeze(0), others]), logits, f_b)
+        points = torch.cat([b.unsqueeze(0), others])
+        values = self.values(f, points, logits, f_b)
         centred = (values - values.mean(0)).detach()
         by_class = centred.movedim(0, -1).gather(-1, (classes - reference.unsqueeze(-1)) % size)
-        pi = (-g).softmax(-1)
+        weight = self.weight(logits, g, reference, points, noise)
+        return Output(by_class.unsqueeze(1) * weight.unsqueeze(-1), values[0], b, {}, {})
+
+    def weight(self, logits: Tensor, g: Tensor, reference: Tensor, points: Tensor, noise: dict[str, Tensor]) -> Tensor:
+        """Return 1 - C pi_r of every variable, ``(N, D)``.
+
+        Args:
+            logits: ``(N, D, C)``.
+            g: The Gumbels, ``(N, D, C)``.
+            reference: The reference class of each row, ``(N,)``.
+            points: The sample and the others, by the distance of the swapped class from the reference, ``(C, N, D,
+                C)``.
+            noise: The uniforms that belong to all of them.
+        """
+        pi, size = (-g).softmax(-1), self.event_shape[-1]
         index = reference[:, None, None].expand(-1, pi.shape[1], 1)
-        return Output(by_class.unsqueeze(1) * (1 - size * pi.gather(-1, index)), values[0], b, {}, {})
+        return 1 - size * pi.gather(-1, index).squeeze(-1)
 
 
 class ARSM(Comparison):
@@ -106,15 +116,27 @@ class ARSM(Comparison):
         g, b = gumbel(noise["u"]), self.sample(logits, noise)
         i, j = torch.triu_indices(size, size, 1, device=logits.device)
         others = swapped(logits.log_softmax(-1), g, i.unsqueeze(-1), j.unsqueeze(-1))
-        values = self.values(f, torch.cat([b.unsqueeze(0), others]), logits, f_b)
+        points = torch.cat([b.unsqueeze(0), others])
+        values = self.values(f, points, logits, f_b)
         # f of swap (c, j) as a table (C, C, N): pairs in row order from 1, the sample on the diagonal
         classes = torch.arange(size, device=logits.device)
         low, high = torch.minimum(classes[:, None], classes), torch.maximum(classes[:, None], classes)
         position = low * (2 * size - low - 1) // 2 + high - low
-        table = values.detach()[torch.where(low == high, 0, position)]
+        place = torch.where(low == high, 0, position)
+        table = values.detach()[place]
         centred = table - table.mean(0)
-        weight = 1 / size - (-g).softmax(-1)
+        weight = self.weight(g, points, place)
         return Output(torch.einsum("cjn,ndj->ndc", centred, weight), values[0], b, {}, {})
+
+    def weight(self, g: Tensor, points: Tensor, place: Tensor) -> Tensor:
+        """Return 1 / C - pi of every class as reference, ``(N, D, C)``.
+
+        Args:
+            g: The Gumbels, ``(N, D, C)``.
+            points: The sample and the others, ``(S, N, D, C)``.
+            place: Which of the points is the swap of two classes, ``(C, C)``.
+        """
+        return 1 / self.event_shape[-1] - (-g).softmax(-1)
 
 
 def pseudo_actions(logits: Tensor, noise: Tensor, alive: Tensor) -> Tensor:

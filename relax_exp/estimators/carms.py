@@ -53,7 +53,11 @@ class CARMS(RLOO):
         order, log_pi = self._breaks(logits)
         rank = (b.argmax(-1, keepdim=True) == order).to(b.dtype).argmax(-1)  # of each sample's class, (K, N, D)
         earlier = torch.minimum(rank.unsqueeze(0), rank.unsqueeze(1)).clamp(max=self.event_shape[-1] - 2)
-        ratio = self.ratios(log_pi).expand(*earlier.shape[:2], *log_pi.shape).gather(-1, earlier.unsqueeze(-1))
+        ratio = (
+            pair_ratios(log_pi, self.samples - 1)
+            .expand(*earlier.shape[:2], *log_pi.shape)
+            .gather(-1, earlier.unsqueeze(-1))
+        )
         differ = (rank.unsqueeze(0) != rank.unsqueeze(1)).to(b.dtype)  # where b_i - b_j is not zero
         fixed = f_b.detach()
         pairs = (fixed.unsqueeze(1) - fixed.unsqueeze(0)).unsqueeze(-1) * differ * ratio.squeeze(-1)
@@ -72,14 +76,19 @@ class CARMS(RLOO):
         log_left = log_p.flip(-1).logcumsumexp(-1).flip(-1)
         return order, (log_p - log_left)[..., :-1]
 
-    def ratios(self, log_pi: Tensor) -> Tensor:
-        """Return p(i) p(j) / P(i, j) by the earlier of two different classes, ``(N, D, C - 1)``."""
-        order = self.samples - 1
-        # log Phi = (K - 1) log(max(2 pi^(1/(K-1)) - 1, 0))
-        log_phi = order * torch.log1p((2 * torch.expm1(log_pi / order)).clamp(min=-1))
-        pi, phi = log_pi.exp(), log_phi.exp()
-        # In the last decision pi may be 1/2, and no pair passes it together; whoever did would find no class there.
-        together = (phi - 2 * pi).clamp(min=-1 + torch.finfo(pi.dtype).eps)
-        passed = (2 * torch.log1p(-pi) - torch.log1p(together)).cumsum(-1)
-        before = torch.cat([torch.zeros_like(passed[..., :1]), passed[..., :-1]], -1)
-        return before.exp() * (1 - pi) / -torch.expm1(log_phi - log_pi)
+
+def pair_ratios(log_pi: Tensor, order: int) -> Tensor:
+    """Return p(i) p(j) / P(i, j) by the earlier of two different classes, ``(..., C - 1)``; `CARMS` has the formula.
+
+    Args:
+        log_pi: The logarithm of the probability of stopping at each class but the last, once there, ``(..., C - 1)``.
+        order: The number of coupled samples, less one.
+    """
+    # log Phi = (K - 1) log(max(2 pi^(1/(K-1)) - 1, 0))
+    log_phi = order * torch.log1p((2 * torch.expm1(log_pi / order)).clamp(min=-1))
+    pi, phi = log_pi.exp(), log_phi.exp()
+    # In the last decision pi may be 1/2, and no pair passes it together; whoever did would find no class there.
+    together = (phi - 2 * pi).clamp(min=-1 + torch.finfo(pi.dtype).eps)
+    passed = (2 * torch.log1p(-pi) - torch.log1p(together)).cumsum(-1)
+    before = torch.cat([torch.zeros_like(passed[..., :1]), passed[..., :-1]], -1)
+    return before.exp() * (1 - pi) / -torch.expm1(log_phi - log_pi)

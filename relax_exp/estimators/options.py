@@ -52,6 +52,7 @@ class EstimatorOptions(TypedDict, total=False):
     copies: Draws
     pairs: Count
     order: Literal["index", "descending", "ascending"]
+    form: Literal["integrated", "importance"]
     scales: Literal["fixed", "learned"]
     operator: Literal["gibbs", "mpf", "difference"]
     forward: Positive

@@ -8,7 +8,8 @@ from noise_cells import F64, cells, count, draw, smooth, wide
 
 from relax_exp import estimators
 from relax_exp.distributions import Bernoulli, Categorical
-from relax_exp.estimators.antithetic import DisARMSB, DisARMTree
+from relax_exp.estimators.antithetic import DisARMTree
+from relax_exp.estimators.disarm_sb import DisARMSB
 
 SCALES = [0.1, 3.0, 8.0]
 
