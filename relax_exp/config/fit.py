@@ -54,7 +54,7 @@ def check_size(task: dict, config: dict) -> None:
             sizes["batch_size"] = config["batch_size"]
         key = max(sizes, key=sizes.__getitem__)
         raise ConfigError(f"each step would draw {numbers:,} numbers for the latents: lower {key}={sizes[key]}")
-    if str(task.get("env", "")).startswith("ALE/") and task["name"] != "atari":
+    if str(task.get("env", "")).startswith("ALE/") and TASKS[task["name"]].experience != "segments":
         raise ConfigError(f"task.env={task['env']} is an Atari game: type task=atari task.env={task['env']}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import gymnasium
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from relax_exp.distributions import gumbel
 from relax_exp.envs.resting import Resting
 from relax_exp.envs.rollout import Rollout
 from relax_exp.models.policy import policy_logits
+from relax_exp.numerics import onednn
 
 
 class CartPoles(Resting):
@@ -37,8 +36,9 @@ class CartPoles(Resting):
         """Tell whether the environment is gymnasium's CartPole, unchanged, with a time limit and no other wrapper."""
         if type(env) is not TimeLimit or type(env.env) is not OrderEnforcing or type(env.unwrapped) is not CartPoleEnv:
             return False
-        model = env.unwrapped
-        return env.env.env is model and not model._sutton_barto_reward and model.kinematics_integrator == "euler"
+        model, spec = env.unwrapped, env.spec
+        other_reward = spec is None or spec.kwargs.get("sutton_barto_reward", False)
+        return env.env.env is model and not other_reward and model.kinematics_integrator == "euler"
 
     def reset(self, *, seed: list[int | None], options=None):
         found = super().reset(seed=seed, options=options)
@@ -73,12 +73,13 @@ class CartPoles(Resting):
         self.asleep |= self.terminated | self.truncated
         return self.observations, self.rewards, self.terminated, self.truncated, {}
 
-    def play(self, program: Callable, seeds: list[int | None], params: dict[str, Tensor], noise: Tensor) -> Rollout:
-        """Do what `rollout.roll_out` does, with its arguments, by ``program``: `time_step`, compiled.
+    def compile(self, backend: str) -> None:
+        unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+        self.program = onednn.compile(self.time_step, backend, **unguarded)
 
-        ``params``: of the policies, stacked over replicas, ``(R, ...)``, each with S / R slots in a row.
-        """
-        slots, horizon, _ = noise.shape
+    def play(self, seeds: list[int | None], params: dict[str, Tensor], noise: Tensor) -> Rollout:
+        program, (slots, horizon, _) = self.program, noise.shape
+        assert program is not None
         perturbation = gumbel(noise).transpose(0, 1).contiguous()
         states, rewards = torch.zeros(horizon, slots, 4), torch.zeros(horizon, slots, dtype=torch.float64)
         actions, alive = torch.zeros(horizon, slots, dtype=torch.int64), torch.zeros(horizon, slots, dtype=torch.bool)

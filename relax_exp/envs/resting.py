@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from relax_exp.envs.rollout import Rollout
 
 
 class Resting(VectorEnv):
@@ -20,11 +24,13 @@ class Resting(VectorEnv):
         envs: The environments, by slot.
         single_observation_space, single_action_space: Those of one environment.
         asleep: Which slots rest, ``(S,)``.
+        program: A compiled time step of all slots, with which `play` plays; None where there is none.
     """
 
     envs: list[gymnasium.Env]
     single_observation_space: Box
     single_action_space: Discrete | Box
+    program: Callable[..., Any] | None = None
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]):
         self.envs, self.num_envs = [maker() for maker in makers], len(makers)
@@ -69,6 +75,16 @@ class Resting(VectorEnv):
             self.observations[i], _ = self.envs[i].reset()
         for over in (self.terminated, self.truncated, self.asleep):
             over[slots] = False
+
+    def compile(self, backend: str) -> None:
+        """Compile a time step, where the environment is arithmetic; most are not."""
+
+    def play(self, seeds: list[int | None], params: dict[str, Tensor], noise: Tensor) -> Rollout:
+        """Do what `relax_exp.envs.rollout.roll_out` does, by ``program``.
+
+        ``params``: of the policies, stacked over replicas, ``(R, ...)``, each with S / R slots in a row.
+        """
+        raise NotImplementedError
 
     @property
     def spec(self) -> EnvSpec:

@@ -260,6 +260,10 @@ class Estimator(nn.Module, metaclass=Checked):
         """
         return f_b
 
+    def objective_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `objective` at these logits and samples, as a function of the losses alone."""
+        return self.objective
+
     def tuning_loss(self, out: Output) -> Tensor:
         """Return the scalar whose gradient with respect to the parameters reduces the variance.
 

@@ -25,6 +25,7 @@ class Pathwise(Estimator):
     unbiased = False
     needs = "relaxed"
     target = "path"
+    density: bool = False  # whether s has a density, which can stand for the probability of the sample
 
     def relax(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
         """Return s, in the shape of a sample, differentiable in the logits."""
@@ -146,6 +147,7 @@ class Concrete(Tempered):
     """Concrete / Gumbel-Softmax (Maddison et al. 2017, Jang et al. 2017; RELAX draft, eq. 4)."""
 
     schedules = ("fixed", "annealed", "learned")
+    density = True
 
     def relax(self, logits, noise):
         """Return the relaxed sample sigma_lambda(z)."""

@@ -56,6 +56,10 @@ class Unordered(ScoreFunction):
         """Raise TypeError: the weights of the samples depend on the logits."""
         raise TypeError("unordered weights its samples by their probabilities: use out.loss, and one layer of latents")
 
+    def objective_at(self, logits: Tensor, b: Tensor):
+        """Return the mean of the losses with the weights that the samples have at these logits."""
+        return lambda f_b: self.from_sample(logits, b, f_b).loss
+
     def from_sample(self, logits, b, f_b, noise=None, context=None):
         """Estimate the gradient from K samples that were drawn without replacement.
 

@@ -23,10 +23,11 @@ from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.studies import leave
 from relax_exp.tasks.categorical_toy import CategoricalToy
-from relax_exp.tasks.registry import CategoricalToyOptions
+from relax_exp.tasks.registry import TASKS, CategoricalToyOptions
 from relax_exp.training.replicas import Replicas
 
-STUDIED = ("concrete", "st_gumbel", "straight_through")
+STUDIED = TASKS["temperature"].estimators or ()
+ANNEALED = ("concrete", "st_gumbel")  # of these, those whose temperature can follow a schedule
 LOWEST, HIGHEST = 0.05, 5.0
 ANNEALED_BY = 0.8  # of the run: when the annealed temperature arrives
 ROWS = 20_000  # gradients at a time
@@ -84,7 +85,7 @@ def schedules(config: dict, names: list[str]) -> list[dict]:
     annealed = {"schedule": "annealed", "temperature": start, "minimum": end, "anneal_every": max(1, steps // 100)}
     annealed["rate"] = math.log(start / end) / (ANNEALED_BY * steps)
     settings = [(name, f"fixed {at:g}", {"temperature": at}) for name in names for at in FIXED]
-    tempered = [name for name in names if name in ("concrete", "st_gumbel")]
+    tempered = [name for name in names if name in ANNEALED]
     settings += [(name, f"annealed {start:g} to {end:g}", annealed) for name in tempered]
     settings += [(name, "", {}) for name in EXACT]
     rows = []

@@ -11,7 +11,6 @@ from typing import Any
 from torch.utils._pytree import tree_map
 
 from relax_exp.data import ImageData
-from relax_exp.estimators.pathwise import Concrete, Pathwise
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.numerics.optimizers import BETAS
 from relax_exp.numerics.random_streams import stream
@@ -48,9 +47,9 @@ class CategoricalVAE(LatentModel):
         """Return what `LatentModel.evaluate` does, and the relaxed objectives where there is a relaxation."""
         results = super().evaluate(models, seeds, step, final)
         first = self.hierarchy.estimators[0]
-        if not isinstance(first, Pathwise):
+        if first.target != "path":
             return results
-        kinds = ("kl", "density") if isinstance(first, Concrete) else ("kl",)
+        kinds = ("kl", "density") if first.density else ("kl",)
         for i, seed in enumerate(seeds):
             model = tree_map(lambda leaf, i=i: leaf[i], models)
             for kind in kinds:

@@ -70,7 +70,8 @@ class Continuous(BatchTask):
         self.horizon = self.quota + spec.max_episode_steps - 1  # steps that a slot may take in an update
         self.gamma, self.trace, self.reward_scale = options.gamma, options.trace, options.reward_scale
         self.optimizer = options.optimizer
-        self.by_episode = options.surrogate_objective == "episodes" and self.estimator_name == "lax"
+        entry = estimators.lookup(self.estimator_name)
+        self.by_episode = options.surrogate_objective == "episodes" and not entry.beside_a_value
         self.updates = {"value": options.value_updates, "surrogate": options.surrogate_updates}
         self.variance_every, self.variance_draws = options.variance_every, options.variance_draws
         self.networks = self._build(stream(0, "template"))

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
 from relax_exp.distributions import as_scalar
-from relax_exp.estimators.base import Objective, ScoreFunction
+from relax_exp.estimators.base import Objective
 from relax_exp.estimators.pathwise import Pathwise
-from relax_exp.estimators.unordered import Unordered
 from relax_exp.models.vae import DiscreteVAE
 from relax_exp.tasks.base import Gradients, Model
 
@@ -80,11 +79,9 @@ class Hierarchy:
         counts where it is made.
         """
         first = self.estimators[0]
-        if isinstance(first, Pathwise):
+        if first.target == "path":
             return 1 if self.reads_bound else 2
-        if isinstance(first, ScoreFunction) and first.evaluations == first.samples:  # MuProp's are at each layer's mean
-            return first.evaluations
-        return 1 + sum(estimator.evaluations - estimator.uses_f_b for estimator in self.estimators)
+        return first.samples + sum(it.evaluations - it.samples * it.uses_f_b for it in self.estimators)
 
     @property
     def reads_bound(self) -> bool:
@@ -113,7 +110,7 @@ class Hierarchy:
         With ``fixed``, even empty, the tuning gradients are left out (None): what measures a variance needs none.
         """
         tune, fixed = fixed is None, fixed or {}
-        if isinstance(self.estimators[0], Pathwise):
+        if self.estimators[0].target == "path":
             return self._pathwise(model, x, noise, fixed)
         n = x.shape[0]
 
@@ -206,10 +203,7 @@ class Hierarchy:
 
     def target(self, logits: list[Tensor], samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
         """Return ``out.loss`` as a function of f at the samples."""
-        first = self.estimators[0]
-        if isinstance(first, Unordered):  # its samples are not equally likely, and it takes one layer only
-            return lambda f: first.from_sample(logits[0], samples[0], f).loss
-        return first.objective
+        return self.estimators[0].objective_at(logits[0], samples[0])
 
     def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
         """Return f as a function of what stands in the place of b_i, with the layers below as they were drawn."""

@@ -294,7 +294,7 @@ class AtariOptions:
     variance_draws: Draws
 
 
-@task("temperature", "temperature")
+@task("temperature", "temperature", estimators=("concrete", "st_gumbel", "straight_through"))
 class TemperatureOptions:
     """Keys of task=temperature."""
 

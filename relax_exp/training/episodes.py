@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.envs.cartpole_slots import CartPoles
 from relax_exp.envs.rollout import replay, roll_out
 from relax_exp.estimators.arsm import action_values, choose, pseudo_actions
 from relax_exp.models.policy import policy_logits
-from relax_exp.numerics import onednn
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import EpisodeTask, draw, log_variances
 from relax_exp.training.frozen_policies import freeze
@@ -107,10 +105,8 @@ class Episodes(Replicas):
         slots = len(self.labels) * task.episodes
         self.env = task.make(slots)
         self.replays = task.make(slots * task.pseudo_rollouts) if task.replayed else None
-        self.program = None  # of a time step of all slots, where the environment allows it
-        if compiled and isinstance(self.env, CartPoles):
-            unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
-            self.program = onednn.compile(self.env.time_step, backend, **unguarded)
+        if compiled:
+            self.env.compile(backend)
 
     @property
     def saved(self):
@@ -166,8 +162,8 @@ class Episodes(Replicas):
 
         chosen = active.repeat_interleave(shape[1]).tolist()
         slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
-        if self.program is not None and isinstance(self.env, CartPoles):
-            rollout = self.env.play(self.program, slots, params, noise["act"].flatten(0, 1))
+        if self.env.program is not None:
+            rollout = self.env.play(slots, params, noise["act"].flatten(0, 1))
         else:
             rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
         states, actions, rewards, alive = map(torch.from_numpy, rollout)

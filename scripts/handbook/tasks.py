@@ -65,8 +65,6 @@ def fitting(name: str) -> list[str]:
     from relax_exp.tasks.registry import TASKS
 
     entry = TASKS[name]
-    if entry.family is None:
-        return ["concrete", "st_gumbel", "straight_through"] if name == "temperature" else list(estimators.names())
     return list(entry.estimators or estimators.names(entry.family))
 
 

@@ -153,8 +153,14 @@ def test_a_time_step_as_a_program_plays_the_same_episodes(frame_skip):
 
     seeds = [1, 2, None, 3, 4, 5]
     expected = roll_out(env, seeds, policy, noise)
-    got = env.play(env.time_step, seeds, params, noise)
+    env.program = env.time_step
+    got = env.play(seeds, params, noise)
     assert np.array_equal(expected.actions, got.actions) and np.array_equal(expected.alive, got.alive)
     assert np.array_equal(expected.rewards, got.rewards) and got.rewards.dtype == expected.rewards.dtype
     np.testing.assert_allclose(got.states, expected.states, rtol=1e-6, atol=1e-7)
     assert len({*expected.alive.sum(1)}) >= 3 and not expected.alive[2].any()
+
+
+@pytest.mark.parametrize("changed, fits", [({}, True), ({"sutton_barto_reward": True}, False)])
+def test_only_the_cartpole_that_is_computed_is_computed_together(changed, fits):
+    assert CartPoles.fits(gymnasium.make("CartPole-v1", disable_env_checker=True, **changed)) is fits

@@ -29,7 +29,7 @@ def curves(cells: list[Cell]) -> Figure:
                 having = [o for o in having if o[0] != "valid/bound100"] or having
             panels += having[:1]
         panels = panels or [kind.panels[0][0]]
-        paired = differences.pairs(cells) if kind.name == "vae" else None
+        paired = differences.pairs(cells) if kind.paired else None
         count = len(panels) + (paired is not None)
         fig = figure(max(5.0, 3.7 * count), 3.7)
         axes = fig.subplots(1, count, squeeze=False)[0]

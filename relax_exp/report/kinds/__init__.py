@@ -38,4 +38,5 @@ def of(name: str) -> Kind:
 
 def of_task(task: dict[str, Any]) -> Kind:
     """Return the kind of a run, by its configuration's section ``task``."""
-    return FIXED_THETA if task["name"] == TOY.name and task.get("freeze") else of(task["name"])
+    kind = of(task["name"])
+    return kind.variety(task) or kind

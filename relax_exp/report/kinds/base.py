@@ -34,6 +34,8 @@ class Kind:
     by_name: whether the name of its figure says the task even where there is one only.
     remark: behind the title of its figure.
     estimator: of a task's configuration, the name that takes the place of the estimator's; empty: none does.
+    variety: of a task's configuration, the kind that takes the place of this one; None: none does.
+    paired: whether its figure has a panel of differences paired by seed.
     by_episodes: of a task's configuration, whether its curves are drawn over episodes and not over frames.
     """
 
@@ -49,4 +51,6 @@ class Kind:
     by_name: bool = False
     remark: str = ""
     estimator: Callable[[dict[str, Any]], str] = lambda task: ""
+    variety: Callable[[dict[str, Any]], Kind | None] = lambda task: None
+    paired: bool = False
     by_episodes: Callable[[dict[str, Any]], bool] = lambda task: False

@@ -45,6 +45,7 @@ TOY = Kind(
     note=f"{COMMON} Excess loss: exact expected loss above its minimum. Seeds at optimum: every θ within {NEAR:g} of "
     f"the best. {LOG}, {RUN}",
     relaxations=True,
+    variety=lambda task: FIXED_THETA if task.get("freeze") else None,
 )
 FIXED_THETA = Kind(
     "fixed_theta",

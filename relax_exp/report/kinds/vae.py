@@ -31,6 +31,7 @@ VAE = Kind(
     "Binary VAE",
     label="{dataset} {model}",
     by_name=True,
+    paired=True,
     best=(1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
     columns=(
         final("train ELBO", "train/elbo"),
