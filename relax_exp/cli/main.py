@@ -60,7 +60,9 @@ def main() -> int:
         if not _take_plan(arguments):
             return 0
         hydra.main(version_base="1.3", config_path=str(files.CONFIGS), config_name="config")(job)()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if not stop.args:  # a run has said so, on a line of its own; here the terminal has written ^C and no more
+            print("\nstopped", file=sys.stderr)
         return 130
     except ValueError as error:  # Hydra's, about what was typed; those of a run do not leave `job`
         return _report(HydraException(*error.args))

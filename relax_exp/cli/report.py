@@ -7,17 +7,15 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import relax_exp
 
 if TYPE_CHECKING:
-    from relax_exp.report.formats import Table
     from relax_exp.report.report import Report
     from relax_exp.report.runs import Run
 
@@ -45,7 +43,8 @@ def gathered(
         The runs, and what was left out and why.
 
     Raises:
-        ReportError: There are none, or no such experiment.
+        ReportError: There are none.
+        ConfigError: There is no such experiment or budget.
     """
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather
@@ -119,34 +118,39 @@ def committed(paths: Sequence[str | Path]) -> list[Path]:
     return folders
 
 
-def status(paths: Sequence[str | Path], experiment: str | None = None, budget: str = "") -> str:
+def status(paths: Sequence[str | Path], experiment: str | None = None, budget: str = "") -> tuple[str, list[str]]:
     """List every run: folder, estimator, status, step, when it last wrote; why replicas failed, and which runs crashed.
 
     With ``experiment`` these are its runs at that budget only, and the commands of those that are missing. A run that
-    says "running" and whose process is gone is "killed".
+    says "running" and whose process is gone is "killed"; its step is that of its checkpoint, from which it goes on.
+
+    Returns:
+        The list, and what was left out and why.
 
     Raises:
-        ReportError: There are no runs, or no such experiment.
+        ReportError: There are no runs.
+        ConfigError: There is no such experiment or budget.
     """
     from tabulate import tabulate
 
     from relax_exp.errors import ReportError
-    from relax_exp.report.runs import DONE, FAILED, METRICS, find_folders, read_run
+    from relax_exp.report.runs import DONE, FAILED, METRICS, find_folders, find_incomplete, read_run
     from relax_exp.report.statistics import duration
-    from relax_exp.runs.folder import ERROR, is_abandoned
+    from relax_exp.runs.folder import ERROR, is_abandoned, is_locked
 
     folders, missing = find_folders(paths if experiment is None else filter(os.path.exists, paths)), []
+    left_out = find_incomplete(paths)
     if experiment is not None:
         folders, missing = _of(experiment, budget, folders)
     elif not folders:
-        raise ReportError(f"no runs found in {', '.join(map(str, paths))}")
+        raise ReportError("\n".join([*left_out, f"no runs found in {', '.join(map(str, paths))}"]))
     lines, reasons = [], []
     for folder in folders:
         try:
-            run = read_run(folder)
+            run = read_run(folder, left_out)
         except ReportError as error:
             lines.append([str(folder), "?", "?", "unreadable"])
-            reasons.append(str(error))
+            left_out.append(str(error))
             continue
         replicas = run.replicas()
         failed = [r for r in replicas if r.status == FAILED]
@@ -155,10 +159,13 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
         )
         metrics = folder / METRICS
         age = f"{duration(max(0.0, time.time() - metrics.stat().st_mtime))} ago" if metrics.is_file() else "never"
-        step = max(run.step, run.meta.get("step") or 0)  # of the last checkpoint, where that is later
+        step = max(run.step, run.meta.get("step") or 0, saved := run.meta.get("saved_step") or 0)
+        if "saved_step" in run.meta and run.status not in (DONE, FAILED) and not is_locked(folder):
+            step = saved  # evaluations after the checkpoint are done again
         steps = f"{step:,} of {run.config.get('steps', 0):,}"
         if run.status == DONE and not run.rows:
             what = "done, but without metrics"
+            left_out.append(f"{folder}: it says that it is done, but has no evaluations")
         lines.append([str(folder), run.task, run.estimator, what, steps, age])
         reasons += [f"{folder}: seed {r.seed}, lr {r.lr:g} failed: {r.reason or 'no reason given'}" for r in failed]
     for error in sorted(error for path in paths for error in Path(path).rglob(ERROR)):
@@ -166,22 +173,16 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
             reasons.append(f"{error.parent} crashed: {error.read_text().rstrip().splitlines()[-1]} ({error})")
     table = tabulate(lines, ["run", "task", "estimator", "status", "step", "last written"], disable_numparse=True)
     todo = [f"{len(missing)} runs are missing:", *missing] if missing else []
-    return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part)
+    return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part), left_out
 
 
 def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], list[str]]:
     """Return those of the folders that hold runs of an experiment, and the commands of its other runs."""
     from relax_exp.config.identity import run_hash
     from relax_exp.config.plans import planned
-    from relax_exp.errors import ConfigError, ReportError
     from relax_exp.report.runs import META
 
-    try:
-        wanted = {
-            run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(experiment, budget)
-        }
-    except ConfigError as error:
-        raise ReportError(str(error)) from None
+    wanted = {run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(experiment, budget)}
     found = {}
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):
@@ -190,14 +191,6 @@ def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], 
         [folder for folder, name in found.items() if name in wanted],
         [command for name, command in wanted.items() if name not in found.values()],
     )
-
-
-def shown(tables: Iterable[Table], failures: Sequence[str]) -> str:
-    """Tables for a terminal: as wide as it is, with the columns that fit."""
-    from relax_exp.report.formats import console
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return "\n".join([*(console(table, width) for table in tables), *failures])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -233,16 +226,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return 0, or 1 with one short message."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0, 1 (something is missing or cannot be read, each with one message), 2 (what was asked for does
+        not exist) or 130 (Ctrl-C).
+    """
     args = parser().parse_args(argv)
-    from relax_exp.errors import ReportError
+    from relax_exp.errors import ConfigError, ReportError
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without θ or ±
     try:
         if args.status:
-            print(status(args.runs, args.experiment, args.budget), flush=True)
-            return 0
+            text, left_out = status(args.runs, args.experiment, args.budget)
+            print(text, flush=True)
+            return _said(left_out)
         if args.collect:
             from relax_exp.report.results import collect
 
@@ -256,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.render:
             print(*(f"wrote {path}" for path in render(args.runs)), sep="\n", flush=True)
             return 0
+        from relax_exp.report.formats import printed
         from relax_exp.report.report import Report
 
         if args.budget and args.experiment is None:
@@ -264,15 +264,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs, left_out = gathered(args.runs, args.experiment, args.budget)
         made = Report(runs, [key for key in args.by.split(",") if key])
         written = write(made, Path(args.out or Path(args.runs[0]) / "report"))
-        print(shown(made.tables, made.failures), *(f"wrote {path}" for path in written), sep="\n", flush=True)
-        print(*(f"relax-exp-report: {line}" for line in left_out), sep="\n", end="\n" * bool(left_out), file=sys.stderr)
-        return int(bool(left_out))
+        print(printed(made.tables, made.failures), "", *(f"wrote {path}" for path in written), sep="\n", flush=True)
+        return _said(left_out)
     except BrokenPipeError:  # whoever was reading has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except ReportError as error:
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # so that a prompt does not stand behind the terminal's ^C
+        return 130
+    except (ReportError, ConfigError) as error:
         print(f"relax-exp-report: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     return 0
+
+
+def _said(left_out: Sequence[str]) -> int:
+    """Print what was left out, and return the exit code: 1 if that is anything."""
+    for line in left_out:
+        print(f"relax-exp-report: {line}", file=sys.stderr, flush=True)
+    return int(bool(left_out))
 
 
 if __name__ == "__main__":

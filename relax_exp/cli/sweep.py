@@ -83,9 +83,9 @@ def _list(folders: dict) -> None:
 
 def _compare(paths: list) -> None:
     """Print one table of all runs of a sweep that are on this machine, and what makes their figures."""
-    from relax_exp.cli.report import shown
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather
+    from relax_exp.report.formats import printed
     from relax_exp.report.report import Report
 
     there = [path for path in paths if path.is_dir()]
@@ -93,7 +93,7 @@ def _compare(paths: list) -> None:
         return
     try:
         made = Report(gather(there)[0])
-        text = shown(made.lines, made.failures) if made.runs else ""
+        text = printed(made.lines, made.failures) if made.runs else ""
     except ReportError as error:
         text = f"no common table: {error}"
     print(f"\n{text}")

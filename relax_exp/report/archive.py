@@ -23,14 +23,13 @@ from typing import Any
 from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
 from relax_exp.report.runs import (
-    CONFIG,
     CURVES,
-    META,
-    METRICS,
+    DONE,
     PROVENANCE,
     RELAXATIONS,
     Run,
     find_folders,
+    find_incomplete,
     find_results,
     read_json,
     read_run,
@@ -159,20 +158,22 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def gather(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Return what of `find_runs` can be read, and a sentence for each folder that was left out, with the reason."""
+    """Return what of `find_runs` can be read, and a sentence for whatever was left out, with the reason."""
     runs, left_out = [], []
     for path in paths:
         folders = find_folders([path])
         for folder in folders:
             try:
-                runs.append(read_run(folder))
+                run = read_run(folder, left_out)
             except ReportError as error:
                 left_out.append(f"left out {folder}: {error}")
+                continue
+            if run.rows or run.status != DONE:
+                runs.append(run)
+            else:
+                left_out.append(f"left out {folder}: it says that it is done, but has no evaluations")
         if not folders:
             runs += [run for folder in find_results([path]) for run in read(folder)[1]]
-    whole = {run.path.resolve() for run in runs}
-    for folder in sorted({file.parent for path in paths for file in Path(path).rglob(METRICS)}):
-        missing = [name for name in (CONFIG, META) if not (folder / name).is_file()]
-        if missing and folder.resolve() not in whole:
-            left_out.append(f"left out {folder}: it has no {' and no '.join(missing)}")
-    return list({run.path.resolve(): run for run in runs}.values()), list(dict.fromkeys(left_out))
+    return list({run.path.resolve(): run for run in runs}.values()), list(
+        dict.fromkeys([*left_out, *find_incomplete(paths)])
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,6 +109,12 @@ def console(table: Table, width: int | None) -> str:
     head = len(textwrap.wrap(lines[0], width)) if lines else 0
     above = [*wrapped[:head], ""] if head else []
     return "\n".join([*body[:2], *above, *body[2:], "", *wrapped[head:], ""])
+
+
+def printed(tables: Iterable[Table], further: Sequence[str] = ()) -> str:
+    """Write tables for whoever reads standard output: on a terminal as wide as that is, else as in `markdown`."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([*(console(table, width) for table in tables), *further]).rstrip()
 
 
 def latex(table: Table) -> str:

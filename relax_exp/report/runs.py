@@ -132,8 +132,15 @@ def find_results(paths: Iterable[str | Path]) -> list[Path]:
     return _find(paths, PROVENANCE, CURVES)
 
 
-def read_run(path: str | Path) -> Run:
-    """Read one run folder; a torn last line is left out.
+def find_incomplete(paths: Iterable[str | Path]) -> list[str]:
+    """Say of every folder at the paths or below that it is a run's, but has no configuration or no status."""
+    folders = {file.parent for path in paths for name in (METRICS, META) for file in Path(path).rglob(name)}
+    missing = {folder: [name for name in (CONFIG, META) if not (folder / name).is_file()] for folder in sorted(folders)}
+    return [f"left out {folder}: it has no {' and no '.join(names)}" for folder, names in missing.items() if names]
+
+
+def read_run(path: str | Path, left_out: list[str] | None = None) -> Run:
+    """Read one run folder; a torn last line is left out, and so are damaged ones where ``left_out`` is to name them.
 
     Raises:
         ReportError: A file cannot be read. The message names it.
@@ -146,7 +153,7 @@ def read_run(path: str | Path) -> Run:
         problem = " ".join(str(error).split())
         raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
     curves = path / "curves.json"
-    rows = _rows(path / METRICS) or [row for name in MEASURED for row in _measured(path / name)]
+    rows = _rows(path / METRICS, left_out) or [row for name in MEASURED for row in _measured(path / name)]
     return Run(path, config, read_json(path / META), rows, read_json(curves) if curves.is_file() else {})
 
 
@@ -165,8 +172,8 @@ def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
     return value
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl`; none where there is no file yet."""
+def _rows(path: Path, left_out: list[str] | None) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`; none where there is no file yet. See `read_run` for damaged ones."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -176,7 +183,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             _ = row["step"], row["seed"], row["lr"]
         except (ValueError, KeyError, TypeError):
-            raise ReportError(f"cannot read {path}: line {number} is damaged") from None
+            if left_out is None:
+                raise ReportError(f"cannot read {path}: line {number} is damaged") from None
+            left_out.append(f"left out line {number} of {path}: it is damaged")
+            continue
         rows.append(row)
     return rows
 

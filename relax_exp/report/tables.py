@@ -88,6 +88,12 @@ def run_table(path: str | Path) -> str:
     return markdown(make_cells([read_run(path)])).rstrip()
 
 
+def run_printed(path: str | Path) -> str:
+    """Write the same for standard output, see `relax_exp.report.formats.printed`."""
+    cells = make_cells([read_run(path)])
+    return formats.printed(of_kinds(cells), failures(cells))
+
+
 def commands(runs: Iterable[Run]) -> str:
     """Write the command and the commit behind every number, as Markdown."""
     lines = []

@@ -10,7 +10,9 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -75,31 +77,55 @@ class MetricsFile:
 class TensorBoard:
     """One TensorBoard run for each replica, below ``folder``, which starts with the ``rows`` of earlier processes.
 
-    It is made anew when there is something to add: so it holds every number once, however those processes ended.
+    It is made anew when there is something to add: so it holds every number once, however those processes ended; their
+    pictures are taken over. ``measured_on`` says of metrics on which part of the data they are, which their name shows.
     """
 
-    def __init__(self, folder: Path, labels: list[tuple[int, float]], rows: list[Row]):
-        self.folder, self.labels, self.earlier = folder, labels, rows
+    def __init__(
+        self,
+        folder: Path,
+        labels: list[tuple[int, float]],
+        rows: list[Row],
+        measured_on: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.folder, self.labels, self.earlier, self.measured_on = folder, labels, rows, measured_on
+        self.curves: set[str] = set()  # metrics that are there as curves
         self.writers: dict[tuple[int, float], Any] = {}
+
+    def tag(self, key: str) -> str:
+        """Return the name of a metric: ``valid/elbo, first 1,000 images``."""
+        return f"{key}, {self.measured_on[key]}" if key in self.measured_on else key
 
     def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         threading.excepthook = _unless_raised_again
+        last = max((row["step"] for row in self.earlier), default=-1)
+        pictures = {it: list(earlier_pictures(self.folder / label(*it), last)) for it in self.labels}
         shutil.rmtree(self.folder, ignore_errors=True)
         self.writers = {it: SummaryWriter(self.folder / label(*it)) for it in self.labels}
         self.begun = time.time() - max((row["time/elapsed"] for row in self.earlier), default=0.0)
+        for it, events in pictures.items():
+            for event in events:
+                self.writers[it].file_writer.event_writer.add_event(event)
         self.add(self.earlier)
 
-    def add(self, rows: list[Row]) -> None:
-        """Write the scalars of rows, at the times at which they would have come had the run not been interrupted."""
+    def add(self, rows: list[Row], last: bool = False) -> None:
+        """Write the scalars of rows, at the times at which they would have come had the run not been interrupted.
+
+        What is measured at the ``last`` evaluation alone is left to the table, since a curve of it were one point.
+        """
         if not self.writers:
             self._open()
+        known = set(self.curves) if last and self.curves else None
         for row in rows:
             writer, seconds = self.writers[row["seed"], row["lr"]], self.begun + row["time/elapsed"]
             for key, value in row.items():
-                if key not in ("step", "seed", "lr") and isinstance(value, int | float):
-                    writer.add_scalar(key, value, row["step"], walltime=seconds)
+                if key in ("step", "seed", "lr") or not isinstance(value, int | float):
+                    continue
+                if known is None or key in known:
+                    self.curves.add(key)
+                    writer.add_scalar(self.tag(key), value, row["step"], walltime=seconds)
         for writer in self.writers.values():
             writer.flush()
 
@@ -110,7 +136,7 @@ class TensorBoard:
             writer.add_custom_scalars(layout)
 
     def images(self, replica: tuple[int, float], images: dict, step: int) -> None:
-        """Add grids of pictures ``(N, C, H, W)``, eight in a row."""
+        """Add grids of pictures ``(N, C, H, W)``, eight in a row, under captions of what they show."""
         for name, batch in images.items():
             n, channels, height, width = batch.shape
             columns = min(8, n)
@@ -126,22 +152,23 @@ class TensorBoard:
 
         height, width = frames.shape[1:3]
         moving = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames))
-        self.writers[replica].file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=moving)]), step)
+        film = Summary.Value(tag=f"evaluation {name}", image=moving)
+        self.writers[replica].file_writer.add_summary(Summary(value=[film]), step)
         chosen = frames[[round(i * (len(frames) - 1) / (STRIP - 1)) for i in range(STRIP)]]
         chosen = chosen.unsqueeze(1) if chosen.dim() == 3 else chosen.permute(0, 3, 1, 2)
-        self.images(replica, {f"{name} strip": chosen / 255}, step)
+        self.images(replica, {f"evaluation {name}, {STRIP} of its frames": chosen / 255}, step)
 
     def finish(self, replica: tuple[int, float], hparams: dict, metrics: list[str], table: str, step: int) -> None:
         """Add the hparams page, once at the end, and the final table, once a run.
 
-        The page shows the last value of each of ``metrics``, which are there as curves.
+        The page shows the last value of each of ``metrics`` that is there as a curve.
         """
         from torch.utils.tensorboard.summary import hparams as summaries
 
         writer = self.writers[replica]
         if replica == self.labels[0]:
             writer.add_text("table", table, step)
-        for summary in summaries(hparams, dict.fromkeys(metrics, 0.0)):
+        for summary in summaries(hparams, {self.tag(key): 0.0 for key in metrics if key in self.curves}):
             writer.file_writer.add_summary(summary)
 
     def close(self) -> None:
@@ -157,11 +184,30 @@ def _unless_raised_again(args) -> None:
         threading.__excepthook__(args)
 
 
-class Console:
-    """A progress bar on a terminal, otherwise one line for each evaluation."""
+def earlier_pictures(folder: Path, last: int) -> Iterator[Any]:
+    """Return the events with pictures up to the step ``last`` in a folder of TensorBoard's files, if it is there."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    def __init__(self, total: int, first: int, headline: tuple[str, ...]):
-        self.headline = headline
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in LegacyEventFileLoader(str(path)).Load():
+            if event.step <= last and any(value.HasField("image") for value in event.summary.value):
+                yield event
+
+
+class Console:
+    """A progress bar on a terminal, otherwise one line for each evaluation.
+
+    ``measured_on`` says of metrics on which part of the data they are, as in `TensorBoard`.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        first: int,
+        headline: tuple[str, ...],
+        measured_on: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.headline, self.measured_on = headline, measured_on
         self.bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1)
 
     def update(self, step: int) -> None:
@@ -187,7 +233,8 @@ class Console:
         for key in self.headline:
             values = [row[key] for row in rows if row.get(key) is not None]
             if values:
-                parts.append(f"{key} {sum(map(float, values)) / len(values):.6g}")
+                part = f" ({self.measured_on[key]})" if key in self.measured_on else ""
+                parts.append(f"{key}{part} {sum(map(float, values)) / len(values):.6g}")
         many = f" (mean of {len(rows)} replicas)" if len(rows) > 1 else ""
         self.say(f"step {rows[0]['step']}: {', '.join(parts)}{many}")
 

@@ -6,6 +6,7 @@ import atexit
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ import torch
 
 from relax_exp.config.identity import run_path
 from relax_exp.errors import SettingError
-from relax_exp.report.tables import run_table
+from relax_exp.report.tables import run_printed, run_table
 from relax_exp.runs import checkpoint
 from relax_exp.runs import device as devices
 from relax_exp.runs.build import build_task, build_trainer
@@ -43,7 +44,7 @@ def execute(config: dict) -> int:
     path = run_path(config)
     if RunFolder.finished(path, config):
         say(f"{path} is finished already; nothing to do (another seed, lr or out= makes another run)")
-        print(run_table(path))
+        print(run_printed(path))
         meta = json.loads((path / "meta.json").read_text())
         return int(meta["status"] == "failed")
     device = choose_device(config)
@@ -110,7 +111,7 @@ class Run:
             self.evaluated, self.failed = extra["evaluated"], extra["failed"]
             self.elapsed, size = extra["elapsed"], extra["metrics_size"]
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
-        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows())
+        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows(), task.measured_on)
         self._ticked, self._stop_signal = False, 0
         self._compiling, self._evaluation_compiled = False, not self.compiled
 
@@ -140,7 +141,8 @@ class Run:
         now = time.monotonic()
         self._started, self._saved, self._last = now - self.elapsed, now, (self.step, now)
         tracked = tuple(f"track/{name}/log_variance" for name in self.config["track"])
-        self.console = Console(self.steps, self.step, TASKS[self.task.name].headline + tracked)
+        headline = TASKS[self.task.name].headline + tracked
+        self.console = Console(self.steps, self.step, headline, self.task.measured_on)
         if self.compiled and not self.over:
             self.console.say("compiling the training step; stopping meanwhile loses nothing")
         self._compiling = self.compiled
@@ -179,7 +181,9 @@ class Run:
         os.write(2, b"\nstopping as soon as everything can be saved (again: at once)\n")
 
     def _stop(self) -> None:
-        raise KeyboardInterrupt if self._stop_signal == signal.SIGINT else SystemExit(128 + self._stop_signal)
+        raise (
+            KeyboardInterrupt("stopped") if self._stop_signal == signal.SIGINT else SystemExit(128 + self._stop_signal)
+        )
 
     def _tick(self) -> None:
         """Stop where asked to, and save once a minute; called after each step."""
@@ -210,6 +214,7 @@ class Run:
             elapsed=time.monotonic() - self._started,
         )
         self._saved = time.monotonic()
+        self.folder.update_meta(saved_step=self.step)
 
     def _warm_up(self) -> None:
         """Take the updates of the estimators alone, before the first step."""
@@ -252,7 +257,11 @@ class Run:
         self.evaluated, self.failed = step, failures
         if self.over or time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             self._save()
-        self.tensorboard.add(rows)
+        self.tensorboard.add(rows, last=self.over)
+        if alive:
+            models = self.replicas.models(alive)
+            for k, i in enumerate(alive):
+                self.tensorboard.images(self.labels[i], self.task.images(models, k, self.labels[i][0]), step)
         self.console.rows(rows)
         self._write_status()
         self._last = (step, time.monotonic())
@@ -281,7 +290,8 @@ class Run:
         alive = [i for i in range(len(self.labels)) if i not in self.failed]
         self.tensorboard.add([])
         headline = TASKS[self.task.name].headline
-        pages = {"comparison of all runs": {key: f"^{key}$" for key in headline}}
+        curves = [key for key in headline if key in self.tensorboard.curves]
+        pages = {"comparison of all runs": {key: f"^{re.escape(self.tensorboard.tag(key))}$" for key in curves}}
         if self.config["track"]:
             kinds = ("log_variance", "log_variance_x_evaluations")
             pages["track"] = {kind: f"track/.*/{kind}$" for kind in kinds}
@@ -291,7 +301,6 @@ class Run:
             for name, content in self.task.finish(models, names).items():
                 write_atomically(path / name, json.dumps(content))
             for k, i in enumerate(alive):
-                self.tensorboard.images(self.labels[i], self.task.images(models, k, self.labels[i][0]), self.step)
                 for name, film in self.task.videos(models, k, self.labels[i][0]).items():
                     self.tensorboard.film(self.labels[i], name, film, self.step)
                     write_atomically(path / f"{name}_{label(*self.labels[i])}.gif", gif(film))
@@ -300,11 +309,11 @@ class Run:
         write_atomically(path / "table.md", table + "\n")
         for replica in self.labels:
             last = [row for row in rows if (row["seed"], row["lr"]) == replica][-1]
-            there = [key for key in headline if isinstance(last.get(key), float)]
+            there = [key for key in curves if isinstance(last.get(key), float)]
             self.tensorboard.finish(replica, self._hparams(*replica), there, table, self.step)
         self.tensorboard.close()
         self.folder.update_meta(status="failed" if self.failed else "done")
-        print(table)
+        print(run_printed(path))
         say(f"metrics, table and TensorBoard files are in {path}")
 
     def _hparams(self, seed: int, lr: float) -> dict:

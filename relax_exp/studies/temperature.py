@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relax_exp import estimators
 from relax_exp.config.identity import run_path
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.temperature import EXACT, FIXED, UNBIASED
 from relax_exp.runs.files import write_atomically
@@ -111,16 +111,16 @@ def execute(config: dict) -> int:
     """Measure, train, write tables and figures, print the tables. Returns 0."""
     path = run_path(config)
     if RunFolder.finished(path, config):
-        print((path / "table.md").read_text())
+        print(leave.said(path))
         print(f"{path} is finished already", file=sys.stderr)
         return 0
     if config["estimator"].get("path"):
-        raise RunError("task=temperature studies registered estimators only: leave estimator.path out")
+        raise SettingError("task=temperature studies registered estimators only: leave estimator.path out")
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
     name = config["estimator"]["name"]
     if name != "all" and "temperature" not in config["estimator"]:
-        raise RunError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
+        raise SettingError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
     names: list[str] = list(STUDIED) if name == "all" else [name]
     with RunFolder(path, config) as folder, torch.no_grad():
         task = toy(config, {"name": "exact"}, torch.float64)

@@ -14,7 +14,7 @@ from relax_exp import estimators
 from relax_exp.config.identity import run_path
 from relax_exp.enumeration import checks, mdp
 from relax_exp.enumeration import problems as verify
-from relax_exp.errors import RunError
+from relax_exp.errors import SettingError
 from relax_exp.estimators import own
 from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.options import OF_TRAINING
@@ -152,13 +152,13 @@ def execute(config: dict) -> int:
     """Verify, write the folder, print the table. Returns 1 if something fails, else 0."""
     path = run_path(config)
     if RunFolder.finished(path, config):
-        print((path / "table.md").read_text())
+        print(leave.said(path))
         print(f"{path} is finished already", file=sys.stderr)
         return int(json.loads((path / "meta.json").read_text())["status"] == "failed")
     torch.set_num_threads(config["threads"])
     todo = list(cells(config["estimator"]))
     if not todo:
-        raise RunError("no problem fits this estimator: look at its families and needs")
+        raise SettingError("no problem fits this estimator: look at its families and needs")
     with RunFolder(path, config) as folder:
         rows = table(todo, episodes(config["estimator"]), config["task"]["draws"], Measured(path / MEASURED))
         wrong = failures(rows)

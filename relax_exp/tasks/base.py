@@ -65,6 +65,7 @@ class Task:
     data_noise: tuple[str, ...] = ()  # names of noise that makes the minibatch, not the gradient
     evaluations: int = 1  # of f for one gradient
     meta: dict[str, Any] = {}  # noqa: RUF012  # what meta.json says of the task, beside the configuration
+    measured_on: dict[str, str] = {}  # noqa: RUF012  # the part of the data, in words, that a metric is measured on
 
     def __init__(
         self,

@@ -142,6 +142,8 @@ class Sequence(CategoricalVAE):
         mean = F.one_hot(rows.long(), len(ALPHABET)).double().mean(0).flatten()
         data = ImageData("founding", rows, valid, valid, mean, (1, rows.shape[1]), "static")
         super().__init__(estimator, options, data, **given)
+        self.measured_on = {key: said.replace("images", "windows") for key, said in self.measured_on.items()}
+        self.measured_on |= {f"valid/{name}": self.measured_on["valid/elbo"] for name in ("bpc", "bpc100")}
 
     def network(self):
         options = self.options

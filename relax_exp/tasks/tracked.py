@@ -21,7 +21,7 @@ class Tracked(Task):
         self.task, self.own_name, self.probes = task, name, probes
         self.everything = {name: task, **probes}
         copied = "name", "optimizer", "betas", "data", "first_epoch", "batch_size", "lr_scale", "warmup", "dtype"
-        copied += "compile_after", "evaluations", "selection"
+        copied += "compile_after", "evaluations", "selection", "measured_on"
         for attribute in copied:
             setattr(self, attribute, getattr(task, attribute))
 

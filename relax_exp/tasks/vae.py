@@ -36,6 +36,13 @@ DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
 EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
 
 
+def parts(images: int) -> dict[str, str]:
+    """Say of the metrics on so many validation images which of them they are measured on."""
+    first = f"first {BOUND_IMAGES:,} images" if images > BOUND_IMAGES else f"all {images:,} images"
+    each = {f"valid/{name}": first for name in ("elbo", "bound100", "relaxed_kl", "relaxed_density")}
+    return each | {f"valid/{name}_full": f"all {images:,} images" for name in ("elbo", "bound100")}
+
+
 class LatentModel(Task):
     """A model with layers of discrete latents and an estimator for each: what `network` builds, on `ImageData`.
 
@@ -62,6 +69,7 @@ class LatentModel(Task):
         self.dynamic = data.binarize == "dynamic"
         self.image_shape = data.image_shape
         self.data, self.valid, self.tested = (x.to(self.device) for x in (data.train, data.valid, data.test))
+        self.measured_on = parts(len(self.valid))
         self.mean = data.mean.to(self.dtype)  # the networks take it to the device
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
@@ -259,8 +267,8 @@ class LatentModel(Task):
         prior = self.hierarchy.call(params, "generate", uniforms)
         shape = (-1, 1, *self.image_shape)
         return {
-            "reconstructions": torch.cat([x, reconstruction]).reshape(shape).cpu(),
-            "prior_samples": prior.reshape(shape).cpu(),
+            "validation images above their reconstructions": torch.cat([x, reconstruction]).reshape(shape).cpu(),
+            "draws from the prior": prior.reshape(shape).cpu(),
         }
 
 

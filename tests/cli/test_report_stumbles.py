@@ -1,12 +1,13 @@
 """relax-exp-report on what people have: runs of different lengths, damaged folders, one experiment among others."""
 
+import fcntl
 import json
 
 import pytest
 from folders import toy_run, vae_run
 
 from relax_exp.cli.report import gathered, main, status
-from relax_exp.errors import ReportError
+from relax_exp.errors import ConfigError
 from relax_exp.report.formats import Table, console
 from relax_exp.report.runs import read_run
 
@@ -28,24 +29,50 @@ def test_what_cannot_be_read_is_named_and_the_rest_reported(tmp_path, capsys):
         (toy_run(tmp_path / "runs" / f"without_{name}", "nvil") / name).unlink()
     assert main([str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "| relax" in said.out and "rebar" not in said.out
-    assert "damaged/metrics.jsonl: line 2 is damaged" in said.err
+    assert "| relax" in said.out and "| rebar" in said.out and "nvil" not in said.out
+    assert f"left out line 2 of {damaged / 'metrics.jsonl'}: it is damaged" in said.err
     assert "without_meta.json: it has no meta.json" in said.err
     assert "without_config.yaml: it has no config.yaml" in said.err
     assert (tmp_path / "out" / "figure1.png").is_file()
 
 
-def test_a_run_without_metrics_is_not_simply_done(tmp_path):
+def test_a_run_without_metrics_is_not_simply_done(tmp_path, capsys):
     path = toy_run(tmp_path / "a")
+    toy_run(tmp_path / "b", "rebar")
     (path / "metrics.jsonl").unlink()
-    assert "done, but without metrics" in status([tmp_path])
+    text, left_out = status([tmp_path])
+    assert "done, but without metrics" in text and len(left_out) == 1
+    assert main([str(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert f"left out {path}: it says that it is done, but has no evaluations" in said.err and "| rebar" in said.out
 
 
 def test_status_counts_the_steps_of_the_last_checkpoint(tmp_path):
     path = toy_run(tmp_path / "a", state="running", upto=50)
     meta = json.loads((path / "meta.json").read_text())
     (path / "meta.json").write_text(json.dumps(meta | {"step": 77}))
-    assert "77 of 100" in status([tmp_path])
+    assert "77 of 100" in status([tmp_path])[0]
+    (path / "meta.json").write_text(json.dumps(meta | {"step": 50, "saved_step": 87}))
+    assert "87 of 100" in status([tmp_path])[0]
+    (path / "meta.json").write_text(json.dumps(meta | {"step": 50, "saved_step": 37}))
+    assert "37 of 100" in status([tmp_path])[0]  # the evaluation at 50 is done again
+    with open(path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "50 of 100" in status([tmp_path])[0]
+
+
+def test_status_names_what_it_leaves_out(tmp_path, capsys):
+    toy_run(tmp_path / "good")
+    (toy_run(tmp_path / "bare") / "meta.json").unlink()
+    damaged = toy_run(tmp_path / "damaged")
+    with open(damaged / "metrics.jsonl", "a") as file:
+        file.write("{torn\n")
+    assert main([str(tmp_path), "--status"]) == 1
+    said = capsys.readouterr()
+    assert "100 of 100" in said.out and "bare: it has no meta.json" in said.err and "it is damaged" in said.err
+    (damaged / "config.yaml").write_text("[")
+    assert main([str(tmp_path), "--status"]) == 1
+    assert "cannot read" in capsys.readouterr().err
 
 
 def test_experiment_and_budget_are_honoured(tmp_path, capsys):
@@ -54,8 +81,18 @@ def test_experiment_and_budget_are_honoured(tmp_path, capsys):
     assert "no runs of experiment=toy budget=cpu found" in capsys.readouterr().err
     assert main([str(tmp_path), "--budget", "cpu"]) == 2
     assert "--budget goes with --experiment" in capsys.readouterr().err
-    with pytest.raises(ReportError, match="unknown experiment"):
+    with pytest.raises(ConfigError, match="unknown experiment"):
         gathered([tmp_path], "tyo", "cpu")
+    assert main([str(tmp_path), "--experiment", "tyo"]) == main([str(tmp_path), "--status", "--experiment", "tyo"]) == 2
+
+
+def test_ctrl_c_leaves_the_prompt_a_line_of_its_own(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relax_exp.cli.report.gathered", stop)
+    assert main([str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\n"
 
 
 def test_the_version(capsys):

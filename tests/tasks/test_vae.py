@@ -166,12 +166,12 @@ def test_pictures(binarize):
     task = make(binarize=binarize, model="linear2")
     pictures = task.images(trained(task, 2), 0, 0)
     assert {k: tuple(v.shape) for k, v in pictures.items()} == {
-        "reconstructions": (16, 1, 8, 8),
-        "prior_samples": (16, 1, 8, 8),
+        "validation images above their reconstructions": (16, 1, 8, 8),
+        "draws from the prior": (16, 1, 8, 8),
     }
     assert all(((picture >= 0) & (picture <= 1)).all() for picture in pictures.values())
     expected = task.valid[:8].double() / (255 if binarize == "dynamic" else 1)
-    assert (pictures["reconstructions"][:8].flatten(1) == expected).all()
+    assert (pictures["validation images above their reconstructions"][:8].flatten(1) == expected).all()
 
 
 @pytest.mark.parametrize("noise", ["tied", "independent"])

@@ -7,7 +7,7 @@ import numpy as np
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY
 from relax_exp.report.kinds.base import Kind
-from relax_exp.report.kinds.vae import VAE
+from relax_exp.report.kinds.vae import FIRST, VAE
 from relax_exp.report.statistics import Column, final, numbers, show
 
 
@@ -29,11 +29,11 @@ CATEGORICAL_VAE = Kind(
     rows=("task.relaxed",),
     columns=(
         VAE.columns[0],
-        Column("train relaxed", relaxed),
-        *VAE.columns[1:3],
-        final("valid KL form †", "valid/relaxed_kl"),
-        final("valid density form †", "valid/relaxed_density"),
-        *VAE.columns[3:],
+        Column("train relaxed", relaxed, optional=True),
+        *VAE.columns[1:5],
+        final(f"valid KL form, {FIRST}", "valid/relaxed_kl")._replace(optional=True),
+        final(f"valid density form, {FIRST}", "valid/relaxed_density")._replace(optional=True),
+        *VAE.columns[5:],
     ),
     note=f"{VAE.note} Bounds are those of the discrete model at hard samples. Train relaxed: minus the objective that "
     "was trained at relaxed samples, in the form that is named; KL and density form: what these objectives say of the "
