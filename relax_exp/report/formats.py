@@ -8,9 +8,11 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from relax_exp.report.style import words
 
 EMPTY = "–"
 PREAMBLE = "% \\usepackage{booktabs,graphicx}\n"
@@ -49,7 +51,8 @@ class Table:
     Attributes:
         name: Of files and labels.
         words: How many leading columns are aligned to the left.
-        rows: Texts in the order of ``headers``; a None stands for a rule.
+        rows: Texts in the order of ``headers``; a None stands for a rule. In the leading columns and in the headers
+            readers see names and units for raw keys, see `relax_exp.report.style.words`.
         records: The numbers, for a CSV file.
     """
 
@@ -66,14 +69,23 @@ class Table:
         """Tell of every column whether it holds words: the leading ones do, and a closing ``status``."""
         return [i < self.words or header == "status" for i, header in enumerate(self.headers)]
 
+    def readable(self) -> tuple[list[str], list[list[str] | None]]:
+        """Return headers and rows in words."""
+        rows = (
+            None if row is None else [words(text) if i < self.words else text for i, text in enumerate(row)]
+            for row in self.rows
+        )
+        return [words(header) for header in self.headers], [*rows]
+
 
 def markdown(table: Table) -> str:
     """Write title, table and note as Markdown."""
     from tabulate import tabulate
 
+    headers, rows = table.readable()
     body = tabulate(
-        [[text.replace("|", "\\|") for text in row] for row in table.rows if row is not None],
-        [header.replace("|", "\\|") for header in table.headers],
+        [[text.replace("|", "\\|") for text in row] for row in rows if row is not None],
+        [header.replace("|", "\\|") for header in headers],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=["left" if words else "right" for words in table.columns],
@@ -84,23 +96,26 @@ def markdown(table: Table) -> str:
 def console(table: Table, width: int | None) -> str:
     """Write the table for a terminal of so many columns; as in `markdown` where ``width`` is None.
 
-    What all rows share is said in a line above them. Columns that do not fit are left out, the later ones first, and
-    named; the note is wrapped.
+    A table of one row is written downwards, a line for each column. Else, what all rows share is said in a line above
+    them, columns that do not fit are left out, the later ones first, and named. The note is wrapped.
     """
-    rows = [row for row in table.rows if row is not None]
+    headers, all_rows = table.readable()
+    rows = [row for row in all_rows if row is not None]
     if width is None or not rows:
         return markdown(table)
-    shared = {h: rows[0][i] for i, h in enumerate(table.headers) if len(rows) > 1 and len({r[i] for r in rows}) == 1}
-    kept = [i for i, header in enumerate(table.headers) if header not in shared]
-    names = [table.headers[i] for i in kept]
-    sizes = [max(len(text) for text in (table.headers[i], *(row[i] for row in rows))) for i in kept]
+    if len(rows) == 1:
+        return upright(table.title, dict(zip(headers, rows[0], strict=True)), table.note, width)
+    shared = {h: rows[0][i] for i, h in enumerate(headers) if len({r[i] for r in rows}) == 1}
+    kept = [i for i, header in enumerate(headers) if header not in shared]
+    names = [headers[i] for i in kept]
+    sizes = [max(len(text) for text in (headers[i], *(row[i] for row in rows))) for i in kept]
     last = [kept[-1]] if names and names[-1] == "status" else []
     while len(kept) > 2 and sum(sizes) + 3 * len(sizes) + 1 > width:
         drop = -2 if last and len(kept) > 3 else -1
         kept.pop(drop)
         sizes.pop(drop)
-    lost = [header for i, header in enumerate(table.headers) if i not in kept and header not in shared]
-    part = Table(table.name, table.title, [table.headers[i] for i in kept], [[r[i] for i in kept] for r in rows], "",
+    lost = [header for i, header in enumerate(headers) if i not in kept and header not in shared]
+    part = Table(table.name, table.title, [headers[i] for i in kept], [[r[i] for i in kept] for r in rows], "",
                  words=sum(i < table.words for i in kept))  # fmt: skip
     lines = [f"{', '.join(f'{header} {text}' for header, text in shared.items())}"] if shared else []
     body = markdown(part).rstrip().split("\n")
@@ -111,6 +126,14 @@ def console(table: Table, width: int | None) -> str:
     return "\n".join([*body[:2], *above, *body[2:], "", *wrapped[head:], ""])
 
 
+def upright(title: str, row: Mapping[str, str], note: str, width: int) -> str:
+    """Write one row as lines of name and value, for a terminal of so many columns; what is empty is left out."""
+    filled = {name: text for name, text in row.items() if text != EMPTY}
+    size = max(map(len, filled))
+    lines = [f"{name:{size}}  {text}" for name, text in filled.items()]
+    return "\n".join([f"## {title}", "", *lines, "", *textwrap.wrap(note, width), ""])
+
+
 def printed(tables: Iterable[Table], further: Sequence[str] = ()) -> str:
     """Write tables for whoever reads standard output: on a terminal as wide as that is, else as in `markdown`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -119,15 +142,16 @@ def printed(tables: Iterable[Table], further: Sequence[str] = ()) -> str:
 
 def latex(table: Table) -> str:
     """Write a floating table with booktabs' rules, shrunk to the width of the page, its note below it."""
+    headers, rows = table.readable()
     lines = [
         r"\begin{table}",
         rf"\caption{{{escape(table.title)}}}\label{{tab:{re.sub(r'[^a-z0-9]+', '-', table.name)}}}",
         r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{{''.join('l' if words else 'r' for words in table.columns)}}}",
         r"\toprule",
-        " & ".join(map(escape, table.headers)) + r" \\",
+        " & ".join(map(escape, headers)) + r" \\",
         r"\midrule",
-        *(r"\midrule" if row is None else " & ".join(map(escape, row)) + r" \\" for row in table.rows),
+        *(r"\midrule" if row is None else " & ".join(map(escape, row)) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}}",
         rf"\par\smallskip\footnotesize {escape(table.note)}",

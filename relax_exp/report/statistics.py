@@ -92,9 +92,13 @@ def mean_log_variance(cell: Cell) -> tuple[str, dict]:
     _, all_values = cell.series(LOG_VARIANCE)
     measured = all_values[np.isfinite(all_values)]
     none, values = float((measured <= NO_VARIANCE).mean()) if measured.size else 0.0, over_the_run(cell)
-    text = show_log_variance(values) + (f", none in {none:.0%}" if 0 < none < 1 else "")
+    text = show_log_variance(values) + (f", none in {_share(none)}" if 0 < none < 1 else "")
     csv = numbers("mean log-variance", where_any(values))
     return text, csv | ({"share without variance": none} if none else {})
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def first(metric: str) -> Callable[[Cell], np.ndarray]:

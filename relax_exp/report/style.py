@@ -153,9 +153,16 @@ def words(label: str) -> str:
     """Write a label of tables, with raw keys and values, in words and units."""
     for pattern, said in WORDS.items():
         label = re.sub(rf"(?<![\w.]){pattern}(?![\w.])", said, label)
+    label = re.sub(r"(?<![\w.])(\w+)=([^\s,()]+)", _option, label)
     return re.sub(
         r"\d+\.\d{4,}|\b\d{5,}\b", lambda n: f"{float(n[0]):,.3g}" if "." in n[0] else f"{int(n[0]):,}", label
     )
+
+
+def _option(found: re.Match[str]) -> str:
+    """Write an option that `WORDS` does not know: ``bounded_eta=true`` as "bounded eta", ``depth=2`` as "depth 2"."""
+    key, value = (part.replace("_", " ") for part in found.groups())
+    return {"true": key, "false": f"no {key}"}.get(value, f"{key} {value}")
 
 
 WORDS = {
@@ -181,7 +188,17 @@ WORDS = {
     r"objective=variance": "fitted to the variance",
     r"mean=arithmetic": "arithmetic mean",
     r"threshold=([\d.]+)": r"threshold \1",
-    r"frame_skip=(\d+)": r"actions repeated \1 times",
+    r"frame_skip=1": "each action taken once",
+    r"frame_skip=(\d+)": r"each action taken \1 times",
+    r"advantage=correct": "advantage as derived",
+    r"advantage=published_error": "advantage as in the published code",
+    r"sampler=correct": "sampler as derived",
+    r"sampler=published_error": "sampler as in the published code",
+    r"batch_size=(\d+)": r"batches of \1",
+    r"latents=1": "1 latent",
+    r"latents=(\d+)": r"\1 latents",
+    r"decoder_hidden=(\d+)": r"decoder of \1 hidden units a layer",
+    r"lr=([\d.e-]+)": r"rate \1",
     r"toy t=([\d.]+)": r"toy problem, t = \1",
     r"mnist linear1": "MNIST, one linear layer",
     r"mnist linear2": "MNIST, two linear layers",
@@ -193,6 +210,25 @@ WORDS = {
     r"mnist (\d+)x(\d+)x(\d+)": r"MNIST, \1 x \2 variables of \3 categories",
     r"omniglot (\d+)x(\d+)x(\d+)": r"Omniglot, \1 x \2 variables of \3 categories",
     r"digits (\d+)x(\d+)x(\d+)": r"digits, \1 x \2 variables of \3 categories",
+    r"mnist": "MNIST",
+    r"omniglot": "Omniglot",
+    r"linear1": "one linear layer",
+    r"linear2": "two linear layers",
+    r"arsm problem": "ARSM's problem",
+    r"cos problem": "cosine problem",
+    # Of task=verify.
+    r"bernoulli 1 (\w+)": r"1 bit, \1 f",
+    r"bernoulli (\d+) (\w+)": r"\1 bits, \2 f",
+    r"categorical 1x(\d+) (\w+)": r"1 variable of \1 classes, \2 f",
+    r"categorical (\d+)x(\d+) (\w+)": r"\1 variables of \2 classes, \3 f",
+    r"gaussian 1 (\w+)": r"1 Gaussian, \1 f",
+    r"permutation (\d+) (\w+)": r"permutation of \1, \2 f",
+    r"subset (\d+) of (\d+) (\w+)": r"\1 of \2 items, \3 f",
+    r"direct f": "f of the logits too",
+    r"extreme f": "extreme logits",
+    r"table f": "f a table",
+    r"mdp": "episodes",
+    r"gamma\^t": "states weighted by γ^t",
 }
 
 

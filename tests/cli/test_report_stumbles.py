@@ -17,7 +17,7 @@ def test_runs_of_different_lengths_are_rows(tmp_path, capsys):
     vae_run(tmp_path / "runs" / "b", points=20)
     assert main([str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "relax (steps=300)" in out and "relax (steps=200)" in out
+    assert "relax (300 steps)" in out and "relax (200 steps)" in out
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_reported(tmp_path, capsys):

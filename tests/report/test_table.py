@@ -11,6 +11,7 @@ from relax_exp.cli.report import status, tables
 from relax_exp.config.identity import MACHINE_KEYS
 from relax_exp.errors import ReportError
 from relax_exp.report.figures.curves import figure1, figures
+from relax_exp.report.formats import EMPTY
 from relax_exp.report.groups import NOT_CONFIGURATION
 from relax_exp.report.runs import read_run
 from relax_exp.report.statistics import duration, interval
@@ -70,7 +71,7 @@ def test_vae_table_names_the_validation_images(tmp_path):
     row = text_row(markdown, "rebar")
     assert row["valid 100-sample bound, all"] == EMPTY
     assert row["valid 100-sample bound, first 1,000"].startswith("-106.50")
-    assert "digits linear1" in markdown
+    assert "digits, one linear layer" in markdown
 
 
 def test_null_values_show_as_missing(tmp_path):

@@ -46,7 +46,7 @@ def test_what_a_run_leaves_and_that_running_it_again_changes_nothing(here, capsy
     before = {f: f.read_bytes() for f in (here / "run").rglob("*") if f.is_file()}
     assert execute(TOY) == 0
     out, err = capsys.readouterr()
-    assert "run is finished already; nothing to do" in err and "| toy t=0.499" in out
+    assert "run is finished already; nothing to do" in err and "| toy problem, t = 0.499" in out
     assert {f: f.read_bytes() for f in (here / "run").rglob("*") if f.is_file()} == before
 
 

@@ -93,7 +93,9 @@ def test_tracked_variances_are_in_the_table_and_on_the_console(tmp_path, monkeyp
     assert running.execute(line) == 0
     out, err = capfd.readouterr()
     assert "track/reinforce/log_variance" in err
-    (row,) = [line for line in out.splitlines() if line.startswith("| toy t=0.499 | relax") and "reinforce" in line]
+    (row,) = [
+        line for line in out.splitlines() if line.startswith("| toy problem, t = 0.499 | relax") and "reinforce" in line
+    ]
     assert "## Variances along the trajectory" in out and row.count("|") == 7
 
 

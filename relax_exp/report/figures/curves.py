@@ -47,7 +47,7 @@ def curves(cells: list[Cell]) -> Figure:
 
 def title(cell: Cell) -> str:
     """Write the task in words."""
-    problem = {"arsm": "ARSM's categorical toy problem", "cos": "cosine of a categorical variable"}
+    problem = {"arsm problem": "ARSM's categorical toy problem", "cos problem": "cosine of a categorical variable"}
     return problem.get(cell.task, words(cell.task))
 
 
@@ -133,6 +133,6 @@ def figures(cells: list[Cell]) -> dict[str, Figure]:
         file = "figure1" if kind.relaxations else name
         if kind.by_name or several.count(name) > 1:
             shared = "" if kind.by_name else kind.label.partition(" ")[0] + " "
-            file += f"_{slug(task.removeprefix(shared))}"
+            file += "_" + slug(task.removeprefix(shared).removesuffix(" problem"))
         out[file] = figure1(those) if kind.relaxations else curves(those)
     return out

@@ -7,7 +7,7 @@ from relax_exp.report.statistics import MEAN_LOG_VARIANCE, TIME, final
 CATEGORICAL_TOY = Kind(
     "categorical_toy",
     "Categorical toy problem",
-    label="{problem}",
+    label="{problem} problem",
     by_name=True,
     best=TOY.best,
     columns=(

@@ -45,7 +45,7 @@ def part(run: Run, name: str) -> list[dict[str, Any]]:
 def tables(run: Run) -> list[Table]:
     """Make the tables of one gradient at each temperature, and of the end of training."""
     (size, name), options = problem(run), run.config["task"]
-    where = f"{size}-way {name}"
+    where = f"{PROBLEMS[name]} {size}-way"
     measured, trained = part(run, "gradient"), part(run, "training")
     body = [
         [
@@ -65,7 +65,7 @@ def tables(run: Run) -> list[Table]:
     )
     headers = ["estimator", "temperature", "bias", "sd", "rmse", "cosine"]
     records = [{"problem": where, **row} for row in measured]
-    first = Table("gradient", f"One gradient of the {where} problem", headers, body, note, records)
+    first = Table("gradient", f"One gradient: {where} problem", headers, body, note, records)
 
     last = max((row["step"] for row in trained), default=0)
     groups: dict[tuple[str, str], list[dict]] = {}
@@ -100,7 +100,7 @@ class Plain(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-PROBLEMS = {"cos": "cosine", "arsm": "ARSM's"}  # in words
+PROBLEMS = {"cos": "the cosine's", "arsm": "ARSM's"}  # in words
 
 
 def draw_tradeoff(run: Run) -> Figure:
@@ -130,7 +130,7 @@ def draw_tradeoff(run: Run) -> Figure:
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))
         panels[0].set_ylabel("relative to the exact gradient")
-        fig.suptitle(f"{size}-way {PROBLEMS[problem_name]} problem, one gradient")
+        fig.suptitle(f"{PROBLEMS[problem_name]} {size}-way problem, one gradient")
         handles = [
             Line2D([], [], color=it.color, ls=it.line, marker="None" if name in UNBIASED else it.marker,
                    label=name + (" (unbiased)" if name in UNBIASED else ""))
@@ -180,6 +180,6 @@ def draw_schedules(run: Run) -> Figure:
             ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes[0].set_ylabel("exact loss above its minimum")
         seeds, optimizer = len({row["seed"] for row in trained}), run.config["task"]["optimizer"].upper()
-        fig.suptitle(f"{size}-way {PROBLEMS[problem_name]} problem, {optimizer}")
+        fig.suptitle(f"{PROBLEMS[problem_name]} {size}-way problem, {optimizer}")
         below(fig, handles.values(), [f"median of {seeds} seeds, band: all of them"])
         return fig

@@ -22,10 +22,10 @@ HEADERS = {
     "rows": "rows |z|",
     "variance": "variance",
     "relative": "relative to REINFORCE",
-    "per_evaluation": "x evaluations of f",
+    "per_evaluation": "times evaluations of f",
     "bias": "bias",
     "cosine": "cosine",
-    "microseconds": "us per draw",
+    "microseconds": "µs per draw",
 }
 DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
 SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances

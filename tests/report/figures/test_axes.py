@@ -92,7 +92,7 @@ def test_arsms_published_log_is_drawn_beside_its_model(tmp_path):
     points = [line for line in fig.axes[0].lines if line.get_label() == "_published"]
     assert points[0].get_xdata().tolist() == [275, 2750]
     assert points[0].get_ydata().tolist() == [-228.35, -123.70]
-    assert fig.axes[1].get_ylabel() == "validation ELBO (nats)"
+    assert fig.axes[1].get_ylabel() == "validation ELBO (nats),\nfirst 1,000 images"
     assert fig.legends[0].get_texts()[-1].get_text() == "published log (ARSM)"
 
 

@@ -76,7 +76,7 @@ def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
     fig = curves(cells)
     assert [ax.get_ylabel() for ax in fig.axes] == [
         "train ELBO (nats)",
-        "validation 100-sample bound (nats)",
+        "validation 100-sample bound (nats),\nfirst 1,000 images",
         "log-variance of the gradient",
         "train ELBO minus REBAR's (nats)",
     ]
