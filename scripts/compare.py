@@ -20,21 +20,19 @@ from pathlib import Path
 import torch
 from bench import images
 from handbook.which import use_when
-from torch.func import functional_call, grad, vmap
 
 import docs
 from relax_exp import estimators
 from relax_exp.enumeration import checks
-from relax_exp.enumeration.problems import CONTEXT, Problem, problems, smooth_loss
+from relax_exp.enumeration.problems import Problem, problems, smooth_loss
+from relax_exp.enumeration.tuning import tuned_variance
 from relax_exp.numerics.machine import hardware
-from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
+from relax_exp.report.style import words
 from relax_exp.runs.build import make_task
-from relax_exp.tasks.base import draw
 from relax_exp.training.replicas import Replicas
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "comparison"
-TUNING, ROWS_OF_NOISE, RATE, DRAWS = 200, 16, 0.05, 10_000
 STEPS, WARM = 10, 3
 ROUNDING = 1e-9
 KEYS = ("estimator", "unbiased", "evaluations", "ms")
@@ -49,38 +47,9 @@ def references() -> list[Problem]:
     return [known["bernoulli 3 smooth"], twenty, known["categorical 2x3 smooth"]]
 
 
-def tuned_variance(name: str, options: dict, problem: Problem) -> float:
+def tuned(name: str, options: dict, problem: Problem) -> float:
     """The variance of one draw, mean over coordinates, after tuning."""
-    built = checks.build(name, options, problem)
-    rows, generator = len(problem.logits), stream(0, f"comparison {name}")
-    context = torch.randn((rows, CONTEXT), generator=generator, dtype=torch.float64)
-    tuning = {k: v.detach() for k, v in built.named_parameters()}
-    buffers = dict(built.named_buffers())
-    shapes, moments, rate = built.noise_shapes(rows), adam_init(tuning), torch.tensor(RATE, dtype=torch.float64)
-
-    def one(tuning, buffers, noise):
-        given = {"noise": noise, "context": context}
-        return functional_call(built, {**tuning, **buffers}, (problem.logits, problem.f), given)
-
-    def loss(tuning, noise):
-        def tuned(noise):
-            out = one(tuning, buffers, noise)
-            return built.tuning_loss(out), out.buffers
-
-        losses, new = vmap(tuned)(noise)
-        return losses.mean(), new
-
-    for step in range(TUNING if tuning or buffers else 0):
-        noise = draw(shapes, ROWS_OF_NOISE, generator, torch.float64)
-        grads, new = grad(loss, has_aux=True)(tuning, noise)
-        tuning, moments = adam(tuning, grads, moments, torch.tensor(step + 1.0), rate, (0.9, 0.999))
-        buffers = {**buffers, **{k: v.mean(0) if v.is_floating_point() else v[0] for k, v in new.items()}}
-    chunk = checks.chunk_size(DRAWS, shapes, built.evaluations)
-    drawn = [
-        vmap(lambda noise: one(tuning, buffers, noise).grad.flatten())(draw(shapes, chunk, generator, torch.float64))
-        for _ in range(-(-DRAWS // chunk))
-    ]
-    return float(torch.cat(drawn).var(0).mean())
+    return tuned_variance(checks.build(name, options, problem), problem, f"comparison {name}")
 
 
 def milliseconds(name: str, options: dict) -> float:
@@ -113,7 +82,7 @@ def row(name: str, plain: dict[str, float], of: list[Problem]) -> dict[str, obje
     for problem in of:
         options = entry.variants[0]
         fits = checks.applies(name, options, problem) and not too_large(name, problem)
-        value = tuned_variance(name, options, problem) / plain[problem.name] if fits else None
+        value = tuned(name, options, problem) / plain[problem.name] if fits else None
         found[problem.name] = "" if value is None else f"{value:.3g}" if value > ROUNDING else "0"
     print(", ".join(f"{key} {value}" for key, value in found.items()), flush=True)
     return found | {"use it": use_when(name)}
@@ -137,7 +106,7 @@ def main() -> int:
     if path.is_file():
         with open(path, newline="") as file:
             kept = {r["estimator"]: r for r in csv.DictReader(file)}
-    plain = {problem.name: tuned_variance("reinforce", {}, problem) for problem in of}
+    plain = {problem.name: tuned("reinforce", {}, problem) for problem in of}
     for name in chosen:
         kept[name] = row(name, plain, of)
         write(heads, [kept[name] for name in estimators.names() if name in kept])
@@ -158,7 +127,7 @@ def markdown(heads: list[str], rows: list[dict]) -> str:
     """The table as a page, with what its numbers are."""
     lines = [f"# All estimators\n\n{' '.join(__doc__.split(chr(10) * 2)[1].split())}\n"]
     lines.append(f"Measured on {hardware()['cpu']}, shared with other runs.\n")
-    lines.append("| " + " | ".join(heads) + " |")
+    lines.append("| " + " | ".join(map(words, heads)) + " |")
     lines.append("|---" * len(heads) + "|")
     lines += ["| " + " | ".join(str(r.get(head) or "–").replace("|", "\\|") for head in heads) + " |" for r in rows]
     return "\n".join(lines) + "\n"

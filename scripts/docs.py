@@ -199,7 +199,8 @@ def judged(rows: list[dict[str, str]]) -> str:
 
 def verified() -> dict[str, list[dict[str, str]]]:
     """The rows of the verification's table, by estimator."""
-    lines = [split(line) for line in VERIFIED.read_text().splitlines() if line.startswith("| ")]
+    first, *_ = VERIFIED.read_text().split("\n## ")  # the table of all; behind it is what was measured besides
+    lines = [split(line) for line in first.splitlines() if line.startswith("| ")]
     header, rows = lines[0], {}
     for line in lines[1:]:
         row = dict(zip(header, line, strict=True))

@@ -16,7 +16,7 @@ from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
 
 CONFIG, META, METRICS = "config.yaml", "meta.json", "metrics.jsonl"  # of a run folder
-MEASURED = ("table.json", "m_sample_law.json")  # rows of a run that measures, and trains at most on the side
+MEASURED = "table.json", "m_sample_law.json", "tuned.json"  # rows of a run that measures, and may train on the side
 CURVES, PROVENANCE, RELAXATIONS = "curves.csv", "provenance.json", "relaxations.json"  # of a folder of results
 DONE, FAILED = "done", "failed"
 NO_VARIANCE = -80.0  # a log-variance below stands for none at all: the logarithm of the smallest float32 is -87.3
@@ -197,7 +197,7 @@ def _measured(path: Path) -> list[dict[str, Any]]:
         return []
     tables = read_json(path, (dict, list))
     if isinstance(tables, list):
-        tables = {"table": tables}
+        tables = {path.stem: tables}
     if path.name == "m_sample_law.json":
         tables = {"law": [{"samples": int(m), "variance": variance} for m, variance in tables.items()]}
     return [{"part": part, **row} for part, rows in tables.items() for row in rows]

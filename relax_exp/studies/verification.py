@@ -14,17 +14,19 @@ from relax_exp import estimators
 from relax_exp.config.identity import run_path
 from relax_exp.enumeration import checks, mdp
 from relax_exp.enumeration import problems as verify
+from relax_exp.enumeration.tuning import STEPS, moves, tuned_variance
 from relax_exp.errors import SettingError
 from relax_exp.estimators import own
 from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.options import OF_TRAINING
+from relax_exp.report.studies.verification import SHOWN
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.studies import leave
 from relax_exp.studies.measured import PACKAGES, Measured, fingerprint
 
 TRAINING_ONLY = ("name", "path", "digest", *OF_TRAINING)  # keys of an estimator that its constructor does not take
-MEASURED = "measured.jsonl"
+MEASURED, TUNED = "measured.jsonl", "tuned.json"
 PLAYED = (*PACKAGES, "relax_exp.tasks", "relax_exp.envs")  # whose code the cells of `mdp` run
 TESTS = 130  # coordinates and pairs of coordinates of one cell, at most
 
@@ -166,6 +168,8 @@ def execute(config: dict) -> int:
         if config["estimator"]["name"] in ("all", "reinforce"):
             law = m_sample_law(config["task"]["draws"] // 10)
             write_atomically(path / "m_sample_law.json", json.dumps(law))
+        tuned = after_tuning(todo)
+        write_atomically(path / TUNED, json.dumps(tuned, indent=1))
         text = leave.leave(path)
         folder.update_meta(status="failed" if wrong else "done", failures=wrong)
     print(text)
@@ -173,6 +177,21 @@ def execute(config: dict) -> int:
         print(f"FAILS {line}", file=sys.stderr)
     print(f"{len(rows)} cells, {len(wrong)} failures; table and figure are in {path}", file=sys.stderr)
     return int(bool(wrong))
+
+
+def after_tuning(todo: list[tuple[str, verify.Problem, Estimator]]) -> list[dict[str, Any]]:
+    """Return the variances after tuning, relative to REINFORCE's, of those of `cells` that the figure shows."""
+    references: dict[str, float] = {}
+    rows = []
+    for label, problem, candidate in todo:
+        if problem.name not in SHOWN or not moves(candidate):
+            continue
+        if problem.name not in references:
+            plain = checks.build("reinforce", {}, problem)
+            references[problem.name] = tuned_variance(plain, problem, "tuned reinforce")
+        relative = tuned_variance(candidate, problem, f"tuned {label}") / references[problem.name]
+        rows.append({"estimator": label, "problem": problem.name, "tuned": relative, "tuning_steps": STEPS})
+    return rows
 
 
 def m_sample_law(draws: int, most: int = 64) -> dict[int, float]:

@@ -72,7 +72,7 @@ def test_status_lists_every_run_and_damaged_ones(tmp_path, capsys):
     toy_run(tmp_path / "running", "rebar", state="running", upto=50)
     damaged = toy_run(tmp_path / "torn")
     (damaged / "meta.json").write_text("{")
-    assert main([str(tmp_path), "--status"]) == 0
+    assert main([str(tmp_path), "--status"]) == 1
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert "done" in lines[str(done)] and "100 of 100" in lines[str(done)]
     assert "rebar" in lines[str(tmp_path / "running")] and "50 of 100" in lines[str(tmp_path / "running")]

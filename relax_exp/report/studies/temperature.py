@@ -45,7 +45,7 @@ def part(run: Run, name: str) -> list[dict[str, Any]]:
 def tables(run: Run) -> list[Table]:
     """Make the tables of one gradient at each temperature, and of the end of training."""
     (size, name), options = problem(run), run.config["task"]
-    where = f"{PROBLEMS[name]} {size}-way"
+    where, raw = f"{PROBLEMS[name]} {size}-way", f"{size}-way {name}"
     measured, trained = part(run, "gradient"), part(run, "training")
     body = [
         [
@@ -64,7 +64,7 @@ def tables(run: Run) -> list[Table]:
         f"rmse: of one draw. No interior mode below temperature 1/(C-1) = {1 / (size - 1):.3g}."
     )
     headers = ["estimator", "temperature", "bias", "sd", "rmse", "cosine"]
-    records = [{"problem": where, **row} for row in measured]
+    records = [{"problem": raw, **row} for row in measured]
     first = Table("gradient", f"One gradient: {where} problem", headers, body, note, records)
 
     last = max((row["step"] for row in trained), default=0)
@@ -80,7 +80,7 @@ def tables(run: Run) -> list[Table]:
         f"{run.config['lrs'][0]:g}."
     )
     records = [
-        {"problem": where, "part": "training", "estimator": name, "schedule": schedule, "step": last,
+        {"problem": raw, "part": "training", "estimator": name, "schedule": schedule, "step": last,
          "seeds": len(groups[name, schedule]), **dict(zip(keys, values, strict=True))}
         for (name, schedule), values in medians.items()
     ]  # fmt: skip

@@ -36,7 +36,7 @@ LABEL = 44  # letters in a line of a figure's label
 
 def tables(run: Run) -> list[Table]:
     """Make the table of all estimators on all problems."""
-    rows = [row for row in run.rows if "estimator" in row]
+    rows = of_part(run, "table")
     first = rows[0]
     note = (
         f"Over {first['draws']:,.0f} draws in double precision, tuning parameters away from their initial values. |z|: "
@@ -47,7 +47,36 @@ def tables(run: Run) -> list[Table]:
     )
     body = [[_text(key, row[key]) for key in HEADERS] for row in rows]
     records = [{key: value for key, value in row.items() if key != "part"} for row in rows]
-    return [Table("verify", "Estimators against enumeration", list(HEADERS.values()), body, note, records, words=3)]
+    checked = Table("verify", "Estimators against enumeration", list(HEADERS.values()), body, note, records, words=3)
+    return [checked, *([after] if (after := tuned(run)) else [])]
+
+
+def of_part(run: Run, part: str) -> list[dict[str, Any]]:
+    """Return the rows of one part."""
+    return [row for row in run.rows if row["part"] == part]
+
+
+def tuned(run: Run) -> Table | None:
+    """Make the table of the variances after tuning; None where none were measured."""
+    before = {(row["estimator"], row["problem"]): row for row in of_part(run, "table")}
+    body, records = [], []
+    for row in of_part(run, "tuned"):
+        first = before[row["estimator"], row["problem"]]
+        costed = row["tuned"] * first["evaluations"]
+        numbers = (first["relative"], row["tuned"], costed)
+        body.append([row["estimator"], row["problem"], *(f"{number:.3g}" for number in numbers)])
+        known = {"estimator": row["estimator"], "problem": row["problem"], "before tuning": first["relative"]}
+        records.append(known | {"after tuning": row["tuned"], "after tuning, times evaluations": costed})
+    if not body:
+        return None
+    steps = of_part(run, "tuned")[0]["tuning_steps"]
+    note = (
+        "Variance of one draw relative to REINFORCE's, mean over coordinates: at the tuning parameters of the check, "
+        f"which are away from their initial values, and after {steps:,.0f} steps of Adam on the estimator's own tuning "
+        "loss at the same logits, its running averages carried along; last, times its evaluations of f."
+    )
+    headers = ["estimator", "problem", "before tuning", "after tuning", "times evaluations of f"]
+    return Table("tuned", "Variance after tuning", headers, body, note, records)
 
 
 def label(run: Run) -> str:
@@ -62,8 +91,12 @@ def _text(key: str, value: Any) -> str:
 def figures(run: Run) -> dict[str, Figure]:
     """Draw variances, and the law of M samples where it was measured, by file name."""
     law = {int(row["samples"]): row["variance"] for row in run.rows if row["part"] == "law"}
-    rows = [row for row in run.rows if "estimator" in row]
-    return {"variance": draw_variances(rows)} | ({"m_sample_law": draw_law(law)} if law else {})
+    after = {(row["estimator"], row["problem"]): row["tuned"] for row in of_part(run, "tuned")}
+    rows = []
+    for row in of_part(run, "table"):
+        relative = after.get((row["estimator"], row["problem"]), row["relative"])
+        rows.append(row | {"relative": relative, "per_evaluation": relative * row["evaluations"]})
+    return {"variance": draw_variances(rows, bool(after))} | ({"m_sample_law": draw_law(law)} if law else {})
 
 
 def draw_law(law: dict[int, float]) -> Figure:
@@ -88,8 +121,8 @@ def named(label: str, shared: Collection[str] = ()) -> str:
     return textwrap.fill(f"{name} ({', '.join(map(words, options))})" if options else name, LABEL)
 
 
-def draw_variances(rows: list[dict[str, Any]]) -> Figure:
-    """Variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
+def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
+    """Draw the variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
     present = {row["problem"] for row in rows}
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
@@ -120,6 +153,7 @@ def draw_variances(rows: list[dict[str, Any]]) -> Figure:
             Line2D([], [], ls="", marker="o", ms=4.5, color="#0072B2", label="of one draw"),
             Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec="#D55E00", label="times its evaluations of f"),
         ]
-        notes = ["*: biased", "tuned estimators stand at random tuning parameters, away from their best"]
+        at_which = "after tuning on their own loss" if tuned else "at random parameters, away from their best"
+        notes = ["*: biased", f"estimators with tuning parameters are shown {at_which}"]
         below(fig, handles, [*notes, "estimators without variance are left out"])
         return fig

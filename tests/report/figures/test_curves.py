@@ -99,7 +99,7 @@ def test_relaxed_objectives_are_rows_of_one_table(tmp_path):
         rows = [{"step": 100, "seed": 0, "lr": 0.1, **values}]
         config = configuration(task | {"relaxed": relaxed}, "concrete", [0], [0.1])
         write_run(tmp_path / relaxed, config, rows)
-    row = text_row(tables([tmp_path]), "digits 1x2x3", "concrete (relaxed=kl)")
+    row = text_row(tables([tmp_path]), "digits, 1 x 2 variables of 3 categories", "concrete (categorical KL)")
     assert (row["train ELBO"], row["train relaxed"], row["valid KL form, first 1,000"]) == (
         "-101.00",
         "-90.00 (kl)",

@@ -30,8 +30,8 @@ def test_it_is_filled(page):
     of = {tuple(line[:2]): line[2:] for line in lines[2:]}
     # t interval of (-110, -109): 12.706 * .7071 / sqrt(2)
     ours = ["-110.00 ‡", "-109.50 ± 6.35", "1k, 1; 1k, 2", "–"]
-    assert of["mnist", "linear1"] == ["-111.66", "-111.22", "-111.60", "-111.20", *ours]
-    assert of["omniglot", "nonlinear"][-4:] == ["not run", "not run", "–", "–"]
+    assert of["MNIST", "one linear layer"] == ["-111.66", "-111.22", "-111.60", "-111.20", *ours]
+    assert of["Omniglot", "nonlinear"][-4:] == ["not run", "not run", "–", "–"]
 
 
 def test_it_says_how_wide_the_nonlinear_decoder_was(tmp_path):
