@@ -148,7 +148,8 @@ def inline(part: str) -> str:
     if part.startswith("`"):
         page = CLASSES.get(part.strip("`"))
         return f"[{part}]({page}.md)" if page else part
-    return re.sub(r"([\\\[\]~<])", r"\\\1", part)
+    part = re.sub(r"([\\\[\]])", r"\\\1", part)
+    return part.replace("~", "&#126;").replace("<", "&lt;")
 
 
 def options_file(name: str) -> str:
@@ -204,7 +205,8 @@ def verified() -> dict[str, list[dict[str, str]]]:
     header, rows = lines[0], {}
     for line in lines[1:]:
         row = dict(zip(header, line, strict=True))
-        name, _, row["options"] = row["estimator"].partition(" ")
+        name, _, options = row["estimator"].partition(" ")
+        row["options"] = options.removeprefix("(").removesuffix(")")
         rows.setdefault(name, []).append(row)
     return rows
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from handbook.links import ROOT
+from relax_exp.report.style import words
 
 RESULTS = ROOT / "results"
 WORDS = {  # what a figure shows, by how its file's name begins
@@ -52,8 +53,21 @@ def caption(figure: Path) -> str:
     begins = max((key for key in WORDS if figure.stem.startswith(key)), key=len, default=None)
     if begins is None:
         return figure.stem.replace("_", " ")
-    rest = figure.stem.removeprefix(begins).strip("_").replace("_", " ")
-    return WORDS[begins] + (f" ({rest})" if rest else "")
+    rest = figure.stem.removeprefix(begins).strip("_")
+    return WORDS[begins] + (f" ({in_words(rest)})" if rest else "")
+
+
+def in_words(name: str) -> str:
+    """What tells a figure from its siblings: the end of its file's name, in words."""
+    if made := re.fullmatch(r"(arsm|cos)(\d*)", name):
+        problem = {"arsm": "ARSM's problem", "cos": "cosine problem"}[made[1]]
+        return f"{problem}, {made[2]} categories" if made[2] else problem
+    options = re.findall(r"[a-z]+(?:_[a-z]+)*-[\d.]+", name)  # key=value, as `slug` of the figures writes it
+    for option in options:
+        name = name.replace(option, option.replace("-", "="))
+    named = [option.replace("-", "=") for option in options]
+    plain = re.sub("|".join(map(re.escape, named)) or "(?!)", "", name).strip("_").replace("_", " ")
+    return ", ".join(map(words, filter(None, [plain, *named])))
 
 
 def command(folder: Path) -> str:
@@ -63,7 +77,7 @@ def command(folder: Path) -> str:
     about = json.loads((folder / "provenance.json").read_text())
     if about.get("experiment") == folder.name and (ROOT / "configs" / "experiment" / f"{folder.name}.yaml").is_file():
         budget = str(about.get("budget", "")).split()[:1]
-        if budget and budget[0] in ("smoke", "cpu", "paper"):
+        if budget and budget[0] in ("smoke", "cpu", "published", "paper"):
             return f"relax-exp experiment={folder.name} budget={budget[0]}"
     commands = [run["meta"].get("command", "") for run in about["runs"].values()]
     commands = [re.sub(r"^python -m relax_exp", "relax-exp", said) for said in dict.fromkeys(filter(None, commands))]

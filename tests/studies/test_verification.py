@@ -41,17 +41,21 @@ def test_one_estimator_with_its_options(command, tmp_path):
     assert {row["verdict"] for row in rows} == {"unbiased"}
     assert len({row["problem"] for row in rows}) == len(rows) == 12
     assert all(row["z"] < row["bound"] for row in rows)
-    assert "temperature=0.2" in out and "bernoulli 3 direct" in out
+    assert "rebar (" in out and "temperature 0.2" in out and "3 bits, f of the logits too" in out
+    assert "Variance after tuning" in out
+    tuned = json.loads((tmp_path / "here" / "tuned.json").read_text())
+    before = {row["problem"]: row["relative"] for row in rows}
+    assert len(tuned) == 2 and all(0 < row["tuned"] < before[row["problem"]] for row in tuned)
     assert (tmp_path / "here" / "table.md").read_text() in out
     assert (tmp_path / "here" / "variance.png").stat().st_size > 10_000
     again, out, err = command("estimator=rebar", "estimator.temperature=0.2")
-    assert again == 0 and "finished already" in err and "bernoulli 3 direct" in out
+    assert again == 0 and "finished already" in err and "3 bits, f of the logits too" in out
 
 
 def test_ones_own_right_estimator(command, tmp_path):
     (tmp_path / "mine.py").write_text(RIGHT)
     code, out, _ = command("estimator.path=mine.py")
-    assert code == 0 and "Shifted" in out and "categorical 1x5 table" in out
+    assert code == 0 and "Shifted" in out and "1 variable of 5 classes, f a table" in out
 
 
 def test_ones_own_biased_estimator(command, tmp_path):

@@ -185,7 +185,7 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
         ax.set_yscale("log")
     else:
         ax.ticklabel_format(axis="y", useOffset=False)
-    late = [m[-(-len(m) // 10) :] for m in centres if len(m) > 1]
+    late = [m[-(-len(m) // 10) :] for m in centres if len(m) > 3]
     if metric in RISING and late:
         # The first climb is steep and alike for all: leave most of it below the axis.
         low, high = min(m.min() for m in late), max(m.max() for m in late)
@@ -297,7 +297,7 @@ def mark(ax: Axes, value: float | None, label: str, above: bool = False) -> None
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """Write PNG and PDF, without dates."""
+    """Write PNG and SVG, without dates."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     with look():
         fig.savefig(paths[0], dpi=150, metadata={"Software": None})

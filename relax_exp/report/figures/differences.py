@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import draw, in_short, styled
@@ -47,4 +48,5 @@ def panel(ax: Axes, cells: list[Cell], paired: tuple[Cell, list[Cell]], xlim: tu
             steps, values = difference(cell, reference)
             draw(ax, steps, values, look, label)
     ax.set(xlabel="step", ylabel=YLABEL, xlim=xlim)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
     in_short(ax.xaxis, xlim[1])

@@ -42,8 +42,7 @@ CARTPOLE = Kind(
     best=(
         1,
         ("-solved_episodes", "#solved_episodes", "return100"),
-        "number of episodes to solve, of rates at which all seeds do; if there are none, number of seeds that solve "
-        "it, then last mean return",
+        "number of episodes to solve (where no rate solves it on all seeds: number of seeds that do)",
     ),
     columns=(
         final("episodes to solve", "solved_episodes", decimals=0),

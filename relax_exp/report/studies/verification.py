@@ -46,6 +46,7 @@ def tables(run: Run) -> list[Table]:
         f"mean's deviation, which for an unbiased estimator is noise."
     )
     body = [[_text(key, row[key]) for key in HEADERS] for row in rows]
+    body = [[named(name), *others] for name, *others in body]
     records = [{key: value for key, value in row.items() if key != "part"} for row in rows]
     checked = Table("verify", "Estimators against enumeration", list(HEADERS.values()), body, note, records, words=3)
     return [checked, *([after] if (after := tuned(run)) else [])]
@@ -64,7 +65,7 @@ def tuned(run: Run) -> Table | None:
         first = before[row["estimator"], row["problem"]]
         costed = row["tuned"] * first["evaluations"]
         numbers = (first["relative"], row["tuned"], costed)
-        body.append([row["estimator"], row["problem"], *(f"{number:.3g}" for number in numbers)])
+        body.append([named(row["estimator"]), row["problem"], *(f"{number:.3g}" for number in numbers)])
         known = {"estimator": row["estimator"], "problem": row["problem"], "before tuning": first["relative"]}
         records.append(known | {"after tuning": row["tuned"], "after tuning, times evaluations": costed})
     if not body:
@@ -116,9 +117,10 @@ def draw_law(law: dict[int, float]) -> Figure:
 
 def named(label: str, shared: Collection[str] = ()) -> str:
     """Write ``relax noise=tied surrogate=network`` in words, without the options that are ``shared``."""
-    name, *options = label.split()
-    options = [option for option in options if option not in shared]
-    return textwrap.fill(f"{name} ({', '.join(map(words, options))})" if options else name, LABEL)
+    parts = label.split()
+    name = " ".join(part for part in parts if "=" not in part)
+    options = [part for part in parts if "=" in part and part not in shared]
+    return f"{name} ({', '.join(map(words, options))})" if options else name
 
 
 def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
@@ -127,7 +129,7 @@ def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
     shared = set.intersection(*(set(row["estimator"].split()[1:]) for row in rows))
-    folded = max(named(row["estimator"], shared).count("\n") + 1 for row in rows)
+    folded = max(len(textwrap.wrap(named(row["estimator"], shared), LABEL)) for row in rows)
     with look():
         fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most * folded))
         panels = fig.subplots(1, len(problems), squeeze=False)[0]
@@ -142,7 +144,8 @@ def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
             axes.plot(times, at, ls="", marker="D", ms=4, mfc="white", mec="#D55E00")
             axes.plot(once, at, ls="", marker="o", ms=4.5, color="#0072B2")
             marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
-            labels = [named(row["estimator"], shared) + mark for row, mark in zip(chosen, marks, strict=True)]
+            names = [textwrap.fill(named(row["estimator"], shared), LABEL) for row in chosen]
+            labels = [name + mark for name, mark in zip(names, marks, strict=True)]
             axes.set_yticks(at, labels, fontsize=8)
             axes.set_xscale("log")
             axes.axvline(1, color="black", linewidth=0.8)
