@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -171,7 +172,11 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
     for error in sorted(error for path in paths for error in Path(path).rglob(ERROR)):
         if experiment is None or error.parent in folders:
             reasons.append(f"{error.parent} crashed: {error.read_text().rstrip().splitlines()[-1]} ({error})")
-    table = tabulate(lines, ["run", "task", "estimator", "status", "step", "last written"], disable_numparse=True)
+    headers = ["run", "task", "estimator", "status", "step", "last written"]
+    table = tabulate(lines, headers, disable_numparse=True)
+    if sys.stdout.isatty() and max(map(len, table.split("\n"))) > shutil.get_terminal_size().columns:
+        few = [[line[0], *line[3:5]] for line in lines]  # the name of a folder says task and estimator too
+        table = tabulate(few, [headers[0], *headers[3:5]], disable_numparse=True)
     todo = [f"{len(missing)} runs are missing:", *missing] if missing else []
     return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part), left_out
 

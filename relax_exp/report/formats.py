@@ -14,7 +14,7 @@ from typing import Any
 
 from relax_exp.report.style import words
 
-EMPTY = "–"
+EMPTY, NOT_RUN = "–", "not run"
 PREAMBLE = "% \\usepackage{booktabs,graphicx}\n"
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -97,7 +97,7 @@ def console(table: Table, width: int | None) -> str:
     """Write the table for a terminal of so many columns; as in `markdown` where ``width`` is None.
 
     A table of one row is written downwards, a line for each column. Else, what all rows share is said in a line above
-    them, columns that do not fit are left out, the later ones first, and named. The note is wrapped.
+    them, columns that do not fit are left out, the emptiest and later ones first, and named. The note is wrapped.
     """
     headers, all_rows = table.readable()
     rows = [row for row in all_rows if row is not None]
@@ -107,11 +107,11 @@ def console(table: Table, width: int | None) -> str:
         return upright(table.title, dict(zip(headers, rows[0], strict=True)), table.note, width)
     shared = {h: rows[0][i] for i, h in enumerate(headers) if len({r[i] for r in rows}) == 1}
     kept = [i for i, header in enumerate(headers) if header not in shared]
-    names = [headers[i] for i in kept]
     sizes = [max(len(text) for text in (headers[i], *(row[i] for row in rows))) for i in kept]
-    last = [kept[-1]] if names and names[-1] == "status" else []
+    empty = [sum(row[i] in (EMPTY, NOT_RUN) for row in rows) for i in range(len(headers))]
     while len(kept) > 2 and sum(sizes) + 3 * len(sizes) + 1 > width:
-        drop = -2 if last and len(kept) > 3 else -1
+        free = [k for k, i in enumerate(kept) if i >= table.words and (headers[i] != "status" or len(kept) <= 3)]
+        drop = max(free or [len(kept) - 1], key=lambda k: (empty[kept[k]], k))
         kept.pop(drop)
         sizes.pop(drop)
     lost = [header for i, header in enumerate(headers) if i not in kept and header not in shared]

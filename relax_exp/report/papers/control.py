@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.formats import EMPTY, Table
+from relax_exp.report.formats import EMPTY, NOT_RUN, Table
 from relax_exp.report.kinds.base import RUN
 from relax_exp.report.kinds.control import solvable, solved
-from relax_exp.report.papers.published import NOT_RUN, Chosen, chosen, published
+from relax_exp.report.papers.published import Chosen, chosen, published
 from relax_exp.report.statistics import interval, mean_log_variance, show
 from relax_exp.report.style import natural, order
 

@@ -81,6 +81,6 @@ NOTE = (
     "Difference of the training bounds in nats per image, positive where RELAX is better: mean over pairs of runs with "
     "the same seed, which start from the same weights and see the same images and noise, ± 95% t interval over seeds. "
     "Undecided: the interval holds zero, or there is one seed only, whatever its curve looks like. RELAX has had 1,000 "
-    "updates of its control variate before its first step, REBAR none, as in the published code. The learning rates "
-    "differ where each estimator's best of those tried differs."
+    "updates of its control variate before its first step, REBAR none, as in the published code. Each "
+    "estimator runs at the best of its learning rates, so the two rates may differ."
 )

@@ -17,7 +17,6 @@ from relax_exp.report.style import natural, order
 TUCKER = "rebar (granularity=parameter)"
 COLUMNS = {"concrete": "Concrete", "nvil": "NVIL", "muprop": "MuProp", TUCKER: "REBAR (Tucker)", "rebar": "REBAR",
            "relax": "RELAX"}  # fmt: skip
-NOT_RUN = "not run"
 
 
 @cache

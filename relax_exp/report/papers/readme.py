@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.formats import EMPTY, Table, markdown
-from relax_exp.report.papers.published import COLUMNS, NOT_RUN, published, short
+from relax_exp.report.formats import EMPTY, NOT_RUN, Table, markdown
+from relax_exp.report.papers.published import COLUMNS, published, short
 from relax_exp.report.papers.table1 import MODELS, table1
 
 PAGE = "../../README.md"  # from a folder of results

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.formats import EMPTY, Table
-from relax_exp.report.papers.published import COLUMNS, NOT_RUN, TUCKER, Chosen, chosen, column_order, published, short
+from relax_exp.report.formats import EMPTY, NOT_RUN, Table
+from relax_exp.report.papers.published import COLUMNS, TUCKER, Chosen, chosen, column_order, published, short
 from relax_exp.report.runs import FAILED
 from relax_exp.report.statistics import interval
 

@@ -59,9 +59,11 @@ def tables(run: Run) -> list[Table]:
     ]
     note = (
         f"In units of the exact gradient's length, over {options['draws']:,} draws at logits drawn from "
-        f"N(0, {options['scale']:g}²). Bias: length of the mean gradient's "
-        f"deviation, less what the finite number of draws adds to its square; sd: square root of the summed variances; "
-        f"rmse: of one draw. No interior mode below temperature 1/(C-1) = {1 / (size - 1):.3g}."
+        f"N(0, {options['scale']:g}²). Bias: length of the difference between the mean gradient and the exact one, "
+        "where what chance adds to its square is subtracted; < : within three standard errors of zero; sd: square root "
+        "of the summed variances; rmse: root mean square error of one draw; cosine: between the mean gradient and the "
+        f"exact one. Below temperature 1/(C-1) = {1 / (size - 1):.3g} the relaxed sample's density has no mode in the "
+        "interior."
     )
     headers = ["estimator", "temperature", "bias", "sd", "rmse", "cosine"]
     records = [{"problem": raw, **row} for row in measured]
