@@ -78,3 +78,15 @@ def test_committed_notebooks_are_executed_and_without_errors(path):
     cells = nbformat.read(path, as_version=4).cells
     assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
     assert not [output for cell in cells for output in cell.get("outputs", []) if output.output_type == "error"]
+
+
+def test_the_theory_has_every_estimator():
+    text = (links.ROOT / "docs" / "theory.md").read_text()
+    assert [name for name in estimators.names() if f"(estimators/{name}.md)" not in text] == []
+
+
+def test_captions_are_words():
+    said = gallery.in_words("CartPole-v0_frames-250000_entropy-0.01")
+    assert said == "CartPole-v0, 250,000 frames, entropy weight 0.01"
+    assert gallery.in_words("mnist_linear1") == "MNIST, one linear layer"
+    assert gallery.in_words("cos4") == "cosine problem, 4 categories"
