@@ -24,6 +24,7 @@ NOT_EMPTY = Check("that is not empty", bool)
 DISTINCT = Check("without repetition", lambda values: len(set(values)) == len(values))
 
 Count = Annotated[int, Check("> 0", lambda value: value > 0)]
+NotNegativeCount = Annotated[int, Check(">= 0", lambda value: value >= 0)]
 Size = Annotated[int, Check("from 1 to 100,000,000", lambda value: 0 < value <= 10**8)]
 Threads = Annotated[int, Check("from 1 to 512", lambda value: 0 < value <= 512)]
 Draws = Annotated[int, Check("> 1", lambda value: value > 1)]

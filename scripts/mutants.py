@@ -398,8 +398,8 @@ MUTANTS = [
     ),
     Mutant(
         "subsets: the marginals of independent bits",
-        "distributions.subset:SubsetFamily.score",
-        "self.mean(logits)",
+        "distributions.subset:Subset.score",
+        "cls.mean(logits)",
         "torch.sigmoid(logits)",
         "reinforce",
         {},
@@ -407,7 +407,7 @@ MUTANTS = [
     ),
     Mutant(
         "subsets: sampled as if one more could still be taken",
-        "distributions.subset:SubsetFamily.sample",
+        "distributions.subset:Subset.sample",
         "(left - 1).clamp(min=0)",
         "left",
         "reinforce",

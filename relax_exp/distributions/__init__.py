@@ -17,7 +17,7 @@ from relax_exp.distributions.families import FAMILIES, INDEPENDENT, family_of, s
 from relax_exp.distributions.gaussian import Gaussian
 from relax_exp.distributions.noise import gumbel, logit_uniform, open_uniform, standard_normal
 from relax_exp.distributions.permutation import Permutation
-from relax_exp.distributions.subset import Subset, SubsetFamily
+from relax_exp.distributions.subset import Subset
 
 __all__ = [
     "FAMILIES",
@@ -28,7 +28,6 @@ __all__ = [
     "Gaussian",
     "Permutation",
     "Subset",
-    "SubsetFamily",
     "as_scalar",
     "digits",
     "expand_event",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
+
+Device = torch.device | str | None
 
 
 class Family:
     """What estimators ask of a family of variables; every function acts on the trailing dimensions.
+
+    A family is a class without instances. What it does not have raises NotImplementedError.
 
     Attributes:
         name: What configurations call it.
@@ -17,30 +23,35 @@ class Family:
         structured: Whether its noise has another shape than a sample, so that its path is not elementwise.
     """
 
-    name: str
-    event_dims: int
-    shape_dims: int
-    parameter_dims: int
-    discrete: bool
-    structured: bool = False
+    name: ClassVar[str]
+    event_dims: ClassVar[int]
+    shape_dims: ClassVar[int]
+    parameter_dims: ClassVar[int]
+    discrete: ClassVar[bool]
+    structured: ClassVar[bool] = False
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def of(cls, event_shape: tuple[int, ...]) -> type[Family]:
+        """Return the family for events of that shape; most are the same for all."""
+        return cls
+
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's parameters for samples of ``event_shape``."""
         raise NotImplementedError
 
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's sample."""
         raise NotImplementedError
 
-    @staticmethod
-    def path(logits: Tensor, u: Tensor, /) -> Tensor:
+    @classmethod
+    def path(cls, logits: Tensor, u: Tensor, /) -> Tensor:
         """Return z, of which the sample is a function, from uniform noise; differentiable in the parameters."""
         raise NotImplementedError
 
-    @staticmethod
-    def hard(z: Tensor) -> Tensor:
+    @classmethod
+    def hard(cls, z: Tensor) -> Tensor:
         """Return the sample that z stands for."""
         raise NotImplementedError
 
@@ -49,43 +60,60 @@ class Family:
         """Return the sample that belongs to the uniform noise ``u``."""
         return cls.hard(cls.path(logits, u))
 
-    @staticmethod
-    def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    @classmethod
+    def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """Return z~ ~ p(z | b) for uniform v, differentiable in the parameters."""
         raise NotImplementedError
 
-    @staticmethod
-    def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    @classmethod
+    def conditional_slope(cls, logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
         """Return d z~ / d parameters along `conditional_path`, elementwise."""
         raise NotImplementedError
 
-    @staticmethod
-    def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
+    @classmethod
+    def conditional_pull(cls, logits: Tensor, b: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        """Turn a gradient in z~ into one in the natural parameter along `conditional_path`, where it is structured."""
+        raise NotImplementedError
+
+    @classmethod
+    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in the natural parameter of the path into one in the logits."""
         raise NotImplementedError
 
-    @staticmethod
-    def score(logits: Tensor, b: Tensor, /) -> Tensor:
+    @classmethod
+    def score(cls, logits: Tensor, b: Tensor, /) -> Tensor:
         """Return the score d log p(b) / d parameters."""
         raise NotImplementedError
 
-    @staticmethod
-    def log_prob(logits: Tensor, b: Tensor, /) -> Tensor:
+    @classmethod
+    def score_of(cls, logits: Tensor, normal: Tensor, /) -> Tensor:
+        """Return the score of a sample from the standard normal number that gave it, where it is not discrete."""
+        raise NotImplementedError
+
+    @classmethod
+    def log_prob(cls, logits: Tensor, b: Tensor, /) -> Tensor:
         """Return log p(b), summed over the event."""
         raise NotImplementedError
 
-    @staticmethod
-    def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
+    @classmethod
+    def relax(cls, z: Tensor, temperature: Tensor | float) -> Tensor:
         """Return the relaxed sample."""
         raise NotImplementedError
 
-    @staticmethod
-    def mean(logits: Tensor, /) -> Tensor:
+    @classmethod
+    def log_density(cls, logits: Tensor, log_s: Tensor, temperature: Tensor | float) -> Tensor:
+        """Return the log density of the logarithm of a relaxed sample, summed over the event."""
+        raise NotImplementedError
+
+    @classmethod
+    def mean(cls, logits: Tensor, /) -> Tensor:
         """Return the mean."""
         raise NotImplementedError
 
-    @staticmethod
-    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
+    @classmethod
+    def enumerate(
+        cls, event_shape: tuple[int, ...], *, dtype: torch.dtype | None = None, device: Device = None
+    ) -> Tensor:
         """Return all samples, ``(states, ...)``."""
         raise NotImplementedError
 
@@ -99,7 +127,7 @@ def expand_event(values: Tensor, family: type[Family], parameters: bool = False)
     return values.reshape(values.shape + (1,) * extra)
 
 
-def sum_event(values: Tensor, family) -> Tensor:
+def sum_event(values: Tensor, family: type[Family]) -> Tensor:
     """Sum over the event dimensions of a sample: ``(..., event)`` -> ``(...)``."""
     return values.sum(tuple(range(-family.event_dims, 0)))
 
@@ -119,7 +147,7 @@ def as_scalar(value: Tensor | float, like: Tensor) -> Tensor:
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
-def digits(base: int, places: int, device=None) -> Tensor:
+def digits(base: int, places: int, device: Device = None) -> Tensor:
     """Return all numbers of ``places`` digits in ``base``, in order, ``(base^places, places)``, made on the device."""
     number = torch.arange(base**places, device=device).unsqueeze(-1)
     return number // base ** torch.arange(places - 1, -1, -1, device=device) % base

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relax_exp.distributions.base import Family, digits
+from relax_exp.distributions.base import Device, Family, digits
 from relax_exp.distributions.noise import logit_uniform
 
 
@@ -19,23 +19,23 @@ class Bernoulli(Family):
     discrete = True
     structured = False  # its path is elementwise, and its noise has the shape of a sample
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's logits for samples of ``event_shape``."""
         return tuple(event_shape)
 
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row's sample."""
         return tuple(event_shape)
 
-    @staticmethod
-    def path(logits: Tensor, u: Tensor) -> Tensor:
+    @classmethod
+    def path(cls, logits: Tensor, u: Tensor) -> Tensor:
         """Return z = logits + logit(u), differentiable in the logits with slope one (RELAX draft, eq. 7)."""
         return logits + logit_uniform(u)
 
-    @staticmethod
-    def hard(z: Tensor) -> Tensor:
+    @classmethod
+    def hard(cls, z: Tensor) -> Tensor:
         """Return the sample b that z stands for: 1 where z > 0, else 0."""
         return (z > 0).to(z.dtype)
 
@@ -44,8 +44,8 @@ class Bernoulli(Family):
         """Return the sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
         return cls.hard(cls.path(logits, u))
 
-    @staticmethod
-    def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    @classmethod
+    def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """Return z~ ~ p(z | b) for uniform v, differentiable in the logits; all shapes are ``(..., D)``.
 
         It is softplus(logit v + softplus(l)) if b = 1, and mirrored if b = 0. This is the same as ``log(v / (1 - v) /
@@ -55,41 +55,43 @@ class Bernoulli(Family):
         sign = 2 * b - 1
         return sign * F.softplus(logit_uniform(v) + F.softplus(sign * logits))
 
-    @staticmethod
-    def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    @classmethod
+    def conditional_slope(cls, logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
         """Return d z~ / d logits along `conditional_path`, elementwise, as a function of the value of z~ alone."""
         sign = 2 * b - 1
         return torch.sigmoid(sign * logits) * -torch.expm1(-sign * z)
 
-    @staticmethod
-    def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
+    @classmethod
+    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in the natural parameter of the path into one in the logits; here they are the same."""
         return grad
 
-    @staticmethod
-    def score(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def score(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return the score d log p(b) / d logits = b - theta."""
         return b - torch.sigmoid(logits)
 
-    @staticmethod
-    def log_prob(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def log_prob(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return log p(b), summed over the event, ``(...)``.
 
         It is also defined for soft b, in which it is linear.
         """
         return (b * logits - F.softplus(logits)).sum(-1)
 
-    @staticmethod
-    def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
+    @classmethod
+    def relax(cls, z: Tensor, temperature: Tensor | float) -> Tensor:
         """Return sigma(z / temperature), the binary Concrete relaxation (Maddison et al. 2017)."""
         return torch.sigmoid(z / temperature)
 
-    @staticmethod
-    def mean(logits: Tensor) -> Tensor:
+    @classmethod
+    def mean(cls, logits: Tensor) -> Tensor:
         """Return the mean theta = sigma(logits)."""
         return torch.sigmoid(logits)
 
-    @staticmethod
-    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
+    @classmethod
+    def enumerate(
+        cls, event_shape: tuple[int, ...], *, dtype: torch.dtype | None = None, device: Device = None
+    ) -> Tensor:
         """Return all 2^D samples, ``(2^D, D)``."""
         return digits(2, event_shape[0], device).to(dtype or torch.get_default_dtype())

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from relax_exp.distributions.base import Family, as_scalar, digits
+from relax_exp.distributions.base import Device, Family, as_scalar, digits
 from relax_exp.distributions.noise import gumbel, open_uniform
 
 
@@ -20,23 +20,23 @@ class Categorical(Family):
     discrete = True
     structured = False  # its path is elementwise, and its noise has the shape of a sample
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's logits for samples of ``event_shape``."""
         return tuple(event_shape)
 
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row's sample."""
         return tuple(event_shape)
 
-    @staticmethod
-    def path(logits: Tensor, u: Tensor) -> Tensor:
+    @classmethod
+    def path(cls, logits: Tensor, u: Tensor) -> Tensor:
         """Return z = log p + Gumbel(u) with normalised log p."""
         return logits.log_softmax(-1) + gumbel(u)
 
-    @staticmethod
-    def hard(z: Tensor) -> Tensor:
+    @classmethod
+    def hard(cls, z: Tensor) -> Tensor:
         """Return the sample that z stands for, its argmax, one-hot."""
         classes = torch.arange(z.shape[-1], device=z.device)
         return (z.argmax(-1, keepdim=True) == classes).to(z.dtype)
@@ -46,8 +46,8 @@ class Categorical(Family):
         """Return the one-hot sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
         return cls.hard(cls.path(logits, u))
 
-    @staticmethod
-    def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    @classmethod
+    def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """Return z~ ~ p(z | b) for uniform v by truncated Gumbels, differentiable in the logits, ``(..., D, C)``.
 
         The winner is -log(-log v_b), free of the logits; a loser is -log(-log v_i / p_i - log v_b) with the *winner's*
@@ -60,8 +60,8 @@ class Categorical(Family):
         losers = -torch.logaddexp(g - log_p, winner)
         return torch.where(b > 0.5, -winner, losers)
 
-    @staticmethod
-    def conditional_slope(logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    @classmethod
+    def conditional_slope(cls, logits: Tensor, b: Tensor, z: Tensor) -> Tensor:
         """Return d z~_i / d log p_i along `conditional_path` from the value alone.
 
         It is 1 - exp(z_i - z_b), and 0 for the winner.
@@ -69,31 +69,31 @@ class Categorical(Family):
         winner = (b * z).sum(-1, keepdim=True)
         return -torch.expm1(z - winner)
 
-    @staticmethod
-    def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
+    @classmethod
+    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 
-    @staticmethod
-    def score(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def score(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return the score d log p(b) / d logits = b - p for one-hot b."""
         return b - logits.softmax(-1)
 
-    @staticmethod
-    def log_prob(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def log_prob(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return log p(b), summed over the event, ``(...)``.
 
         It is also defined for soft b, in which it is linear.
         """
         return (b * logits.log_softmax(-1)).sum((-2, -1))
 
-    @staticmethod
-    def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
+    @classmethod
+    def relax(cls, z: Tensor, temperature: Tensor | float) -> Tensor:
         """Return softmax(z / temperature), the Concrete or Gumbel-Softmax relaxation."""
         return (z / temperature).softmax(-1)
 
-    @staticmethod
-    def log_density(logits: Tensor, log_s: Tensor, temperature: Tensor | float) -> Tensor:
+    @classmethod
+    def log_density(cls, logits: Tensor, log_s: Tensor, temperature: Tensor | float) -> Tensor:
         """Return the log density of log s for s = relax(path(logits, u), temperature), ``(...)``.
 
         It is summed over the variables. The density is (C-1)! lambda^(C-1) prod_k w_k / (sum_k w_k)^C with w = p
@@ -103,13 +103,15 @@ class Categorical(Family):
         w = (logits.log_softmax(-1) - temperature * log_s).log_softmax(-1)
         return (w.sum(-1) + math.lgamma(size) + (size - 1) * temperature.log()).sum(-1)
 
-    @staticmethod
-    def mean(logits: Tensor) -> Tensor:
+    @classmethod
+    def mean(cls, logits: Tensor) -> Tensor:
         """Return the mean p = softmax(logits)."""
         return logits.softmax(-1)
 
-    @staticmethod
-    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
+    @classmethod
+    def enumerate(
+        cls, event_shape: tuple[int, ...], *, dtype: torch.dtype | None = None, device: Device = None
+    ) -> Tensor:
         """Return all C^D samples, ``(C^D, D, C)``."""
         d, c = event_shape
         chosen = digits(c, d, device).unsqueeze(-1) == torch.arange(c, device=device)

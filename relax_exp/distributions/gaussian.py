@@ -24,24 +24,24 @@ class Gaussian(Family):
     discrete = False
     structured = False  # its path is elementwise, and its noise has the shape of a sample
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's parameters for samples of ``event_shape``."""
         return (*event_shape, 2)
 
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one row's sample."""
         return tuple(event_shape)
 
-    @staticmethod
-    def path(parameters: Tensor, u: Tensor) -> Tensor:
+    @classmethod
+    def path(cls, parameters: Tensor, u: Tensor) -> Tensor:
         """Return mean + std * Phi^-1(u), where ``u`` has the shape of a sample."""
         mean, log_std = parameters.unbind(-1)
         return mean + log_std.exp() * standard_normal(u)
 
-    @staticmethod
-    def hard(z: Tensor) -> Tensor:
+    @classmethod
+    def hard(cls, z: Tensor) -> Tensor:
         """Return z itself, which is the sample."""
         return z
 
@@ -50,28 +50,28 @@ class Gaussian(Family):
         """Return the sample that belongs to the uniform noise ``u``, ``(..., D)``."""
         return cls.path(parameters, u)
 
-    @staticmethod
-    def score(parameters: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def score(cls, parameters: Tensor, b: Tensor) -> Tensor:
         """Return the score d log p(b) / d (mean, log std), in the shape of ``parameters``."""
         mean, log_std = parameters.unbind(-1)
         return Gaussian.score_of(parameters, (b - mean) / log_std.exp())
 
-    @staticmethod
-    def score_of(parameters: Tensor, normal: Tensor) -> Tensor:
+    @classmethod
+    def score_of(cls, parameters: Tensor, normal: Tensor) -> Tensor:
         """Return the score of mean + std * ``normal`` from that number itself, in the shape of ``parameters``.
 
         (b - mean) / std loses all digits in single precision where the mean is large and the standard deviation small.
         """
         return torch.stack([normal / parameters[..., 1].exp(), normal.square() - 1], -1)
 
-    @staticmethod
-    def log_prob(parameters: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def log_prob(cls, parameters: Tensor, b: Tensor) -> Tensor:
         """Return log p(b), summed over the event, ``(...)``."""
         mean, log_std = parameters.unbind(-1)
         normal = (b - mean) / log_std.exp()
         return (-0.5 * normal.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    @staticmethod
-    def mean(parameters: Tensor) -> Tensor:
+    @classmethod
+    def mean(cls, parameters: Tensor) -> Tensor:
         """Return the mean of a sample, ``(..., D)``."""
         return parameters[..., 0]

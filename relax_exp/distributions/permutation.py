@@ -12,10 +12,11 @@ import itertools
 import torch
 from torch import Tensor
 
+from relax_exp.distributions.base import Device, Family
 from relax_exp.distributions.noise import gumbel, open_uniform
 
 
-class Permutation:
+class Permutation(Family):
     """One ranking of D items, logits ``(..., D)``, samples ``(..., D, D)`` (Gadetsky et al. 2020)."""
 
     name = "permutation"
@@ -25,23 +26,23 @@ class Permutation:
     discrete = True
     structured = True  # `conditional_path` is not elementwise: `conditional_pull` is its derivative
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's logits, (D,)."""
         return tuple(event_shape)
 
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's sample, (D, D)."""
         return (*event_shape, *event_shape)
 
-    @staticmethod
-    def path(logits: Tensor, u: Tensor) -> Tensor:
+    @classmethod
+    def path(cls, logits: Tensor, u: Tensor) -> Tensor:
         """Return z = log p + Gumbel(u) with normalised log p, ``(..., D)``, whose order is the sample."""
         return logits.log_softmax(-1) + gumbel(u)
 
-    @staticmethod
-    def hard(z: Tensor) -> Tensor:
+    @classmethod
+    def hard(cls, z: Tensor) -> Tensor:
         """Return the sample that z stands for, the matrix that sorts z, the largest first."""
         items = torch.arange(z.shape[-1], device=z.device)
         return (z.argsort(-1, descending=True).unsqueeze(-1) == items).to(z.dtype)
@@ -51,8 +52,8 @@ class Permutation:
         """Return the permutation that belongs to the uniform noise ``u``, which has the shape of the logits."""
         return cls.hard(cls.path(logits, u))
 
-    @staticmethod
-    def conditional_path(logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    @classmethod
+    def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """Return z~ ~ p(z | b) for uniform v, ``(..., D)``, differentiable in the logits.
 
         (Gadetsky et al. 2020, section 4.) exp(-z) are times of arrival with rates p; given the order, the gaps between
@@ -62,8 +63,8 @@ class Permutation:
         log_gap = (-open_uniform(v).log()).log() - _log_left(_ranked(b, logits.log_softmax(-1)))
         return _unranked(b, -log_gap.logcumsumexp(-1))
 
-    @staticmethod
-    def conditional_pull(logits: Tensor, b: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+    @classmethod
+    def conditional_pull(cls, logits: Tensor, b: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         """Turn a gradient in z~ into one in log p along `conditional_path`, from the value of z~."""
         log_p, z, grad = (_ranked(b, x) for x in (logits.log_softmax(-1), z, grad))
         size = z.shape[-1]
@@ -76,13 +77,13 @@ class Permutation:
         left = later * (later * (log_p.unsqueeze(-2) - _log_left(log_p).unsqueeze(-1))).exp()
         return _unranked(b, (along.unsqueeze(-1) * left).sum(-2))
 
-    @staticmethod
-    def to_logits(grad: Tensor, logits: Tensor) -> Tensor:
+    @classmethod
+    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 
-    @staticmethod
-    def score(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def score(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return the score d log p(b) / d logits, ``(..., D)``.
 
         An item's is 1 less, summed over the ranks up to its own, the probability to come next.
@@ -90,14 +91,14 @@ class Permutation:
         ranked = _ranked(b, logits)
         return _unranked(b, 1 - (ranked + (-_log_left(ranked)).logcumsumexp(-1)).exp())
 
-    @staticmethod
-    def log_prob(logits: Tensor, b: Tensor) -> Tensor:
+    @classmethod
+    def log_prob(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return log p(b), ``(...)``."""
         ranked = _ranked(b, logits)
         return (ranked - _log_left(ranked)).sum(-1)
 
-    @staticmethod
-    def relax(z: Tensor, temperature: Tensor | float) -> Tensor:
+    @classmethod
+    def relax(cls, z: Tensor, temperature: Tensor | float) -> Tensor:
         """Return the NeuralSort relaxation of the matrix that sorts z (Grover et al. 2019), ``(..., D, D)``.
 
         Row i is softmax_j [(D + 1 - 2 i) z_j - sum_m |z_j - z_m|] / temperature.
@@ -107,8 +108,10 @@ class Permutation:
         apart = (z.unsqueeze(-1) - z.unsqueeze(-2)).abs().sum(-1)
         return ((factor.unsqueeze(-1) * z.unsqueeze(-2) - apart.unsqueeze(-2)) / temperature).softmax(-1)
 
-    @staticmethod
-    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
+    @classmethod
+    def enumerate(
+        cls, event_shape: tuple[int, ...], *, dtype: torch.dtype | None = None, device: Device = None
+    ) -> Tensor:
         """Return all D! matrices, ``(D!, D, D)``."""
         orders = torch.tensor(list(itertools.permutations(range(event_shape[0]))), device=device)
         return torch.nn.functional.one_hot(orders, event_shape[0]).to(dtype or torch.get_default_dtype())

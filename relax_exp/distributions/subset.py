@@ -8,17 +8,20 @@ elementary symmetric polynomial of exp(logits): the one whose marginals SIMPLE c
 from __future__ import annotations
 
 import itertools
+from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from relax_exp.distributions.base import Device, Family
 from relax_exp.distributions.noise import open_uniform
 
 NONE = -1e4  # a logarithm that counts as that of nothing
 
 
-class SubsetFamily:
-    """Subsets of one size ``k``; `Subset.of` makes one, since a family's functions do not see the event's shape."""
+class Subset(Family):
+    """Subsets of one size ``k``, which `of` binds, since a family's functions do not see the event's shape."""
 
     name = "subset"
     event_dims = 1
@@ -27,108 +30,10 @@ class SubsetFamily:
     discrete = True
     structured = True
 
-    def __init__(self, k: int):
-        self.k = k
+    k: ClassVar[int]
 
-    @staticmethod
-    def parameter_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's logits, (D,)."""
-        return (event_shape[0],)
-
-    @staticmethod
-    def sample_shape(event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's sample, (D,)."""
-        return (event_shape[0],)
-
-    def log_normalizers(self, logits: Tensor) -> Tensor:
-        """Return log e_j of the items from i on, ``(..., D + 1, k + 1)`` by i and j.
-
-        It is about -1e4 where there are fewer.
-        """
-        none = torch.full_like(logits[..., :1], NONE)
-        row = torch.cat([torch.zeros_like(none), *[none] * self.k], -1)
-        rows = [row]
-        for i in reversed(range(logits.shape[-1])):
-            row = torch.cat([row[..., :1], torch.logaddexp(row[..., 1:], row[..., :-1] + logits[..., i : i + 1])], -1)
-            rows.append(row)
-        return torch.stack(rows[::-1], -2)
-
-    def log_normalizer(self, logits: Tensor) -> Tensor:
-        """Return log e_k of all items, ``(...)``."""
-        centred = logits - logits.amax(-1, keepdim=True).detach()
-        shift = self.k * logits.amax(-1).detach()
-        return self.log_normalizers(centred)[..., 0, self.k] + shift
-
-    def sample(self, logits: Tensor, u: Tensor) -> Tensor:
-        """Return the subset that belongs to the uniforms ``u``, one for each item.
-
-        The items are taken or not, one after the other.
-        """
-        centred = logits - logits.amax(-1, keepdim=True)
-        table, u = self.log_normalizers(centred), open_uniform(u)
-        left = torch.zeros_like(logits[..., 0], dtype=torch.int64) + self.k
-        bits = []
-        for i in range(logits.shape[-1]):
-            here, after = (table[..., j, :].expand(*left.shape, -1) for j in (i, i + 1))
-            fewer = after.gather(-1, (left - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-            log_p = centred[..., i] + fewer - here.gather(-1, left.unsqueeze(-1)).squeeze(-1)
-            must = left >= logits.shape[-1] - i  # all that are left
-            bit = ((u[..., i].log() < log_p) | must) & (left > 0)
-            bits.append(bit.to(logits.dtype))
-            left = left - bit.to(left.dtype)
-        return torch.stack(torch.broadcast_tensors(*bits), -1)
-
-    def mean(self, logits: Tensor) -> Tensor:
-        """Return the marginals P(b_i = 1), ``(..., D)``, exactly.
-
-        They come from the ways to take k - 1 of the items before and after item i.
-        """
-        centred = logits - logits.amax(-1, keepdim=True).detach()
-        after = self.log_normalizers(centred)
-        before = self.log_normalizers(centred.flip(-1)).flip(-2)
-        others = (before[..., :-1, :-1] + after[..., 1:, :-1].flip(-1)).logsumexp(-1)
-        return (centred + others - after[..., :1, self.k]).exp()
-
-    def score(self, logits: Tensor, b: Tensor) -> Tensor:
-        """Return the score d log p(b) / d logits, which is b less the marginals."""
-        return b - self.mean(logits)
-
-    def log_prob(self, logits: Tensor, b: Tensor) -> Tensor:
-        """Return log p(b), ``(...)``."""
-        return (b * logits).sum(-1) - self.log_normalizer(logits)
-
-    def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
-        """Return the sum of k softmaxes in a row, each with less of what the ones before took (Xie & Ermon 2019).
-
-        It sums to k.
-        """
-        z, total = z / temperature, torch.zeros_like(z)
-        for _ in range(self.k):
-            taken = z.softmax(-1)
-            total = total + taken
-            z = z + (1 - taken).clamp(min=torch.finfo(z.dtype).eps).log()
-        return total
-
-    @staticmethod
-    def enumerate(event_shape: tuple[int, ...], *, dtype=None, device=None) -> Tensor:
-        """Return all subsets of k items, ``(D! / k! (D - k)!, D)``."""
-        size, k = event_shape
-        rows = [[float(i in chosen) for i in range(size)] for chosen in itertools.combinations(range(size), k)]
-        return torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
-
-
-class Subset:
-    """The family before its size is known; `of` binds it."""
-
-    name = SubsetFamily.name
-    event_dims, shape_dims, parameter_dims = 1, 2, 1
-    discrete = structured = True
-    parameter_shape = staticmethod(SubsetFamily.parameter_shape)
-    sample_shape = staticmethod(SubsetFamily.sample_shape)
-    enumerate = staticmethod(SubsetFamily.enumerate)
-
-    @staticmethod
-    def of(event_shape: tuple[int, ...]) -> SubsetFamily:
+    @classmethod
+    def of(cls, event_shape: tuple[int, ...]) -> type[Subset]:
         """Return the family of subsets of event_shape[1] of event_shape[0] items.
 
         Raises:
@@ -137,4 +42,105 @@ class Subset:
         size, k = event_shape
         if not 0 < k < size:
             raise ValueError(f"subset: event_shape={event_shape}: k of D items, with k from 1 to D - 1")
-        return SubsetFamily(k)
+        return _of_size(k)
+
+    @classmethod
+    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one row's logits, (D,)."""
+        return (event_shape[0],)
+
+    @classmethod
+    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one row's sample, (D,)."""
+        return (event_shape[0],)
+
+    @classmethod
+    def log_normalizers(cls, logits: Tensor) -> Tensor:
+        """Return log e_j of the items from i on, ``(..., D + 1, k + 1)`` by i and j.
+
+        It is about -1e4 where there are fewer.
+        """
+        none = torch.full_like(logits[..., :1], NONE)
+        row = torch.cat([torch.zeros_like(none), *[none] * cls.k], -1)
+        rows = [row]
+        for i in reversed(range(logits.shape[-1])):
+            row = torch.cat([row[..., :1], torch.logaddexp(row[..., 1:], row[..., :-1] + logits[..., i : i + 1])], -1)
+            rows.append(row)
+        return torch.stack(rows[::-1], -2)
+
+    @classmethod
+    def log_normalizer(cls, logits: Tensor) -> Tensor:
+        """Return log e_k of all items, ``(...)``."""
+        centred = logits - logits.amax(-1, keepdim=True).detach()
+        shift = cls.k * logits.amax(-1).detach()
+        return cls.log_normalizers(centred)[..., 0, cls.k] + shift
+
+    @classmethod
+    def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
+        """Return the subset that belongs to the uniforms ``u``, one for each item.
+
+        The items are taken or not, one after the other.
+        """
+        centred = logits - logits.amax(-1, keepdim=True)
+        table, u = cls.log_normalizers(centred), open_uniform(u)
+        left = torch.zeros_like(logits[..., 0], dtype=torch.int64) + cls.k
+        bits: list[Tensor] = []
+        for i in range(logits.shape[-1]):
+            here, after = (table[..., j, :].expand(*left.shape, -1) for j in (i, i + 1))
+            fewer = after.gather(-1, (left - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+            log_p = centred[..., i] + fewer - here.gather(-1, left.unsqueeze(-1)).squeeze(-1)
+            must = left >= logits.shape[-1] - i  # all that are left
+            bit = ((u[..., i].log() < log_p) | must) & (left > 0)
+            bits.append(bit.to(logits.dtype))
+            left = left - bit.to(left.dtype)
+        return torch.stack(bits, -1)
+
+    @classmethod
+    def mean(cls, logits: Tensor) -> Tensor:
+        """Return the marginals P(b_i = 1), ``(..., D)``, exactly.
+
+        They come from the ways to take k - 1 of the items before and after item i.
+        """
+        centred = logits - logits.amax(-1, keepdim=True).detach()
+        after = cls.log_normalizers(centred)
+        before = cls.log_normalizers(centred.flip(-1)).flip(-2)
+        others = (before[..., :-1, :-1] + after[..., 1:, :-1].flip(-1)).logsumexp(-1)
+        return (centred + others - after[..., :1, cls.k]).exp()
+
+    @classmethod
+    def score(cls, logits: Tensor, b: Tensor) -> Tensor:
+        """Return the score d log p(b) / d logits, which is b less the marginals."""
+        return b - cls.mean(logits)
+
+    @classmethod
+    def log_prob(cls, logits: Tensor, b: Tensor) -> Tensor:
+        """Return log p(b), ``(...)``."""
+        return (b * logits).sum(-1) - cls.log_normalizer(logits)
+
+    @classmethod
+    def relax(cls, z: Tensor, temperature: Tensor | float) -> Tensor:
+        """Return the sum of k softmaxes in a row, each with less of what the ones before took (Xie & Ermon 2019).
+
+        It sums to k.
+        """
+        z, total = z / temperature, torch.zeros_like(z)
+        for _ in range(cls.k):
+            taken = z.softmax(-1)
+            total = total + taken
+            z = z + (1 - taken).clamp(min=torch.finfo(z.dtype).eps).log()
+        return total
+
+    @classmethod
+    def enumerate(
+        cls, event_shape: tuple[int, ...], *, dtype: torch.dtype | None = None, device: Device = None
+    ) -> Tensor:
+        """Return all subsets of k items, ``(D! / k! (D - k)!, D)``."""
+        size, k = event_shape
+        rows = [[float(i in chosen) for i in range(size)] for chosen in itertools.combinations(range(size), k)]
+        return torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
+
+
+@cache
+def _of_size(k: int) -> type[Subset]:
+    """Return the one class of the subsets of k items."""
+    return type(f"Subset{k}", (Subset,), {"k": k})

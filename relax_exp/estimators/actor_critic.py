@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from relax_exp.estimators.base import Output, SampleOnly, ScoreFunction
+from relax_exp.estimators.base import Noise, Output, SampleOnly, ScoreFunction, Signal
 from relax_exp.models.mlp import MLP
 
 
@@ -15,7 +17,9 @@ class Critic(nn.Module):
     It is a network with ``depth`` hidden layers of ``width`` units, or a learned constant where there is no context.
     """
 
-    def __init__(self, context_shape, shape: tuple[int, ...], width: int, depth: int, activation: str):
+    def __init__(
+        self, context_shape: tuple[int, ...] | None, shape: tuple[int, ...], width: int, depth: int, activation: str
+    ):
         super().__init__()
         if context_shape is None:
             self.network, self.constant = None, nn.Parameter(torch.zeros(shape))
@@ -73,12 +77,12 @@ class A2C(ScoreFunction):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         depth: int = 2,
         width: int = 10,
         activation: str = "relu",
         advantage: str = "correct",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.published_error = advantage == "published_error"
@@ -89,7 +93,7 @@ class A2C(ScoreFunction):
         """Return V for each row, ``(..., N)``, or one number where there is no context."""
         return self.critic(context)
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f minus the value of the state."""
         value = self.value(context)
         signal = error = f_b - value
@@ -112,7 +116,7 @@ class MeanActor(SampleOnly):
 
     unbiased = False
 
-    def __init__(self, *args, depth: int = 2, width: int = 10, activation: str = "relu", **kwargs):
+    def __init__(self, *args: Any, depth: int = 2, width: int = 10, activation: str = "relu", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.critic = Critic(self.context_shape, self.event_shape, width, depth, activation)
 
@@ -120,7 +124,9 @@ class MeanActor(SampleOnly):
         """Return Q of every action, ``(..., N, D, C)``, or ``(D, C)`` where there is no context."""
         return self.critic(context)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         p, q = logits.detach().softmax(-1), self.values(context)
         grad = p * (q - (p * q).sum(-1, keepdim=True))
         error = (f_b.detach().unsqueeze(-1) - (b * q).sum(-1)).square().mean(-1)

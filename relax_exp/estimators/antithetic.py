@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vjp
 
 from relax_exp.distributions import logit_uniform, open_uniform
-from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 from relax_exp.estimators.multisample import RLOO
 
 
@@ -18,7 +20,7 @@ class Comparison(Estimator):
     ``out.loss`` is f at the sample.
     """
 
-    def values(self, f, points: Tensor, logits: Tensor, f_b: Tensor | None) -> Tensor:
+    def values(self, f: Objective, points: Tensor, logits: Tensor, f_b: Tensor | None) -> Tensor:
         """Evaluate f at ``points``, ``(S, N, event)``, in one batch.
 
         The first point is the sample; where ``f_b``, f at the sample, is given, it is not evaluated again.
@@ -53,7 +55,9 @@ class ARM(Comparison):
         """Return what multiplies f(b) - f(b'), here u - 1/2, in the shape of ``logits``."""
         return u - 0.5
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         u = noise["u"]
         b, opposite = self.sample(logits, noise), antithetic(logits, u)
         values = self.values(f, torch.stack([b, opposite]), logits, f_b)
@@ -68,20 +72,22 @@ class DisARM(ARM):
     it. ``pairs`` independent pairs are averaged, as where it is compared with estimators of K = 2 x pairs samples.
     """
 
-    def __init__(self, *args, pairs: int = 1, **kwargs):
+    def __init__(self, *args: Any, pairs: int = 1, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.pairs, self.evaluations = pairs, 2 * pairs
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of one uniform for each latent, of every pair where there are several."""
         several = (self.pairs,) if self.pairs > 1 else ()
         return {"u": (*several, n, *self.event_shape)}
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the first sample of the first pair."""
         return self.family.sample(logits, noise["u"][0] if self.pairs > 1 else noise["u"])
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         if self.pairs == 1:
             return super().estimate(logits, f, noise, context, f_b)
         b, opposite = self.family.sample(logits, noise["u"]), antithetic(logits, noise["u"])
@@ -90,7 +96,7 @@ class DisARM(ARM):
         grad = (difference.unsqueeze(-1) * self.weight(logits, noise["u"], b, opposite)).mean(0)
         return Output(grad, values[0], b[0], {}, {})
 
-    def weight(self, logits, u, b, opposite):
+    def weight(self, logits: Tensor, u: Tensor, b: Tensor, opposite: Tensor):
         """Return `disarm_weight`, in which u is integrated out."""
         return disarm_weight(logits, b, opposite)
 
@@ -108,7 +114,7 @@ class ARMS(RLOO):
     independently and the correction is one: the formula above holds for equal marginals only.
     """
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the K coupled samples, ``(K, N, D)``, each of which is distributed as p(b)."""
         u = noise["u"]
         if logits.dim() == u.dim():
@@ -138,14 +144,18 @@ class ARMS(RLOO):
         log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
         return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
         out = super().from_sample(logits, b, f_b, noise, context)
         return out._replace(grad=out.grad * self.correction(logits)) if logits.dim() < b.dim() else out
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)
 
@@ -197,7 +207,7 @@ class DisARMTree(Comparison):
         disagreements = bits @ (inside - 2 * right) + right.sum(0)
         return (disagreements < 0.5).to(bits.dtype)
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the class that is reached with u. The last of the C uniforms of a variable is not used."""
         return self.reach(self.pair(self.decision_logits(logits), noise["u"])[0])
 
@@ -207,8 +217,10 @@ class DisARMTree(Comparison):
         u = u[..., :-1]
         return (decisions + logit_uniform(u) > 0).to(decisions.dtype), antithetic(decisions, u)
 
-    def estimate(self, logits, f, noise, context, f_b):
-        decisions, pull = vjp(self.decision_logits, logits)
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
+        decisions, pull = vjp(self.decision_logits, logits)[:2]
         bits, opposite = self.pair(decisions, noise["u"])
         points = torch.stack([self.reach(bits), self.reach(opposite)])
         values = self.values(f, points, logits, f_b)

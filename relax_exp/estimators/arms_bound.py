@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relax_exp.estimators.antithetic import ARMS
-from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.base import Estimator, Noise, Output, Signal
 from relax_exp.estimators.multisample import at_least_two
 
 
@@ -27,7 +28,7 @@ class ARMSBound(ARMS):
 
     target = "bound"
 
-    def __init__(self, *args, samples: int = 2, copies: int = 2, **kwargs):
+    def __init__(self, *args: Any, samples: int = 2, copies: int = 2, **kwargs: Any):
         at_least_two(copies, self, "copies")
         super().__init__(*args, samples=max(2, samples * copies), **kwargs)
         self.copies, self.samples, self.evaluations = copies, samples * copies, samples * copies
@@ -37,23 +38,23 @@ class ARMSBound(ARMS):
         """K, the number of samples that the bound is made of."""
         return self.samples // self.copies
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the samples, ``(K m, N, D)``, with the m forms of each sample together."""
         u = noise["u"]
         if logits.dim() == u.dim():
             return self.family.sample(logits, u)
-        groups = u.unflatten(0, (self.bound_samples, self.copies)).movedim(1, 0).flatten(1, 2)  # (m, K N, D)
+        groups = torch.unflatten(u, 0, (self.bound_samples, self.copies)).movedim(1, 0).flatten(1, 2)  # (m, K N, D)
         repeated = logits.expand(self.bound_samples, *logits.shape).flatten(0, 1)
         drawn = self.coupled(repeated, groups)
-        return drawn.unflatten(1, (self.bound_samples, -1)).movedim(0, 1).flatten(0, 1)
+        return torch.unflatten(drawn, 1, (self.bound_samples, -1)).movedim(0, 1).flatten(0, 1)
 
-    def signal(self, f_b: Tensor, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return m / (m - 1) times F_kj less its mean over j, averaged over c.
 
         It is multiplied with K, since the base class takes a mean over the samples.
         """
         k, m = self.bound_samples, self.copies
-        log_w = -f_b.unflatten(0, (k, m))
+        log_w = -torch.unflatten(f_b, 0, (k, m))
         own = torch.eye(k, dtype=torch.bool, device=f_b.device).reshape(k, k, 1, 1)
         others = log_w.unsqueeze(0).masked_fill(own, -math.inf).logsumexp(1)  # (K, c, N): all samples but k, form c
         bounds = -torch.logaddexp(log_w.unsqueeze(2), others.unsqueeze(1)).mean(2)  # (K, j, N)
@@ -65,9 +66,11 @@ class ARMSBound(ARMS):
 
     def objective(self, f_b: Tensor) -> Tensor:
         """Return the bound, averaged over the forms: ``(K m, N)`` -> ``(N,)``."""
-        bounds = math.log(self.bound_samples) - (-f_b.unflatten(0, (self.bound_samples, self.copies))).logsumexp(0)
-        return bounds.mean(0)
+        log_w = -torch.unflatten(f_b, 0, (self.bound_samples, self.copies))
+        return (math.log(self.bound_samples) - log_w.logsumexp(0)).mean(0)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None) -> Output:
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
 from relax_exp.estimators.antithetic import Comparison
-from relax_exp.estimators.base import Output
+from relax_exp.estimators.base import Noise, Objective, Output
 
 MAX_EVALUATIONS = 2**16
 
@@ -55,15 +57,17 @@ class ARS(Comparison):
     variables swap the same two classes at once, each with a pi of its own. r is drawn uniformly. C evaluations.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.evaluations = self.event_shape[-1]
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the Gumbels' uniforms and of one uniform for each row's reference."""
         return {"u": (n, *self.event_shape), "reference": (n,)}
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         size = self.event_shape[-1]
         g, b = gumbel(noise["u"]), self.sample(logits, noise)
         reference = (noise["reference"] * size).long().clamp(max=size - 1)
@@ -77,7 +81,7 @@ class ARS(Comparison):
         weight = self.weight(logits, g, reference, points, noise)
         return Output(by_class.unsqueeze(1) * weight.unsqueeze(-1), values[0], b, {}, {})
 
-    def weight(self, logits: Tensor, g: Tensor, reference: Tensor, points: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    def weight(self, logits: Tensor, g: Tensor, reference: Tensor, points: Tensor, noise: Noise) -> Tensor:
         """Return 1 - C pi_r of every variable, ``(N, D)``.
 
         Args:
@@ -101,7 +105,7 @@ class ARSM(Comparison):
     All C (C - 1) / 2 + 1 distinct swaps are evaluated as one batch; for C = 2 it is ARM. ValueError above 2^16 of them.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size = self.event_shape[-1]
         self.evaluations = size * (size - 1) // 2 + 1
@@ -111,7 +115,9 @@ class ARSM(Comparison):
                 f"use ars, which takes {size}"
             )
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         size = self.event_shape[-1]
         g, b = gumbel(noise["u"]), self.sample(logits, noise)
         i, j = torch.triu_indices(size, size, 1, device=logits.device)
@@ -189,4 +195,4 @@ def action_values(losses: Tensor, index: Tensor, weight: Tensor, chosen: Tensor,
     """
     own = losses.gather(-1, index // actions)
     table = losses.unsqueeze(-1).expand(*losses.shape, actions).flatten(-2)
-    return table.scatter_add(-1, index, weight * (chosen - own)).unflatten(-1, (-1, actions))
+    return torch.unflatten(table.scatter_add(-1, index, weight * (chosen - own)), -1, (-1, actions))

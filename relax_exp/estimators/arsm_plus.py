@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relax_exp.estimators.arsm import ARS, ARSM
+from relax_exp.estimators.base import Noise
 
 
 class ARSPlus(ARS):
@@ -24,11 +25,11 @@ class ARSPlus(ARS):
     biased (|z| up to 7.0 in 200,000 draws on the problems of `verify`); here every sample's interval counts.
     """
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `ARS` and of one uniform for each row's second class."""
         return {**super().noise_shapes(n), "partner": (n,)}
 
-    def weight(self, logits, g, reference, points, noise):
+    def weight(self, logits: Tensor, g, reference, points, noise: Noise):
         """Return 1 - C E[pi_r | all samples], zero where all are the same, ``(N, D)``."""
         size, last = self.event_shape[-1], self.event_shape[-1] - 1
         partner = (reference + 1 + (noise["partner"] * last).long().clamp(max=last - 1)) % size

@@ -15,7 +15,7 @@ buffers are returned in ``out.buffers``. So every estimator vmaps over replicas,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from relax_exp.distributions import FAMILIES, expand_event, family_of, standard_normal
 from relax_exp.estimators.options import check_options
 from relax_exp.schema import one_of
+
+Noise = dict[str, Tensor]  # uniform numbers by name
+Signal = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]  # see `ScoreFunction.signal`
 
 
 class Objective(NamedTuple):
@@ -76,6 +79,22 @@ class Output(NamedTuple):
     buffers: dict[str, Tensor]
 
 
+def shape_or_type(value: object) -> tuple[int, ...] | str:
+    """Return the shape of a tensor, or the name of the type of anything else."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def present(noise: Noise | None) -> Noise:
+    """Return the noise.
+
+    Raises:
+        TypeError: There is none.
+    """
+    if noise is None:
+        raise TypeError("from_sample of this estimator draws conditional variables: pass noise=, from noise()")
+    return noise
+
+
 class Checked(type):
     """Check the options of an estimator before its constructor sees them.
 
@@ -83,7 +102,7 @@ class Checked(type):
     for a value that the option may not have.
     """
 
-    def __call__(cls, *args, **given):
+    def __call__(cls, *args: Any, **given: Any):
         check_options(cls, given)
         return super().__call__(*args, **given)
 
@@ -160,7 +179,13 @@ class Estimator(nn.Module, metaclass=Checked):
         chains = (self.samples,) if self.samples > 1 else ()
         return {"u": (*chains, n, *self.noise_shape)}
 
-    def noise(self, n: int, generator: torch.Generator | None = None, dtype=None, device=None) -> dict[str, Tensor]:
+    def noise(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Noise:
         """Draw the uniform noise of one call with ``n`` rows. This is the only place that draws.
 
         Args:
@@ -178,7 +203,7 @@ class Estimator(nn.Module, metaclass=Checked):
             for name, shape in self.noise_shapes(n).items()
         }
 
-    def sample(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the sample that belongs to the noise, at which ``forward`` evaluates f first.
 
         Its shape is ``(N, event)``, or ``(K, N, event)`` for estimators with K samples.
@@ -189,7 +214,7 @@ class Estimator(nn.Module, metaclass=Checked):
         self,
         logits: Tensor,
         f: Objective | Callable[[Tensor], Tensor],
-        noise: dict[str, Tensor] | None = None,
+        noise: Noise | None = None,
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
         f_b: Tensor | None = None,
@@ -220,10 +245,14 @@ class Estimator(nn.Module, metaclass=Checked):
 
         `estimate` itself gets the logits detached, so that ``out.grad`` and the tuning loss have no gradient in them.
         """
-        return f._replace(hard=lambda sample, _: f.hard(sample, logits))
+
+        def hard(sample: Tensor, _: Tensor) -> Tensor:
+            return f.hard(sample, logits)
+
+        return Objective(hard, f.relaxed, f.mean)
 
     def estimate(
-        self, logits: Tensor, f: Objective, noise: dict[str, Tensor], context: Tensor | None, f_b: Tensor | None
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
     ) -> Output:
         """Compute the estimate; subclasses implement this.
 
@@ -236,7 +265,7 @@ class Estimator(nn.Module, metaclass=Checked):
         logits: Tensor,
         b: Tensor,
         f_b: Tensor,
-        noise: dict[str, Tensor] | None = None,
+        noise: Noise | None = None,
         context: Tensor | None = None,
     ) -> Output:
         """Estimate the gradient from samples that the task drew, where f cannot be queried.
@@ -278,14 +307,14 @@ class Estimator(nn.Module, metaclass=Checked):
             raise ValueError(f"{type(self).__name__}: logits have shape {tuple(logits.shape)}, expected (N, {sizes})")
 
     def evaluate(
-        self, f: Callable[[Tensor, Tensor], Tensor], sample: Tensor, logits: Tensor, differentiable: bool = False
+        self, f: Callable[[Tensor, Tensor], object], sample: Tensor, logits: Tensor, differentiable: bool = False
     ) -> Tensor:
         """Evaluate f at a sample and check what it returns.
 
         Nothing is checked while compiling; the first call of a run is not compiled.
 
         Args:
-            f: One of the three forms of an `Objective`.
+            f: One of the three forms of an `Objective`, which is a user's and may return anything.
             sample: ``(..., N, event)``.
             logits: What f may depend on directly.
             differentiable: Whether the sample is being differentiated. An f that does not depend on it smoothly is then
@@ -301,9 +330,8 @@ class Estimator(nn.Module, metaclass=Checked):
         value = f(sample, logits)
         expected = sample.shape[: sample.dim() - self.family.event_dims]
         if not isinstance(value, Tensor) or value.shape != expected:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"{type(self).__name__}: f returned {got} for samples of shape {tuple(sample.shape)}; "
+                f"{type(self).__name__}: f returned {shape_or_type(value)} for samples of shape {tuple(sample.shape)}; "
                 f"it must act row by row and return {tuple(expected)}"
             )
         watched = differentiable and torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -322,7 +350,7 @@ class FromSample(nn.Module):
         super().__init__()
         self.of = estimator
 
-    def forward(self, *args) -> Output:
+    def forward(self, *args: Any) -> Output:
         """Call ``from_sample`` of the estimator with the same arguments."""
         return self.of.from_sample(*args)
 
@@ -340,7 +368,9 @@ def mean_square(grad: Tensor) -> Tensor:
 class SampleOnly(Estimator):
     """The base of estimators that need only f at the samples. A subclass implements ``from_sample``."""
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
@@ -355,7 +385,7 @@ class ScoreFunction(SampleOnly):
     ``(N, event)``, or each chain may have its own, ``(K, N, event)``, as in the upper layers of a hierarchy.
     """
 
-    def signal(self, f_b: Tensor, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return the weight of the score.
 
         Args:
@@ -367,19 +397,22 @@ class ScoreFunction(SampleOnly):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement signal")
 
-    def _signal(self, f_b: Tensor, context: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Return `signal`, checked.
+    def _signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
+        """Return `signal`, checked by `_checked`."""
+        return self._checked(self.signal(f_b, context), f_b)
+
+    def _checked(self, result: Any, f_b: Tensor) -> Signal:
+        """Return what a subclass, which may be a user's, gave as `signal`.
 
         Raises:
-            TypeError: A subclass returned something that is not a triple.
+            TypeError: It is not a triple.
             ValueError: Its weight does not have the shape of ``f_b``. Both messages name the class.
         """
-        result, name = self.signal(f_b, context), f"{type(self).__name__}.signal"
-        if not isinstance(result, tuple) or len(result) != 3:
+        name = f"{type(self).__name__}.signal"
+        if not issubclass(type(result), tuple) or len(result) != 3:
             got = "a bare tensor" if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"{name} returned {got}; it must return (signal, aux, buffers): return f_b, {{}}, {{}}")
-        if not isinstance(result[0], Tensor) or result[0].shape != f_b.shape:
-            got = tuple(result[0].shape) if isinstance(result[0], Tensor) else type(result[0]).__name__
+        if (got := shape_or_type(result[0])) != tuple(f_b.shape):
             raise ValueError(f"{name} returned a signal {got}; it must have the shape of f_b, {tuple(f_b.shape)}")
         return result
 
@@ -387,7 +420,9 @@ class ScoreFunction(SampleOnly):
         """Return the mean over the chains: ``(K, N)`` -> ``(N,)``."""
         return f_b.mean(0) if self.samples > 1 else f_b
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         """Estimate the gradient as the base class does, but take the score of a Gaussian sample from its noise.
 
         The score from the noise loses no digits, whereas (b - mean) / std does.
@@ -400,12 +435,14 @@ class ScoreFunction(SampleOnly):
         score = self.family.score_of(logits, standard_normal(noise["u"]))
         return self._output(logits, b, f_b, score, context)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Estimate the gradient from samples b ``([K,] N, event)`` with losses f_b ``([K,] N)`` that the task drew."""
         logits = logits.detach()
         return self._output(logits, b, f_b, self.family.score(logits, b), context)
 
-    def _output(self, logits, b, f_b, score, context) -> Output:
+    def _output(self, logits: Tensor, b: Tensor, f_b: Tensor, score: Tensor, context: Tensor | None) -> Output:
         """Average signal times ``score``, which has the shape of the samples, over the chains."""
         signal, aux, buffers = self._signal(f_b.detach(), context)
         weight = expand_event(signal, self.family, parameters=True) / self.samples

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from relax_exp.distributions import weighted
 from relax_exp.estimators.antithetic import Comparison, antithetic, disarm_weight
-from relax_exp.estimators.base import Output
+from relax_exp.estimators.base import Noise, Objective, Output
 
 
 def flip_weight(logits: Tensor, b: Tensor) -> Tensor:
@@ -25,11 +27,13 @@ class LocalExpectation(Comparison):
     sample and its D neighbours.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.evaluations = self.event_shape[0] + 1
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b = self.sample(logits, noise)
         each = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device).unsqueeze(1)
         values = self.values(f, torch.cat([b.unsqueeze(0), (b - each).abs()]), logits, f_b)
@@ -42,17 +46,19 @@ class BitFlip(Comparison):
 
     evaluations = 2
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one uniform for each latent, and one for each row's coordinate."""
         return {"u": (n, *self.event_shape), "coordinate": (n,)}
 
-    def flips(self, noise: dict[str, Tensor]) -> Tensor:
+    def flips(self, noise: Noise) -> Tensor:
         """Return the coordinate to flip in each row, one-hot, ``(N, D)``."""
         size = self.event_shape[0]
         chosen = (noise["coordinate"] * size).floor().clamp(max=size - 1).unsqueeze(-1)
         return (torch.arange(size, device=chosen.device) == chosen).to(chosen.dtype)
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b, flips = self.sample(logits, noise), self.flips(noise)
         values = self.values(f, torch.stack([b, (b - flips).abs()]), logits, f_b)
         return Output(self.flip_gradient(logits, b, flips, values[0] - values[1]), values[0], b, {}, {})
@@ -75,11 +81,13 @@ class UGC(BitFlip):
 
     evaluations = 3
 
-    def __init__(self, *args, threshold: float = 0.5, **kwargs):
+    def __init__(self, *args: Any, threshold: float = 0.5, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.threshold = threshold
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b, opposite, flips = self.sample(logits, noise), antithetic(logits, noise["u"]), self.flips(noise)
         values = self.values(f, torch.stack([b, opposite, (b - flips).abs()]), logits, f_b)
         flipped = self.flip_gradient(logits, b, flips, values[0] - values[2])

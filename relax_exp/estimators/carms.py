@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.distributions import open_uniform
-from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 from relax_exp.estimators.multisample import RLOO
 
 
@@ -26,11 +26,11 @@ class CARMS(RLOO):
     ratio is one. (The paper's other form, inverse cumulative probabilities in random orders, is not offered.)
     """
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of one uniform for each class of each sample; that of the last class is not used."""
         return {"u": (self.samples, n, *self.event_shape)}
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the K coupled samples, ``(K, N, D, C)``, each of which is distributed as p(b)."""
         u = noise["u"]
         if logits.dim() == u.dim():
@@ -44,7 +44,9 @@ class CARMS(RLOO):
         ranked = torch.cat([stop, last], -1) * passed
         return ranked.gather(-1, order.argsort(-1).expand_as(ranked))
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
@@ -64,7 +66,9 @@ class CARMS(RLOO):
         weight = pairs.sum(1).unsqueeze(-1) / (self.samples * (self.samples - 1))
         return Output((weight * b).sum(0), self.objective(f_b), b, {}, {})
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Raise TypeError: the samples must be coupled as `sample` does it."""
         return Estimator.from_sample(self, logits, b, f_b, noise, context)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
+from relax_exp.estimators.base import Noise
 from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
 
 
@@ -15,11 +20,11 @@ class DecoupledST(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args, forward: float = 0.7, temperature: float = 1.5, **kwargs):
+    def __init__(self, *args: Any, forward: float = 0.7, temperature: float = 1.5, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.forward_temperature, self.temperature = forward, temperature
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the mean."""
         b = self.family.sample(logits.detach() / self.forward_temperature, noise["u"])
         return hard_with_slope(b, self.family.relax(logits, self.temperature))

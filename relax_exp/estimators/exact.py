@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from torch import Tensor
 
 from relax_exp.distributions import expand_event, states, weighted
-from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 
 MAX_STATES = 2**16
 
@@ -19,7 +22,7 @@ class Exact(Estimator):
 
     uses_f_b = False  # all states are evaluated in one batch
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size, name = self.event_shape[0], self.family.name
         if name == "permutation":
@@ -34,7 +37,9 @@ class Exact(Estimator):
                 f"exact enumerates {said} states; the limit is {MAX_STATES}: use fewer latents or another one"
             )
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         family = self.family
         every = states(family, self.event_shape, logits)
         values = self.evaluate(f.hard, every, logits)

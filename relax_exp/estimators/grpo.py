@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from relax_exp.estimators.base import Signal
 from relax_exp.estimators.multisample import RLOO
 
 
@@ -17,7 +20,7 @@ class GRPO(RLOO):
 
     unbiased = False
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f less the group's mean, in units of the group's standard deviation."""
         return (f_b - f_b.mean(0)) / (f_b.std(0) + 1e-4), {}, {}
 
@@ -32,6 +35,6 @@ class DrGRPO(RLOO):
 
     unbiased = False
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f less the group's mean, which holds the own sample too."""
         return f_b - f_b.mean(0), {}, {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from relax_exp.distributions import weighted
 from relax_exp.estimators.antithetic import Comparison
-from relax_exp.estimators.base import Output
+from relax_exp.estimators.base import Noise, Objective, Output
 
 
 class IndeCateR(Comparison):
@@ -19,12 +22,14 @@ class IndeCateR(Comparison):
     averaged; here it is one.)
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size, classes = self.event_shape
         self.evaluations = size * (classes - 1) + 1
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         size, classes = self.event_shape
         b = self.sample(logits, noise)
         moved = torch.stack([b.roll(s, -1) for s in range(1, classes)]).unsqueeze(1)  # (C - 1, 1, N, D, C)
@@ -32,7 +37,7 @@ class IndeCateR(Comparison):
         others = (own * moved + (1 - own) * b).flatten(0, 1)
         values = self.values(f, torch.cat([b.unsqueeze(0), others]), logits, f_b)
         fixed = values.detach()
-        at = fixed[1:].unflatten(0, (classes - 1, size))
+        at = torch.unflatten(fixed[1:], 0, (classes - 1, size))
         by_step = torch.cat([fixed[:1].expand(size, -1).unsqueeze(0), at]).movedim(0, -1).movedim(0, 1)  # (N, D, C)
         index = torch.arange(classes, device=b.device) - b.argmax(-1, keepdim=True)
         by_class = by_step.gather(-1, index.remainder(classes))

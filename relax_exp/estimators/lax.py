@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from relax_exp.distributions import expand_event, standard_normal
-from relax_exp.estimators.base import Estimator, Output, mean_square
-from relax_exp.models.mlp import Surrogate
+from relax_exp.distributions import Family, expand_event, standard_normal
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output, mean_square, present
+from relax_exp.models.mlp import Surrogate, squared_weights
 
 
 class LAX(Estimator):
@@ -26,13 +27,13 @@ class LAX(Estimator):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         depth: int = 2,
         width: int = 200,
         activation: str = "relu",
         temperature: float = 0.5,
         weight_decay: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.weight_decay = weight_decay
@@ -40,13 +41,15 @@ class LAX(Estimator):
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.network = Surrogate(self.event_shape, self.context_shape, width, depth, activation)
 
-    def control(self, z: Tensor, features) -> Tensor:
+    def control(self, z: Tensor, features: Tensor | float) -> Tensor:
         """Return the control variate c(z), ``(..., N)``."""
         if self.family.discrete:
             z = 2 * self.family.relax(z, self.log_temperature.exp()) - 1
         return self.network(z, features)
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         z = self.family.path(logits, noise["u"]).detach()
         b = self.family.hard(z)
         if f_b is None:
@@ -54,17 +57,22 @@ class LAX(Estimator):
         normal = None if self.family.discrete else standard_normal(noise["u"])
         return self._combine(logits, b, f_b, z, context, normal)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Estimate the gradient from samples b that the task drew.
 
         u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself.
         """
         if self.family.discrete:
-            return self._combine(logits, b, f_b, self.family.conditional_path(logits, b, noise["u"]).detach(), context)
+            z = self.family.conditional_path(logits, b, present(noise)["u"]).detach()
+            return self._combine(logits, b, f_b, z, context)
         mean, log_std = logits.detach().unbind(-1)
         return self._combine(logits, b, f_b, b, context, (b - mean) / log_std.exp())
 
-    def _combine(self, logits, b, f_b, z, context, normal=None) -> Output:
+    def _combine(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, z: Tensor, context: Tensor | None, normal: Tensor | None = None
+    ) -> Output:
         """Evaluate the formula of the class at the value of z.
 
         ``normal`` is a Gaussian z before it was shifted and scaled.
@@ -83,16 +91,15 @@ class LAX(Estimator):
 
     def scalars(self) -> dict[str, Tensor]:
         """Return the surrogate's squared weights, and the temperature where there is one."""
-        penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
-        temperature = {"temperature": self.log_temperature.exp()} if self.family.discrete else {}
-        return {"penalty": penalty, **temperature}
+        penalty = {"penalty": squared_weights(self.network) / 2}
+        return penalty | {"temperature": self.log_temperature.exp()} if self.family.discrete else penalty
 
-    def tuning_loss(self, out):
+    def tuning_loss(self, out: Output) -> Tensor:
         """Return `mean_square` of the gradient plus the weight decay of the surrogate."""
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
 
 
-def path_score(family, logits: Tensor, z: Tensor, normal: Tensor | None = None) -> Tensor:
+def path_score(family: type[Family], logits: Tensor, z: Tensor, normal: Tensor | None = None) -> Tensor:
     """Return d log p(z) / d logits of the continuous z.
 
     z is logistic for Bernoulli and Gumbel for categorical variables.
@@ -104,8 +111,9 @@ def path_score(family, logits: Tensor, z: Tensor, normal: Tensor | None = None) 
     return family.score(logits, z) if normal is None else family.score_of(logits, normal)
 
 
-def along_path(family, logits: Tensor, grad_z: Tensor, normal: Tensor | None = None) -> Tensor:
+def along_path(family: type[Family], logits: Tensor, grad_z: Tensor, normal: Tensor | None = None) -> Tensor:
     """Turn the gradient with respect to z into that with respect to the logits, along ``family.path``."""
     if family.discrete:
         return family.to_logits(grad_z, logits)
+    assert normal is not None  # it is given with a Gaussian sample
     return torch.stack([grad_z, grad_z * logits[..., 1].exp() * normal], -1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from relax_exp.estimators.base import ScoreFunction
+from relax_exp.estimators.base import ScoreFunction, Signal
 
 
 class RLOO(ScoreFunction):
@@ -17,11 +18,11 @@ class RLOO(ScoreFunction):
     log p(b_k) / d logits.
     """
 
-    def __init__(self, *args, samples: int = 4, **kwargs):
+    def __init__(self, *args: Any, samples: int = 4, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.samples = self.evaluations = at_least_two(samples, self)
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f minus the mean of the other samples."""
         return (f_b - f_b.mean(0)) * (self.samples / (self.samples - 1)), {}, {}
 
@@ -36,12 +37,12 @@ class VIMCO(ScoreFunction):
 
     target = "bound"
 
-    def __init__(self, *args, samples: int = 4, mean: str = "geometric", **kwargs):
+    def __init__(self, *args: Any, samples: int = 4, mean: str = "geometric", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.samples = self.evaluations = at_least_two(samples, self)
         self.geometric = mean == "geometric"
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return the bound minus the bound without sample k.
 
         It is times K, as it is summed over k where the base class averages.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import grad, vjp
 
 from relax_exp.distributions import expand_event, sum_event
-from relax_exp.estimators.base import Output, mean_square
+from relax_exp.estimators.base import Noise, Objective, Output, mean_square
 from relax_exp.estimators.score import NVIL
 
 
@@ -25,21 +27,23 @@ class MuProp(NVIL):
 
     needs = "relaxed"
 
-    def __init__(self, *args, scales: str = "fixed", **kwargs):
+    def __init__(self, *args: Any, scales: str = "fixed", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.scales = nn.Parameter(torch.ones(2)) if scales == "learned" else None
         if self.samples != 1:
             raise ValueError(f"MuProp: samples={self.samples} must be 1")
         self.evaluations = 2
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         family = self.family
         b = self.sample(logits, noise)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
-        mean, pull = vjp(family.mean, logits)
+        mean, pull = vjp(family.mean, logits)[:2]
 
-        def at_mean(m):
+        def at_mean(m: Tensor):
             values = self.evaluate(f.mean, m, logits, True)
             return values.sum(), values
 
@@ -55,10 +59,12 @@ class MuProp(NVIL):
         aux |= {"eta_constant": self.scales[0], "eta_linear": self.scales[1]}
         return Output(gradient, f_b, b, aux, {k: v.detach() for k, v in buffers.items()})
 
-    def tuning_loss(self, out):
+    def tuning_loss(self, out: Output) -> Tensor:
         """Return NVIL's loss of the baseline, or `mean_square` of the gradient where scales are learned."""
         return super().tuning_loss(out) if self.scales is None else mean_square(out.grad)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Raise TypeError: MuProp needs f's derivative at the mean, so it cannot work from samples alone."""
         raise TypeError("MuProp needs f itself: call it with f, not from_sample")

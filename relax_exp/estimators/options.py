@@ -6,10 +6,21 @@ torch is not imported here, since configuration checks read it.
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from relax_exp.errors import ConfigError
-from relax_exp.schema import BelowOne, Check, Count, Draws, NotNegative, Positive, checked, convert, hints, one_of
+from relax_exp.schema import (
+    BelowOne,
+    Count,
+    Draws,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    checked,
+    convert,
+    hints,
+    one_of,
+)
 
 POSITION = ("self", "family", "event_shape", "context_shape")  # what a constructor takes beside options
 OF_TRAINING = ("lr_scale", "warmup")  # keys of an estimator in a configuration that its constructor does not take
@@ -30,7 +41,7 @@ class EstimatorOptions(TypedDict, total=False):
     objective: Literal["mse", "variance"]
     mean: Literal["geometric", "arithmetic"]
     samples: Count
-    depth: Annotated[int, Check(">= 0", lambda value: value >= 0)]  # 0: a linear map
+    depth: NotNegativeCount  # 0: a linear map
     width: Count
     temperature: Positive
     eta: float
@@ -59,7 +70,7 @@ class EstimatorOptions(TypedDict, total=False):
     gap: NotNegative
     lr_scale: NotNegative
     weight_decay: NotNegative
-    warmup: Annotated[int, Check(">= 0", lambda value: value >= 0)]
+    warmup: NotNegativeCount
 
 
 def types(defaults: dict[str, Any]) -> dict[str, Any]:
@@ -123,5 +134,4 @@ def _is(default: Any, hint: Any) -> bool:
 
 def _of(default: Any) -> Any:
     """Return the type of a default, or None, which allows anything, where the default does not say."""
-    plain = type(default) in (bool, int, float, str)
-    return type(default) if plain else None
+    return next((kind for kind in (bool, int, float, str) if type(default) is kind), None)

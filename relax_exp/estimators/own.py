@@ -13,7 +13,7 @@ import sys
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relax_exp.errors import ConfigError
 from relax_exp.estimators import options
@@ -43,7 +43,7 @@ def _load(path: str, file: str, digest: str) -> type[Estimator]:
 
     name = f"relax_exp_own_{Path(file).stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise ConfigError(f"estimator.path={path}: not a Python file, whose name ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -72,7 +72,7 @@ def families(cls: type[Estimator]) -> tuple[str, ...]:
     return tuple(getattr(cls, "families", ("bernoulli",)))
 
 
-def defaults(cls: type[Estimator]) -> dict:
+def defaults(cls: type[Estimator]) -> dict[str, Any]:
     """Return the options of the class with their defaults, for a configuration.
 
     Raises:
@@ -102,7 +102,7 @@ def blame(error: BaseException) -> str | None:
 
 
 def build(
-    path: str, family: str, event_shape: tuple[int, ...], context_shape: tuple[int, ...] | None, **given
+    path: str, family: str, event_shape: tuple[int, ...], context_shape: tuple[int, ...] | None, **given: Any
 ) -> Estimator:
     """Build the estimator of a file and try it once before it is used.
 
@@ -125,7 +125,7 @@ def trial(path: str, estimator: Estimator) -> None:
 
     import torch
 
-    from relax_exp.estimators.base import Output
+    from relax_exp.estimators.base import Output, shape_or_type
 
     def wrong(what: str) -> ConfigError:
         return ConfigError(f"{path}: {type(estimator).__name__} {what}")
@@ -138,9 +138,13 @@ def trial(path: str, estimator: Estimator) -> None:
     if estimator.context_shape is not None:
         context = torch.randn((ROWS, *estimator.context_shape), generator=generator, dtype=torch.float64)
     dims = tuple(range(-family.event_dims, 0))
+
+    def smooth(b: torch.Tensor) -> torch.Tensor:
+        return (b - 0.3).square().sum(dims)
+
     try:
         with torch.enable_grad():
-            out = tried(logits, lambda b: (b - 0.3).square().sum(dims), generator=generator, context=context)
+            out = tried(logits, smooth, generator=generator, context=context)
             if not isinstance(out, Output):
                 raise wrong(f"returned {type(out).__name__} from estimate; it must return relax_exp's Output")
             tuning = tried.tuning_loss(out)
@@ -149,8 +153,7 @@ def trial(path: str, estimator: Estimator) -> None:
             raise ConfigError(f"{path}: {error}") from error
         raise
     for name, value, expected in (("grad", out.grad, shape), ("loss", out.loss, (ROWS,)), ("tuning_loss", tuning, ())):
-        if not isinstance(value, torch.Tensor) or tuple(value.shape) != tuple(expected):
-            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        if (got := shape_or_type(value)) != tuple(expected):
             raise wrong(f"returned {name} of shape {got} for {ROWS} rows; it must be {tuple(expected)}")
         if not value.isfinite().all():
             raise wrong(f"returned a {name} that is not finite (NaN or infinite) for ordinary logits")

@@ -6,12 +6,14 @@ All but `Reparameterization` are biased.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp
 
-from relax_exp.estimators.base import Estimator, Output
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output, present
 
 
 class Pathwise(Estimator):
@@ -27,18 +29,26 @@ class Pathwise(Estimator):
     target = "path"
     density: bool = False  # whether s has a density, which can stand for the probability of the sample
 
-    def relax(self, logits: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return s, in the shape of a sample, differentiable in the logits."""
         raise NotImplementedError(f"{type(self).__name__} does not implement relax")
 
-    def forward(self, logits, f=None, noise=None, context=None, generator=None, f_b=None):
+    def forward(
+        self,
+        logits: Tensor,
+        f: Objective | Callable[[Tensor], Tensor] | None = None,
+        noise: Noise | None = None,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        f_b: Tensor | None = None,
+    ) -> Any:
         """Draw one estimate for each row, or, without f, return ``relax(logits, noise)``."""
         if f is None:
             self._check_logits(logits)
-            return self.relax(logits, noise)
+            return self.relax(logits, present(noise))
         return super().forward(logits, f, noise, context, generator, f_b)
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return s without its derivative."""
         return self.relax(logits, noise).detach()
 
@@ -46,16 +56,25 @@ class Pathwise(Estimator):
         """Return the values of the buffers after one more step."""
         return {}
 
-    def attached(self, f, logits):
-        kind = "relaxed" if self.needs == "relaxed" else "hard"
-        of = getattr(f, kind)
-        return f._replace(**{kind: lambda sample, _: of(sample, logits)})
+    def attached(self, f: Objective, logits: Tensor) -> Objective:
+        if self.needs != "relaxed":
+            return super().attached(f, logits)
 
-    def estimate(self, logits, f, noise, context, f_b):
-        s, pull = vjp(lambda logits: self.relax(logits, noise), logits)
+        def relaxed(sample: Tensor, _: Tensor) -> Tensor:
+            return f.relaxed(sample, logits)
+
+        return Objective(f.hard, relaxed, f.mean)
+
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
+        def relaxed(logits: Tensor) -> Tensor:
+            return self.relax(logits, noise)
+
+        s, pull = vjp(relaxed, logits)[:2]
         objective = f.relaxed if self.needs == "relaxed" else f.hard
 
-        def at(s):
+        def at(s: Tensor):
             values = self.evaluate(objective, s, logits, True)
             return values.sum(), values
 
@@ -84,16 +103,17 @@ class Tempered(Pathwise):
     """
 
     schedules: tuple[str, ...] = ("fixed", "annealed")
+    step: Tensor
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         temperature: float = 0.5,
         schedule: str = "fixed",
         minimum: float = 0.5,
         rate: float = 1e-4,
         anneal_every: int = 1000,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         name = type(self).__name__
@@ -127,18 +147,19 @@ class Tempered(Pathwise):
         temperature = self.temperature
         return self.family.relax(z, temperature.to(z.dtype) if isinstance(temperature, Tensor) else temperature)
 
-    def advance(self, buffers):
+    def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers with the step one further."""
         return {"step": buffers["step"] + 1} if self.schedule == "annealed" else {}
 
-    def scalars(self, values):
+    def scalars(self, values: Tensor) -> dict[str, Tensor]:
         """Return the temperature where it moves, and the relaxed loss where that trains it."""
-        if self.schedule == "fixed":
+        temperature = self.temperature
+        if not isinstance(temperature, Tensor):
             return {}
-        scalars = {"temperature": self.temperature}
+        scalars = {"temperature": temperature}
         return scalars | {"relaxed_loss": values.mean()} if self.schedule == "learned" else scalars
 
-    def tuning_loss(self, out):
+    def tuning_loss(self, out: Output) -> Tensor:
         """Return the mean of f at the relaxed samples where the temperature is learned, else zero."""
         return out.aux["relaxed_loss"] if self.schedule == "learned" else super().tuning_loss(out)
 
@@ -149,7 +170,7 @@ class Concrete(Tempered):
     schedules = ("fixed", "annealed", "learned")
     density = True
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the relaxed sample sigma_lambda(z)."""
         return self.soften(self.family.path(logits, noise["u"]))
 
@@ -159,7 +180,7 @@ class StraightThroughGumbel(Tempered):
 
     needs = "gradient"
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample H(z) in value, with the slope of sigma_lambda(z)."""
         z = self.family.path(logits, noise["u"])
         return hard_with_slope(self.family.hard(z), self.soften(z))
@@ -174,11 +195,11 @@ class StraightThrough(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args, temperature: float = 1.0, **kwargs):
+    def __init__(self, *args: Any, temperature: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.temperature = temperature
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the mean."""
         return hard_with_slope(self.family.sample(logits, noise["u"]), self.family.relax(logits, self.temperature))
 
@@ -194,15 +215,15 @@ class GumbelRao(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args, temperature: float = 0.5, draws: int = 10, **kwargs):
+    def __init__(self, *args: Any, temperature: float = 0.5, draws: int = 10, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.temperature, self.draws = temperature, draws
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one uniform for the sample, and one for each draw of z given it."""
         return {"u": (n, *self.event_shape), "v": (self.draws, n, *self.event_shape)}
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return H(z) in value, with the mean slope of sigma_lambda over draws of p(z | b)."""
         family = self.family
         path = family.path(logits, noise["u"])
@@ -222,12 +243,12 @@ class ReinMax(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args, temperature: float = 1.0, **kwargs):
+    def __init__(self, *args: Any, temperature: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.temperature = temperature
         self.second_order = temperature == 1
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope that the class describes."""
         family = self.family
         fixed = logits.detach()
@@ -252,11 +273,11 @@ class GST(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args, temperature: float = 0.5, gap: float = 1.0, **kwargs):
+    def __init__(self, *args: Any, temperature: float = 0.5, gap: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.temperature, self.gap = temperature, gap
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the softmax of the shifted logits."""
         fixed = logits.detach()
         b = self.family.sample(fixed, noise["u"])
@@ -271,6 +292,6 @@ class Reparameterization(Pathwise):
     unbiased = True
     needs = "gradient"
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the sample along its path, mean + std x normal."""
         return self.family.path(logits, noise["u"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad
 
 from relax_exp.distributions import expand_event, open_uniform
-from relax_exp.estimators.base import Estimator, Output, as_objective, mean_square
-from relax_exp.models.mlp import MLP, Surrogate
+from relax_exp.estimators.base import Estimator, Noise, Objective, Output, as_objective, mean_square, present
+from relax_exp.models.mlp import MLP, Surrogate, squared_weights
 
 BASELINE_UNITS = 100  # of baseline=input, as in the REBAR code
 
@@ -44,10 +46,12 @@ class Rebar(Estimator):
     """
 
     needs = "relaxed"
+    baseline: Tensor | MLP | None
+    inputs: int  # of a network as the baseline
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         noise: str = "independent",
         temperature: float = 0.5,
         eta: float = 1.0,
@@ -58,7 +62,7 @@ class Rebar(Estimator):
         baseline: str = "none",
         inputs: int | None = None,
         shared: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.granular = granularity == "parameter"
@@ -69,7 +73,7 @@ class Rebar(Estimator):
         self.baseline = None
         if baseline == "input" and self.context_shape is None:
             self.baseline = nn.Parameter(torch.zeros(()))
-        elif baseline == "input":
+        elif baseline == "input" and self.context_shape is not None:
             self.inputs = inputs or math.prod(self.context_shape)
             self.baseline = MLP((self.inputs,), width=BASELINE_UNITS, depth=1, activation="tanh")
         self.tied = noise == "tied"
@@ -77,7 +81,7 @@ class Rebar(Estimator):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.eta = nn.Parameter(torch.full((tensors,) if self.granular else (), float(eta)))
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one uniform for z, and of one for z~ where the noise is independent."""
         shape = (n, *self.noise_shape)
         return {"u": shape} if self.tied else {"u": shape, "v": shape}
@@ -102,29 +106,41 @@ class Rebar(Estimator):
         """f(b), a constant, less the baseline."""
         if self.baseline is None:
             return f_b.detach()
-        if self.context_shape is None:
+        if isinstance(self.baseline, Tensor):
             return f_b.detach() - self.baseline
-        if context is None:
+        if context is None or self.context_shape is None:
             raise ValueError(f"{type(self).__name__} was built with baseline=input: pass context=")
         return f_b.detach() - self.baseline(context.flatten(-len(self.context_shape))[..., : self.inputs])
 
-    def features(self, context: Tensor | None):
-        """Compute once what the control variate takes from the context, both for z and for z~."""
-        return None
+    def features(self, context: Tensor | None) -> Tensor | float:
+        """Compute once what the control variate takes from the context, both for z and for z~; here nothing."""
+        return 0.0
 
-    def control(self, z: Tensor, logits: Tensor, f, features) -> Tensor:
+    def control(self, z: Tensor, logits: Tensor, f: Objective | None, features: Tensor | float) -> Tensor:
         """Return the control variate c(z), ``(..., N)`` for z ``(..., N, event)``."""
+        assert f is not None  # only a network does without
         value = self.evaluate(f.relaxed, self.soften(z, logits, self.temperature), logits, True)
         return value if self.granular else self.scale * value
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         z = self.family.path(logits, noise["u"])
         b = self.family.hard(z)
         if f_b is None:
             f_b = self.evaluate(f.hard, b, logits)
         return self._combine(logits, b, f_b, z, f, noise, context)
 
-    def _combine(self, logits, b, f_b, z, f, noise, context) -> Output:
+    def _combine(
+        self,
+        logits: Tensor,
+        b: Tensor,
+        f_b: Tensor,
+        z: Tensor,
+        f: Objective | None,
+        noise: Noise,
+        context: Tensor | None,
+    ) -> Output:
         """Evaluate the formula of the class, with z on the unconditional path and z~ on the path of p(z | b)."""
         family = self.family
         features = self.features(context)
@@ -166,7 +182,9 @@ class Rebar(Estimator):
         return grad_z * self.family.conditional_slope(logits, b, z_tilde)
 
     @torch.no_grad()
-    def relaxation(self, z: Tensor, logits: Tensor, f, context: Tensor | None = None) -> Tensor:
+    def relaxation(
+        self, z: Tensor, logits: Tensor, f: Objective | Callable[[Tensor], Tensor], context: Tensor | None = None
+    ) -> Tensor:
         """Return c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``, to draw it as in Figure 1 of the draft."""
         return self.control(z, logits, as_objective(f), self.features(context))
 
@@ -195,14 +213,14 @@ class Relax(Rebar):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         surrogate: str = "relaxed",
         sampler: str = "correct",
         depth: int = 2,
         width: int = 200,
         activation: str = "relu",
         weight_decay: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.free = surrogate == "network"
@@ -216,22 +234,22 @@ class Relax(Rebar):
         self.weight_decay = weight_decay
         self.network = Surrogate(self.noise_shape, self.context_shape, width, depth, activation)
 
-    def features(self, context):
+    def features(self, context: Tensor | None) -> Tensor | float:
         """Return the context's share of the surrogate's first layer."""
         return self.network.features(context)
 
-    def control(self, z, logits, f, features):
+    def control(self, z: Tensor, logits: Tensor, f: Objective | None, features: Tensor | float) -> Tensor:
         """Return the control variate c(z) with the network in it, ``(..., N)``."""
         if self.free:
             seen = z if self.family.structured else 2 * self.family.relax(z, self.temperature) - 1
             return self.network(seen, features)
         return super().control(z, logits, f, features) + self.network(z, features)
 
-    def conditional(self, logits, b, v):
+    def conditional(self, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """Return z~ as the base class does, or `published_conditional` with ``sampler="published_error"``."""
         return published_conditional(logits, b, v) if self.published_error else super().conditional(logits, b, v)
 
-    def along_conditional(self, grad_z, logits, b, z_tilde):
+    def along_conditional(self, grad_z: Tensor, logits: Tensor, b: Tensor, z_tilde: Tensor) -> Tensor:
         """Differentiate along the path that `conditional` takes."""
         along = super().along_conditional(grad_z, logits, b, z_tilde)
         if not self.published_error:
@@ -239,7 +257,9 @@ class Relax(Rebar):
         winner = (b * z_tilde).sum(-1, keepdim=True)  # here it depends on its log p, and all others on it
         return along + b * (grad_z * (z_tilde - winner).exp()).sum(-1, keepdim=True)
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Estimate the gradient from samples b that the task drew, with u and v of ``noise``.
 
         u gives the *value* of z, a draw from p(z | b), but z stays on its unconditional path; v gives z~.
@@ -250,16 +270,16 @@ class Relax(Rebar):
         if not self.free:
             return super().from_sample(logits, b, f_b, noise, context)
         logits = logits.detach()
+        noise = present(noise)
         z = self.family.conditional_path(logits, b, noise["u"])
         return self._combine(logits, b, f_b, z, None, noise, context)
 
-    def scalars(self):
+    def scalars(self) -> dict[str, Tensor]:
         """Return the temperature, eta and the surrogate's squared weights."""
-        penalty = 0.5 * sum(p.square().sum() for p in self.network.parameters())
-        logged = {"temperature": self.temperature, "penalty": penalty}
+        logged = {"temperature": self.temperature, "penalty": squared_weights(self.network) / 2}
         return logged if self.free else logged | {"eta": self.scale}
 
-    def tuning_loss(self, out):
+    def tuning_loss(self, out: Output) -> Tensor:
         """Return `mean_square` of the gradient plus the weight decay of the surrogate."""
         return mean_square(out.grad) + self.weight_decay * out.aux["penalty"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     families: tuple[str, ...]
     needs: str
     summary: str
-    variants: tuple[dict, ...] = ({},)
+    variants: tuple[dict[str, Any], ...] = ({},)
     least_samples: int = 1
     target: str = "mean"
     max_states: int | None = None
@@ -354,14 +354,14 @@ def lookup(name: str) -> Entry:
     return REGISTRY[name]
 
 
-def needs(name: str, options: dict | None = None) -> str:
+def needs(name: str, options: dict[str, Any] | None = None) -> str:
     """Return what the estimator asks of f under these options: "value", "gradient" or "relaxed"."""
     if name == "relax" and (options or {}).get("surrogate") == "network":
         return "value"
     return lookup(name).needs
 
 
-def target(name: str, options: dict | None = None) -> str:
+def target(name: str, options: dict[str, Any] | None = None) -> str:
     """Return what the estimator is a gradient of under these options: "mean", "bound" or "path"."""
     return lookup(name).target
 
@@ -374,7 +374,7 @@ def build(
     generator: torch.Generator | None = None,
     path: str | None = None,
     digest: str | None = None,
-    **options,
+    **options: Any,
 ) -> Estimator:
     """Build the estimator of that name, an ``nn.Module``, and draw its initial weights.
 
@@ -395,8 +395,9 @@ def build(
     import torch
 
     seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # torch does not annotate these two.
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         if path is not None:
             from relax_exp.estimators import own
 

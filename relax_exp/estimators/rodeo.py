@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import grad
 from torch.nn.functional import leaky_relu
 
-from relax_exp.estimators.base import Output, ScoreFunction, mean_square
+from relax_exp.estimators.base import Noise, Objective, Output, ScoreFunction, mean_square
 from relax_exp.estimators.multisample import at_least_two
 from relax_exp.models.mlp import Linear
 
@@ -24,7 +26,7 @@ class GradientLeaveOneOut(ScoreFunction):
     needs = "gradient"
     uses_slope = True
 
-    def __init__(self, *args, samples: int = 2, **kwargs):
+    def __init__(self, *args: Any, samples: int = 2, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.samples = self.evaluations = at_least_two(samples, self)
 
@@ -39,31 +41,40 @@ class GradientLeaveOneOut(ScoreFunction):
         """Return the tuned scalars, which are worth logging."""
         raise NotImplementedError(f"{type(self).__name__} does not implement scalars")
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self,
+        logits: Tensor,
+        f: Objective,
+        noise: Noise,
+        context: Tensor | None,
+        f_b: Tensor | tuple[Tensor, Tensor] | None,
+    ) -> Output:
         b = self.sample(logits, noise)
 
-        def at(b):
+        def at(b: Tensor) -> tuple[Tensor, Tensor]:
             values = self.evaluate(f.hard, b, logits, True)
             return values.sum(), values
 
         if isinstance(f_b, tuple):
-            f_b, slope = f_b
+            losses, slope = f_b
         else:
             slope, values = grad(at, has_aux=True)(b)
-            f_b = values if f_b is None else f_b
-        fixed = f_b.detach()
+            losses = values if f_b is None else f_b
+        fixed = losses.detach()
         own, others, rest = self.controls(logits, b, fixed, slope.detach())
         signal = fixed + own - leave_one_out(fixed + others)
         gradient = (signal.unsqueeze(-1) * self.family.score(logits, b) + rest) / self.samples
         if gradient.dim() > logits.dim():
             gradient = gradient.sum(0)
-        return Output(gradient, self.objective(f_b), b, self.scalars(), {})
+        return Output(gradient, self.objective(losses), b, self.scalars(), {})
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Raise TypeError: df/db is needed, so it cannot work from samples alone."""
         raise TypeError(f"{type(self).__name__} needs f's gradient at the samples: call it with f, not from_sample")
 
-    def tuning_loss(self, out):
+    def tuning_loss(self, out: Output) -> Tensor:
         """Return `mean_square` of the gradient."""
         return mean_square(out.grad)
 
@@ -80,18 +91,18 @@ class DoubleCV(GradientLeaveOneOut):
     through the baseline, for every other, and its mean in the last term. alpha is tuned, from 0, which is RLOO.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.alpha = nn.Parameter(torch.zeros(()))
 
-    def controls(self, logits, b, f_b, slope):
+    def controls(self, logits: Tensor, b: Tensor, f_b: Tensor, slope: Tensor):
         """Return alpha g_k (b_k - theta) twice, and the mean of its product with the score."""
         theta = self.family.mean(logits)
         others = self.alpha * leave_one_out(slope)
         taylor = (others * (b - theta)).sum(-1)
         return taylor, taylor, -others * theta * (1 - theta)
 
-    def scalars(self):
+    def scalars(self) -> dict[str, Tensor]:
         """Return alpha."""
         return {"alpha": self.alpha}
 
@@ -116,7 +127,7 @@ class Rodeo(GradientLeaveOneOut):
     Both have mean zero too; r_i is large where b is rare, which Gibbs bounds by one.
     """
 
-    def __init__(self, *args, width: int = 100, operator: str = "gibbs", **kwargs):
+    def __init__(self, *args: Any, width: int = 100, operator: str = "gibbs", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.operator = operator
         self.alpha = nn.Parameter(torch.zeros(()))
@@ -124,7 +135,7 @@ class Rodeo(GradientLeaveOneOut):
         self.hidden = Linear(2, width)
         self.out = Linear(width, 2)
 
-    def controls(self, logits, b, f_b, slope):
+    def controls(self, logits: Tensor, b: Tensor, f_b: Tensor, slope: Tensor):
         """Return zero in the own term, alpha A h_j in the others' baseline, and beta A (h~_k s)."""
         sign = 1 - 2 * b  # of the change of a bit that flips
         away, stay = self.weights(sign * logits)
@@ -156,6 +167,6 @@ class Rodeo(GradientLeaveOneOut):
         """Return H(f_j, linear), two numbers for each of them."""
         return self.out(leaky_relu(self.hidden(torch.stack([f_j, linear], -1)), 0.3))
 
-    def scalars(self):
+    def scalars(self) -> dict[str, Tensor]:
         """Return alpha and beta."""
         return {"alpha": self.alpha, "beta": self.beta}

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from relax_exp.distributions import sum_event
-from relax_exp.estimators.base import Output, ScoreFunction, mean_square
+from relax_exp.estimators.base import Noise, Output, ScoreFunction, Signal, mean_square
 from relax_exp.models.mlp import MLP
 
 
 class Reinforce(ScoreFunction):
     """REINFORCE (Williams 1992; RELAX draft, eq. 2): f(b) d log p(b) / d logits, averaged over ``samples`` draws."""
 
-    def __init__(self, *args, samples: int = 1, **kwargs):
+    def __init__(self, *args: Any, samples: int = 1, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.samples = self.evaluations = samples
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f itself."""
         return f_b, {}, {}
 
@@ -29,12 +31,12 @@ class Baseline(Reinforce):
     gradient itself.
     """
 
-    def __init__(self, *args, objective: str = "mse", **kwargs):
+    def __init__(self, *args: Any, objective: str = "mse", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.tuning_objective = objective
         self.constant = nn.Parameter(torch.zeros(()))
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f minus the learned constant."""
         signal = f_b - self.constant
         return signal, {"residual": signal, "baseline": self.constant}, {}
@@ -56,19 +58,24 @@ class OptimalBaseline(Reinforce):
     of having started from zero cancels.
     """
 
-    def __init__(self, *args, decay: float = 0.99, **kwargs):
+    weighted_loss: Tensor
+    weight: Tensor
+
+    def __init__(self, *args: Any, decay: float = 0.99, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.decay = decay
         self.register_buffer("weighted_loss", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f minus the constant that past calls gave."""
         tiny = torch.finfo(self.weight.dtype).tiny
         constant = torch.where(self.weight > tiny, self.weighted_loss / self.weight.clamp(min=tiny), 0.0)
         return f_b - constant, {"baseline": constant}, {}
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Estimate the gradient from samples, and average their squared score for the next call's constant."""
         out = super().from_sample(logits, b, f_b, noise, context)
         weight = sum_event(self.family.score(logits, b).detach().square(), self.family)
@@ -88,14 +95,17 @@ class NVIL(Baseline):
     context the network is a learned constant. The network has one tanh layer of ``width`` units, as in the REBAR code.
     """
 
+    running_mean: Tensor
+    running_variance: Tensor
+
     def __init__(
         self,
-        *args,
+        *args: Any,
         objective: str = "mse",
         normalize: bool = False,
         decay: float = 0.8,
         width: int = 100,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, objective=objective, **kwargs)
         self.unbiased = not normalize
@@ -107,7 +117,7 @@ class NVIL(Baseline):
         self.register_buffer("running_mean", torch.zeros(()))
         self.register_buffer("running_variance", torch.zeros(()))
 
-    def signal(self, f_b, context):
+    def signal(self, f_b: Tensor, context: Tensor | None) -> Signal:
         """Return f minus the running mean, the constant and the network's prediction."""
         centred = f_b - self.running_mean
         baseline = self.constant

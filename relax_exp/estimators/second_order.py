@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from relax_exp.distributions import FAMILIES
+from relax_exp.estimators.base import Noise
 from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope
+
+# torch does not annotate it.
+solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve  # pyright: ignore[reportUnknownMemberType]
 
 
 class RaoSlope(ReinMax):
     """The base of `ReinMaxRao` and `ReinMaxCV`, with Gumbel-Rao's slope at (p + b) / 2. Two classes stand for a bit."""
 
-    def __init__(self, *args, temperature: float = 1.0, draws: int = 10, **kwargs):
+    def __init__(self, *args: Any, temperature: float = 1.0, draws: int = 10, **kwargs: Any):
         super().__init__(*args, temperature=temperature, **kwargs)
         self.draws, self.second_order = draws, False
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one uniform for the sample, and one for each draw of z given it."""
         shape = self.event_shape if self.family.name == "categorical" else (*self.event_shape, 2)
         return {"u": (n, *self.event_shape), "v": (self.draws, n, *shape)}
@@ -34,7 +41,7 @@ class RaoSlope(ReinMax):
         """Return the slope of the stand-in times step, all of it categorical, ``(N, D, C)``."""
         raise NotImplementedError(f"{type(self).__name__} does not implement combine")
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope that the class describes."""
         fixed = logits.detach()
         b, step = self.family.sample(fixed, noise["u"]), logits - fixed
@@ -62,7 +69,7 @@ class ReinMaxRao(RaoSlope):
     exactness on quadratics for less variance. From the authors' public code ("reinmax_v3", 100 draws).
     """
 
-    def combine(self, p, tempered, b, v, step):
+    def combine(self, p: Tensor, tempered: Tensor, b: Tensor, v: Tensor, step: Tensor) -> Tensor:
         """Return 2 GR - J(p) / 2, times step."""
         return 2 * self.rao_slope(((p + b) / 2).log(), b, v, step) - slope(p, step) / 2
 
@@ -76,11 +83,11 @@ class ReinMaxCV(RaoSlope):
     two slopes do not have the same mean, so this is a bias traded for variance rather than a control variate.
     """
 
-    def __init__(self, *args, eta: float = 1.0, **kwargs):
+    def __init__(self, *args: Any, eta: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.eta = eta
 
-    def combine(self, p, tempered, b, v, step):
+    def combine(self, p: Tensor, tempered: Tensor, b: Tensor, v: Tensor, step: Tensor) -> Tensor:
         """Return the slope of ReinMax less eta times the difference, times step."""
         m = (p + b) / 2
         reinmax = 2 * slope((tempered + b) / 2, step) - slope(p, step) / 2
@@ -101,7 +108,7 @@ class ZGR(Pathwise):
     second_order = True
     needs = "gradient"
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope that the class describes."""
         b, log_p = self.family.sample(logits.detach(), noise["u"]), logits.log_softmax(-1)
         p = log_p.exp()
@@ -126,7 +133,7 @@ class MVE(Pathwise):
     second_order = True
     needs = "gradient"
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope that the class describes.
 
         It is computed in logarithms, and scaled by p on both sides.
@@ -141,7 +148,8 @@ class MVE(Pathwise):
         # The constant vector, here the root of p, is the Laplacian's null space; the right side has no part in it.
         matrix = torch.diag_embed(degrees) - edges + root.unsqueeze(-1) * root.unsqueeze(-2)
         along = step - (p * step).sum(-1, keepdim=True)
-        v = torch.linalg.solve(matrix, (root * along / 2).unsqueeze(-1)).squeeze(-1)  # times the root of p
+        right = (root * along / 2).unsqueeze(-1)
+        v = solve(matrix, right).squeeze(-1)  # times the root of p
         log_x = (b * log_p).sum(-1, keepdim=True)
         both = torch.logaddexp(log_p, log_x)
         of_x = (b * v).sum(-1, keepdim=True)

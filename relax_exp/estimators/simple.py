@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from relax_exp.estimators.base import Noise
 from relax_exp.estimators.pathwise import Pathwise, hard_with_slope
 
 
@@ -16,6 +19,6 @@ class SIMPLE(Pathwise):
 
     needs = "gradient"
 
-    def relax(self, logits, noise):
+    def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the sample in value, with the slope of the marginals."""
         return hard_with_slope(self.family.sample(logits.detach(), noise["u"]), self.family.mean(logits))

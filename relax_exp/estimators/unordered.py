@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relax_exp.distributions import expand_event, gumbel
-from relax_exp.estimators.base import Output, ScoreFunction
+from relax_exp.estimators.base import Noise, Output, ScoreFunction
 
 MAX_STATES = 4096
 MAX_SAMPLES = 8
@@ -27,7 +28,7 @@ class Unordered(ScoreFunction):
     ``out.loss`` is sum_s p(s) R(S, s) f(s), not the mean over S: the samples are not equally likely.
     """
 
-    def __init__(self, *args, samples: int = 4, **kwargs):
+    def __init__(self, *args: Any, samples: int = 4, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size, classes = self.event_shape
         states = classes**size
@@ -41,11 +42,11 @@ class Unordered(ScoreFunction):
         self.states = states
         self.samples = self.evaluations = min(samples, states)
 
-    def noise_shapes(self, n):
+    def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of one uniform for every state of the joint."""
         return {"u": (n, self.states)}
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the K states of each row with the largest perturbed log-probabilities, ``(K, N, D, C)``."""
         classes = self.event_shape[1]
         index = (self._log_joint(logits) + gumbel(noise["u"])).topk(self.samples, -1).indices.movedim(-1, 0)

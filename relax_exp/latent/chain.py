@@ -51,11 +51,15 @@ class Chain(nn.Module):
         self.score_term = score_term
         fit(layers)
 
+    def _latents(self) -> list[Latent]:
+        return [layer for layer in self.layers if isinstance(layer, Latent)]
+
     def noise(self, n: int, generator: torch.Generator | None = None, like: Tensor | None = None) -> list[core.Noise]:
         """Draw the uniform noise of one call with n rows, by layer, for ``noise=``."""
-        samples = max(layer.samples for layer in self.layers)
+        layers = self._latents()
+        samples = max(layer.samples for layer in layers)
         noise = []
-        for layer in self.layers:
+        for layer in layers:
             extra = samples if layer.samples == 1 else 1  # a reparameterised layer among those of K chains
             drawn = layer.noise(n * extra, generator, like)
             noise.append({k: v.reshape(extra, n, *v.shape[1:]) if extra > 1 else v for k, v in drawn.items()})
@@ -84,12 +88,12 @@ class Chain(nn.Module):
             generator: Draws the noise.
             noise: From `noise`, instead of drawing it.
         """
-        layers: list[Latent] = list(self.layers)
+        layers = self._latents()
         checks.as_many(encoders, layers, "encoders")
         contexts = [None] * len(layers) if contexts is None else contexts
         checks.as_many(contexts, layers, "contexts")
         first, batch, n = layers[0]._flat(encoders[0](*rows))
-        rows = checks.rows_of(rows, batch, "first encoder's logits")
+        flat = checks.rows_of(rows, batch, "first encoder's logits")
 
         def parameters(i: int, below: list[Tensor], rows: list[Tensor]) -> Tensor:
             if i == 0:
@@ -102,22 +106,19 @@ class Chain(nn.Module):
             return [b.reshape(b.shape[0], *layer.event_shape) for b, layer in zip(points, layers, strict=False)]
 
         def loss(samples: list[Tensor], logits: list[Tensor], rows: list[Tensor]) -> Tensor:
-            logits = (x.reshape(x.shape[0], *layer.parameter_shape) for x, layer in zip(logits, layers, strict=True))
-            return checks.losses_of(f(tuple(shaped(samples)), tuple(logits), *rows), samples[0], "f")
+            shown = (x.reshape(x.shape[0], *layer.parameter_shape) for x, layer in zip(logits, layers, strict=True))
+            return checks.losses_of(f(tuple(shaped(samples)), tuple(shown), *rows), samples[0], "f")
 
-        def context(i: int, below: list[Tensor], rows: list[Tensor]) -> Tensor:
-            return contexts[i](*shaped(below), *rows)
+        def context(make: Callable[..., Tensor]) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
+            return lambda below, rows: make(*shaped(below), *rows)
 
         for layer, make in zip(layers, contexts, strict=True):
             checks.has_context(layer.estimator, make, layer.name)
         program = core.Program(
             [lambda below, rows, i=i: parameters(i, below, rows) for i in range(len(layers))],
             loss,
-            [
-                None if make is None else lambda below, rows, i=i: context(i, below, rows)
-                for i, make in enumerate(contexts)
-            ],
-            rows,
+            [None if make is None else context(make) for make in contexts],
+            flat,
             n,
             self.score_term,
         )

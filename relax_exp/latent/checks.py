@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -34,13 +35,18 @@ def offered(estimator: Estimator, name: str) -> None:
         )
 
 
-def pathwise(estimator: Estimator, name: str) -> None:
-    """Raise TypeError for an estimator without a differentiable stand-in for its sample."""
+def pathwise(estimator: Estimator, name: str) -> Pathwise:
+    """Return the estimator.
+
+    Raises:
+        TypeError: It has no differentiable stand-in for its sample.
+    """
     if not isinstance(estimator, Pathwise):
         raise TypeError(
             f"{name} has no differentiable sample: call it with f, as loss, sample = z(logits, f), or take st_gumbel, "
             "gumbel_rao, reinmax, straight_through, concrete or gst"
         )
+    return estimator
 
 
 def batch_of(logits, shape: tuple[int, ...], name: str, family: str) -> tuple[int, ...]:
@@ -73,9 +79,7 @@ def same_kind(logits: Tensor, estimator: Estimator, probe: str | None, name: str
     """
     if probe is None:
         return
-    own = estimator
-    for part in probe.split("."):
-        own = getattr(own, part)
+    own = operator.attrgetter(probe)(estimator)
     if own.device != logits.device:
         raise ValueError(
             f"{name}: logits are on {logits.device}, the parameters of this Latent on {own.device}: "

@@ -123,7 +123,8 @@ class Passes:
         self, samples: list[Tensor], logits: list[Tensor], f_b: Tensor, drawn: list[int], tuning: Tuning | None
     ) -> tuple[Tensor, dict[int, Output]]:
         """Return the sum of the tuning losses, and what the estimators of the layers in ``drawn`` make of one pass."""
-        total, outs = None, {}
+        losses: list[Tensor] = []
+        outs: dict[int, Output] = {}
         temperatures = [self._temperature(i, tuning) for i in range(len(self.estimators))] if len(logits) > 1 else []
         for i in drawn:
             estimator, context = self.estimators[i], self.context(i, samples)
@@ -133,9 +134,9 @@ class Passes:
             else:
                 f = self.objective(i, samples, logits, temperatures)
                 outs[i] = call(estimator, own, (logits[i], f), self.noise[i], context, f_b)
-            loss = estimator.tuning_loss(outs[i])
-            total = loss if total is None else total + loss
-        return total, outs
+            losses.append(estimator.tuning_loss(outs[i]))
+        first, *others = losses
+        return sum(others, first), outs
 
     def _temperature(self, i: int, tuning: Tuning | None) -> Tensor | float:
         own = dict(self.estimators[i].named_parameters()) if tuning is None else tuning.get(i, {})
@@ -179,7 +180,7 @@ def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Nois
     drawn = [i for i, estimator in enumerate(estimators) if not isinstance(estimator, Pathwise)]
     keep = None if bound or program.score_term or not drawn else Tensor.detach
     samples, logits, f_b = passes.climb([], [], (), passes.hard, keep)
-    buffers = [{} if i in drawn else it.advance(dict(it.named_buffers())) for i, it in enumerate(estimators)]
+    buffers = [it.advance(dict(it.named_buffers())) if isinstance(it, Pathwise) else {} for it in estimators]
     losses = objective(estimators, logits, samples, f_b, drawn)
     samples = [b.detach() for b in samples]
     if not drawn or not torch.is_grad_enabled():

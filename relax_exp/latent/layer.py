@@ -198,13 +198,11 @@ class Latent(nn.Module):
         Raises:
             TypeError: The estimator is not pathwise.
         """
-        checks.pathwise(self.estimator, self.name)
+        estimator = checks.pathwise(self.estimator, self.name)
         logits, batch, n = self._flat(logits)
-        s = self.estimator.relax(logits, self.noise(n, generator, logits))
+        s = estimator.relax(logits, self.noise(n, generator, logits))
         if self.training:
-            checks.write_buffers(
-                self.estimator, self.estimator.advance(dict(self.estimator.named_buffers())), self.name
-            )
+            checks.write_buffers(estimator, estimator.advance(dict(estimator.named_buffers())), self.name)
         return self._unflat(s, batch)
 
     def log_prob(self, logits: Tensor | Distribution, b: Tensor) -> Tensor:

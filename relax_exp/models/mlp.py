@@ -69,6 +69,12 @@ class MLP(nn.Module):
         return self.out(x).reshape(x.shape[:-1] + self.output_shape)
 
 
+def squared_weights(network: nn.Module) -> Tensor:
+    """Return the sum of the squares of all parameters, which weight decay takes half of."""
+    first, *others = (p.square().sum() for p in network.parameters())
+    return sum(others, first)
+
+
 class Surrogate(nn.Module):
     """The learned control variate r(z, context) of RELAX, a network with ``depth`` hidden layers and one output a row.
 

@@ -58,6 +58,10 @@ class DiscreteVAE(nn.Module):
         pinned: The encoder gives all but the first logit of a categorical variable, which is 0 (ARSM's code).
     """
 
+    prior: Tensor
+    mean: Tensor
+    pixel_bias: Tensor
+
     def __init__(
         self,
         layers: list[Layer],

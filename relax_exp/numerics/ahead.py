@@ -44,11 +44,11 @@ class Ahead:
         """Return the chunk ``key``, which stays until the next call, and begin with ``following``."""
         if self.begun is None or self.begun[0] != key:
             self.wait()
-            self._begin(key)
+            self.begun = self._begin(key)
         tree, copied = self.begun[1].result()
         if copied is not None:
             torch.cuda.current_stream(self.device).wait_event(copied)
-        self._begin(following)
+        self.begun = self._begin(following)
         return tree
 
     def wait(self) -> None:
@@ -56,13 +56,14 @@ class Ahead:
         if self.begun is not None:
             self.begun[1].result()
 
-    def _begin(self, key: Hashable) -> None:
+    def _begin(self, key: Hashable) -> tuple[Hashable, Future]:
         used = None
         if self.there:  # the device has still to read what this buffer holds, up to here
             used = torch.cuda.Event()
             used.record(torch.cuda.current_stream(self.device))
-        self.begun = key, self.thread.submit(self._fill, self.turn, key, used)
+        begun = key, self.thread.submit(self._fill, self.turn, key, used)
         self.turn = 1 - self.turn
+        return begun
 
     def _fill(self, turn: int, key: Hashable, used) -> tuple[Tree, Any]:
         leaves, spec = tree_flatten(self.draw(key))
@@ -73,7 +74,7 @@ class Ahead:
             slot.copied.synchronize()  # the copy out of the page-locked memory is over
         for kept, new in zip(slot.host, leaves, strict=True):
             kept.copy_(new)
-        if self.stream is None:
+        if self.stream is None or slot.copied is None:
             for there, here in zip(slot.device, slot.host, strict=True):
                 there.copy_(here)
         else:

@@ -37,18 +37,19 @@ class Graphed:
     """
 
     def __init__(self, step: Callable, capture: Capture = capture):
-        self.step, self.capture, self.replay = step, capture, None
+        self.step, self.capture = step, capture
+        self.replay: Callable[[], None] | None = None
 
     def __call__(self, state, *inputs):
         """Return the state after the step, in the graph's memory: the next call overwrites it."""
         if self.replay is None:
-            self._record(state, inputs)
+            self.replay = self._record(state, inputs)
         update(self.state, tree_leaves(state))
         update(self.inputs, tree_leaves(inputs))
         self.replay()
         return self.tree
 
-    def _record(self, state, inputs) -> None:
+    def _record(self, state, inputs) -> Callable[[], None]:
         self.tree, self.state = state, tree_leaves(state)
         leaves, spec = tree_flatten(inputs)
         self.inputs = [leaf.clone() for leaf in leaves]
@@ -64,12 +65,14 @@ class Graphed:
             )
             update(self.state, [n.clone() if keep else n for n, keep in zip(new, handed, strict=True)])
 
-        self.replay = self.capture(overwrite)
+        replay = self.capture(overwrite)
         update(self.state, kept)  # the calls before the capture were steps, too
+        return replay
 
 
 def update(old: list[Tensor], new: list[Tensor]) -> None:
     """Overwrite tensors with others, but for those that are the same memory already."""
     pairs = [(o, n) for o, n in zip(old, new, strict=True) if o is not n]
     if pairs:
-        torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+        # One launch for all of them, which has no public name.
+        torch._foreach_copy_([o for o, _ in pairs], [n for _, n in pairs])  # pyright: ignore[reportPrivateImportUsage]
