@@ -26,7 +26,7 @@ class PlainVAE:
         vae.load_state_dict(model.params, strict=False)
         self.encoder, self.decoder, self.prior = vae.encoder, vae.decoder, vae.prior
         self.mean, self.bias, self.depth = vae.mean, vae.pixel_bias, vae.depth
-        self.layers, self.weight_decay = task.hierarchy.estimators, weight_decay
+        self.layers, self.weight_decay = torch.nn.ModuleList(task.hierarchy.estimators), weight_decay
         self.drops_score = task.hierarchy.drops_score
         for layer, tuning in zip(self.layers, model.tuning, strict=True):
             layer.load_state_dict(tuning, strict=False)

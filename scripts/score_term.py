@@ -60,7 +60,7 @@ def tuned(name: str, model: str, dataset: str, params, updates: int) -> tuple:
     replicas = Replicas(task, [SEED], [TUNING_LR])
     start = replicas.state._replace(model=replicas.state.model._replace(params=params))
     replicas.state = start
-    needed = bool(list(task.hierarchy.estimators.parameters()) or list(task.hierarchy.estimators.buffers()))
+    needed = any(it.state_dict() for it in task.hierarchy.estimators)
     for _ in range(updates if needed else 0):
         for _ in replicas.advance(1):
             pass

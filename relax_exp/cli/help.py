@@ -6,6 +6,7 @@ import itertools
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -104,14 +105,14 @@ def page(experiment: str) -> str:
 
 def _keys(root: DictConfig, group: str = "") -> list[tuple[str, str, str]]:
     """Return every key of a section of the composed configuration, with its value and its comment in the files."""
-    task = OmegaConf.select(root, "task.name") if "task" in root else None
+    task: Any = OmegaConf.select(root, "task.name") if "task" in root else None
     files = [CONFIGS / "config.yaml"]
     files += [CONFIGS / g / f"{OmegaConf.select(root, f'{g}.name')}.yaml" for g in ("task", "estimator") if g in root]
     comments: dict[str, str] = {}
     for path in (path for path in files if path.is_file()):
         comments |= _comments(path)
     rows = []
-    for key in OmegaConf.select(root, group) if group else root:
+    for key in map(str, OmegaConf.select(root, group) if group else root):
         dotted = f"{group}.{key}" if group else key
         if key in HIDDEN or (not group and key in UNUSED.get(task, ())):
             continue

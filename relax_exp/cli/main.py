@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import traceback
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins import basic_sweeper
@@ -83,7 +84,8 @@ def job(cfg: DictConfig) -> Outcome:
     There a bug's traceback is kept in the run's folder too, since whatever another process prints may be lost.
     """
     this = HydraConfig.get()
-    overrides = OmegaConf.to_container(this.overrides.task)  # as typed: nothing in them is resolved here
+    # As typed: nothing in them is resolved here.
+    overrides: Any = OmegaConf.to_container(this.overrides.task)
     sweeping, resolved, said = this.mode == RunMode.MULTIRUN, None, ""
     try:
         if sweeping:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -241,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from relax_exp.errors import ConfigError, ReportError
 
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal without θ or ±
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without θ or ±
     try:
         if args.status:
             text, left_out = status(args.runs, args.experiment, args.budget)

@@ -37,6 +37,7 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
     In the place of Hydra's method, which finds a wrong value when its job comes, shows one failure only and leaves a
     file behind. Raises ConfigError before any job runs.
     """
+    assert self.hydra_context and self.config and self.launcher  # Hydra's set-up is over
     loader = self.hydra_context.config_loader
     if _plan is None:
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
@@ -47,7 +48,9 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
     for overrides in [job for batch in batches for job in batch]:
         try:
             cfg = loader.load_sweep_config(self.config, list(overrides))
-            resolved = resolve.resolve(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), overrides)
+            resolved = resolve.resolve(
+                OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), overrides
+            )
         except (ConfigError, HydraException) as error:
             raise ConfigError(f"{messages.explain(error)} (in the job {shlex.join(overrides)})") from error
         other = folders.setdefault(identity.run_path(resolved), overrides)

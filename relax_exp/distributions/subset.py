@@ -7,7 +7,9 @@ elementary symmetric polynomial of exp(logits): the one whose marginals SIMPLE c
 
 from __future__ import annotations
 
+import copyreg
 import itertools
+from collections.abc import Callable
 from functools import cache
 from typing import ClassVar
 
@@ -20,7 +22,11 @@ from relax_exp.distributions.noise import open_uniform
 NONE = -1e4  # a logarithm that counts as that of nothing
 
 
-class Subset(Family):
+class Sized(type):
+    """The type of `Subset` and of its classes for each size, which pickle finds by their size."""
+
+
+class Subset(Family, metaclass=Sized):
     """Subsets of one size ``k``, which `of` binds, since a family's functions do not see the event's shape."""
 
     name = "subset"
@@ -143,4 +149,11 @@ class Subset(Family):
 @cache
 def _of_size(k: int) -> type[Subset]:
     """Return the one class of the subsets of k items."""
-    return type(f"Subset{k}", (Subset,), {"k": k})
+    return Sized(f"Subset{k}", (Subset,), {"k": k})
+
+
+def _reduced(cls: type[Subset]) -> str | tuple[Callable[[int], type[Subset]], tuple[int]]:
+    return cls.__name__ if cls is Subset else (_of_size, (cls.k,))
+
+
+copyreg.pickle(Sized, _reduced)  # pyright: ignore[reportArgumentType]  # typeshed has instances of classes in mind

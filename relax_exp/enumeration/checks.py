@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from relax_exp import estimators
@@ -84,7 +84,7 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
     return grad(expectation)(problem.logits)
 
 
-def perturbed(estimator: Estimator, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:
+def perturbed(estimator: nn.Module, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:
     """Return parameters and buffers moved away from where they start, since unbiasedness must not depend on them."""
     values = {}
     for name, value in estimator.named_parameters():

@@ -13,6 +13,7 @@ from relax_exp import estimators
 from relax_exp.enumeration.checks import CHUNK_NUMBERS, Verdict, chunk_size, compare, perturbed
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.numerics.random_streams import stream
+from relax_exp.numerics.sums import total
 from relax_exp.tasks.base import Model
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
 
@@ -62,22 +63,20 @@ def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, see
     sizes = {k: v.numel() for k, v in model.params.items()}
 
     def one(noise: dict[str, Tensor]) -> Tensor:
-        noise = by_layer(noise, len(layers))
+        own = by_layer(noise, len(layers))
         start = flat(model.params)
 
         def loss(direction: Tensor, step: float) -> Tensor:
             parts = (start + step * direction).split(list(sizes.values()))
             params = {k: part.view(model.params[k].shape) for k, part in zip(sizes, parts, strict=True)}
-            return hierarchy.relaxed(params, model.tuning, model.buffers, x, noise, hierarchy.trained)[0].mean()
+            return hierarchy.relaxed(params, model.tuning, model.buffers, x, own, hierarchy.trained)[0].mean()
 
         def slope(direction: Tensor) -> Tensor:
             """Of fourth order in the step."""
             near, far = (loss(direction, k * STEP) - loss(direction, -k * STEP) for k in (1, 2))
             return (8 * near - far) / (12 * STEP)
 
-        difference = flat(hierarchy.gradients(model, x, noise).params) - vmap(slope)(
-            torch.eye(len(start), dtype=x.dtype)
-        )
+        difference = flat(hierarchy.gradients(model, x, own).params) - vmap(slope)(torch.eye(len(start), dtype=x.dtype))
         return difference.abs()
 
     exact = torch.zeros(sum(sizes.values()), dtype=x.dtype)
@@ -111,10 +110,10 @@ def tiny_hierarchy(
         options = options | {"tensors": 2}  # weights and biases of a linear encoder
     if options.get("baseline") == "input":
         options = options | {"inputs": pixels}
-    built = torch.nn.ModuleList(
+    built = [
         estimators.build(name, layer.family, layer.shape, shape, generator, **options).double()
         for layer, shape in zip(layers, context_shapes(vae), strict=True)
-    )
+    ]
     params = {k: torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in vae.named_parameters()}
     states = [perturbed(estimator, generator) for estimator in built]
     tuned = [dict(estimator.named_parameters()) for estimator in built]
@@ -145,7 +144,7 @@ def exact_parameter_gradient(hierarchy: Hierarchy, params, x: Tensor, samples: i
         f, (_, _, log_q, _) = hierarchy.bound_terms(
             params, x, lambda i, logits: chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
         )
-        log_p = sum(log_q)
+        log_p = total(log_q)
         if not bound:
             return (log_p.exp() * f).sum(0).mean()
         index = torch.tensor(list(itertools.product(range(len(joint)), repeat=samples)))

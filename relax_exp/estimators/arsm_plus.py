@@ -29,7 +29,7 @@ class ARSPlus(ARS):
         """Return the shapes of `ARS` and of one uniform for each row's second class."""
         return {**super().noise_shapes(n), "partner": (n,)}
 
-    def weight(self, logits: Tensor, g, reference, points, noise: Noise):
+    def weight(self, logits: Tensor, g: Tensor, reference: Tensor, points: Tensor, noise: Noise):
         """Return 1 - C E[pi_r | all samples], zero where all are the same, ``(N, D)``."""
         size, last = self.event_shape[-1], self.event_shape[-1] - 1
         partner = (reference + 1 + (noise["partner"] * last).long().clamp(max=last - 1)) % size
@@ -86,7 +86,7 @@ class ARSMPlus(ARSM):
     distribution of the other variables as it is, that term has mean zero. Evaluations as for `ARSM`.
     """
 
-    def weight(self, g, points, place):
+    def weight(self, g: Tensor, points: Tensor, place: Tensor):
         """Return 1 / C - pi of every reference, zero where its swaps leave the variable as it is, ``(N, D, C)``."""
         return torch.where(self.moved(points.argmax(-1)[place]), super().weight(g, points, place), 0.0)
 

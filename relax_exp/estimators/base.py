@@ -134,6 +134,7 @@ class Estimator(nn.Module, metaclass=Checked):
     shared: bool = False  # in a hierarchy, some parameters of layer 0 serve all layers, see `Rebar`
     granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
     second_order: bool = False  # of a biased one: unbiased where f is quadratic
+    weight_decay: float = 0.0  # of a control variate's network, a factor of the penalty in ``aux``
 
     def __init__(
         self,
@@ -209,6 +210,13 @@ class Estimator(nn.Module, metaclass=Checked):
         Its shape is ``(N, event)``, or ``(K, N, event)`` for estimators with K samples.
         """
         return self.family.sample(logits, noise["u"])
+
+    def soften(self, z: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+        """Return the relaxed sample at z; ``logits`` are those that z was made from.
+
+        A task asks for it where a layer below differentiates f through this one's relaxed sample.
+        """
+        return self.family.relax(z, temperature)
 
     def forward(
         self,

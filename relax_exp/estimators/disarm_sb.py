@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.func import vjp
 
 from relax_exp.estimators.antithetic import DisARMTree
 from relax_exp.estimators.arms_bound import ARMSBound
-from relax_exp.estimators.base import Output
+from relax_exp.estimators.base import Noise, Objective, Output
 from relax_exp.estimators.carms import pair_ratios
 
 
@@ -27,7 +29,7 @@ class DisARMSB(DisARMTree):
     Its order must be ascending, so that no pair of classes is impossible. It is `CARMS` of two samples.
     """
 
-    def __init__(self, *args, order: str = "index", form: str = "integrated", **kwargs):
+    def __init__(self, *args: Any, order: str = "index", form: str = "integrated", **kwargs: Any):
         super().__init__(*args, **kwargs)
         if form == "importance" and order != "ascending":
             raise ValueError(
@@ -40,21 +42,29 @@ class DisARMSB(DisARMTree):
         """Return the classes of every variable in the order in which they are broken off; None: as they are."""
         return None if self.order == "index" else logits.argsort(-1, descending=self.order == "descending")
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         ranks = self.ranks(logits)
         b = super().sample(by_rank(logits, ranks), noise)
         return b if ranks is None else unranked(b, ranks)
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         ranks = self.ranks(logits)
         if ranks is None:
             return super().estimate(logits, f, noise, context, f_b)
-        of_ranks = f._replace(hard=lambda b, _: f.hard(unranked(b, ranks), logits))
+
+        def hard(b: Tensor, _: Tensor) -> Tensor:
+            return f.hard(unranked(b, ranks), logits)
+
+        of_ranks = Objective(hard, f.relaxed, f.mean)
         estimate = self.weighted if self.form == "importance" else super().estimate
         out = estimate(by_rank(logits, ranks), of_ranks, noise, context, f_b)
         return out._replace(grad=unranked(out.grad, ranks), sample=unranked(out.sample, ranks))
 
-    def weighted(self, logits, f, noise, context, f_b) -> Output:
+    def weighted(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         """Return the importance-weighted estimate; the classes are numbered from the rarest."""
         decisions = self.decision_logits(logits)
         points = torch.stack([self.reach(bits) for bits in self.pair(decisions, noise["u"])])
@@ -64,7 +74,7 @@ class DisARMSB(DisARMTree):
         difference = (values[0] - values[1]).detach()[..., None, None]
         return Output(difference / 2 * (points[0] - points[1]) * ratio, values[0], points[0], {}, {})
 
-    def splits(self, device):
+    def splits(self, device: torch.device | None):
         """Return low, middle and high of decisions that part class m - 1 from all later ones."""
         middle = torch.arange(1, self.event_shape[-1], device=device)
         return middle - 1, middle, torch.full_like(middle, self.event_shape[-1])
@@ -104,7 +114,7 @@ class DisARMSBBound(ARMSBound):
         super().__init__(family, event_shape, context_shape, samples=samples, copies=2)
         self.sticks = DisARMSB(family, event_shape, order=order)
 
-    def sample(self, logits, noise):
+    def sample(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the samples, ``(2 K, N, D, C)``, with the two of each pair together."""
         if logits.dim() == noise["u"].dim():
             return self.family.sample(logits, noise["u"])
@@ -117,11 +127,13 @@ class DisARMSBBound(ARMSBound):
         b = torch.stack([self.sticks.reach(each) for each in bits], 1).flatten(0, 1)
         return b if ranks is None else unranked(b, ranks)
 
-    def estimate(self, logits, f, noise, context, f_b):
+    def estimate(
+        self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
+    ) -> Output:
         if logits.dim() == noise["u"].dim():
             return super().estimate(logits, f, noise, context, f_b)
         ranks = self.sticks.ranks(logits)
-        decisions, pull = vjp(self.sticks.decision_logits, by_rank(logits, ranks))
+        decisions, pull = vjp(self.sticks.decision_logits, by_rank(logits, ranks))[:2]
         bits = self.sticks.pair(decisions, noise["u"][::2])
         b = self.together(bits, ranks)
         if f_b is None:

@@ -142,7 +142,7 @@ class Tempered(Pathwise):
             return (self.start * (-self.rate * step.to(dtype)).exp()).clamp(min=self.minimum)
         return self.start
 
-    def soften(self, z: Tensor) -> Tensor:
+    def softened(self, z: Tensor) -> Tensor:
         """Return sigma_lambda(z) at the temperature as it stands."""
         temperature = self.temperature
         return self.family.relax(z, temperature.to(z.dtype) if isinstance(temperature, Tensor) else temperature)
@@ -172,7 +172,7 @@ class Concrete(Tempered):
 
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the relaxed sample sigma_lambda(z)."""
-        return self.soften(self.family.path(logits, noise["u"]))
+        return self.softened(self.family.path(logits, noise["u"]))
 
 
 class StraightThroughGumbel(Tempered):
@@ -183,7 +183,7 @@ class StraightThroughGumbel(Tempered):
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample H(z) in value, with the slope of sigma_lambda(z)."""
         z = self.family.path(logits, noise["u"])
-        return hard_with_slope(self.family.hard(z), self.soften(z))
+        return hard_with_slope(self.family.hard(z), self.softened(z))
 
 
 class StraightThrough(Pathwise):

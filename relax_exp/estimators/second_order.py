@@ -13,7 +13,7 @@ from relax_exp.estimators.base import Noise
 from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope
 
 # torch does not annotate it.
-solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve  # pyright: ignore[reportUnknownMemberType]
+solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 class RaoSlope(ReinMax):

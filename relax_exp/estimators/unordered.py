@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,11 +58,17 @@ class Unordered(ScoreFunction):
         """Raise TypeError: the weights of the samples depend on the logits."""
         raise TypeError("unordered weights its samples by their probabilities: use out.loss, and one layer of latents")
 
-    def objective_at(self, logits: Tensor, b: Tensor):
+    def objective_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the mean of the losses with the weights that the samples have at these logits."""
-        return lambda f_b: self.from_sample(logits, b, f_b).loss
 
-    def from_sample(self, logits, b, f_b, noise=None, context=None):
+        def loss(f_b: Tensor) -> Tensor:
+            return self.from_sample(logits, b, f_b).loss
+
+        return loss
+
+    def from_sample(
+        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
+    ) -> Output:
         """Estimate the gradient from K samples that were drawn without replacement.
 
         b is ``(K, N, D, C)``, in any order, with losses f_b ``(K, N)``.

@@ -24,6 +24,7 @@ from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.estimators.rodeo import GradientLeaveOneOut
 from relax_exp.estimators.unordered import Unordered
 from relax_exp.latent.attach import Tuning, attach, tuned
+from relax_exp.numerics.sums import total
 
 Noise = dict[str, Tensor]
 TEMPERATURE = 0.5  # of a relaxed layer above one that relaxes, where it has none of its own
@@ -135,8 +136,7 @@ class Passes:
                 f = self.objective(i, samples, logits, temperatures)
                 outs[i] = call(estimator, own, (logits[i], f), self.noise[i], context, f_b)
             losses.append(estimator.tuning_loss(outs[i]))
-        first, *others = losses
-        return sum(others, first), outs
+        return total(losses), outs
 
     def _temperature(self, i: int, tuning: Tuning | None) -> Tensor | float:
         own = dict(self.estimators[i].named_parameters()) if tuning is None else tuning.get(i, {})

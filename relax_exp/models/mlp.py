@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relax_exp.numerics.sums import total
+
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": F.elu}
 
 
@@ -71,8 +73,7 @@ class MLP(nn.Module):
 
 def squared_weights(network: nn.Module) -> Tensor:
     """Return the sum of the squares of all parameters, which weight decay takes half of."""
-    first, *others = (p.square().sum() for p in network.parameters())
-    return sum(others, first)
+    return total(p.square().sum() for p in network.parameters())
 
 
 class Surrogate(nn.Module):

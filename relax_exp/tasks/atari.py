@@ -161,17 +161,17 @@ class Atari(SegmentTask):
         seen = nature(model.params, batch["observation"])
         logits, loss, rows = seen.logits.unsqueeze(-2), seen.values - batch["return"], len(seen.values)
         generator = stream(seed, "variance", step)
-        mean = square = None
+        mean = square = torch.zeros(())
         for k in range(1, self.options.variance_draws + 1):
             index = torch.randint(rows, (rows,), generator=generator).to(self.device)
             noise = draw(self._own_noise(), 1, generator, self.dtype)
             noise = {key: u[0].to(self.device) for key, u in noise.items()}
-            chosen = (x[index] for x in (logits, batch["action"], loss))
-            out = self._estimate(model, model.tuning, *chosen, noise, seen.features[index])
+            at, action, lost = (x[index] for x in (logits, batch["action"], loss))
+            out = self._estimate(model, model.tuning, at, action, lost, noise, seen.features[index])
             at_logits = torch.zeros_like(logits).index_add(0, index, out.grad) / rows
             grads = pull_back(model.params, seen, at_logits.squeeze(-2), torch.zeros_like(seen.values))
             flat = torch.cat([leaf.flatten() for name, leaf in grads.items() if not name.startswith("value.")])
-            if mean is None:
+            if k == 1:
                 mean, square = flat, torch.zeros_like(flat)
                 continue
             change = flat - mean  # Welford's running mean and sum of squares

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 
 from relax_exp.distributions import gumbel
 from relax_exp.envs import vector
@@ -60,11 +61,13 @@ class CartPole(PolicyTask):
             spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {env} have no time limit: set one, as task.max_steps=1000")
-        if options.threshold is None and spec.reward_threshold is None:
+        threshold = spec.reward_threshold if options.threshold is None else options.threshold
+        if threshold is None:
             raise SettingError(f"{env} does not say which return solves it: set task.threshold")
+        assert isinstance(actions, Discrete)  # as `vector.make` has checked
         horizon = -(-spec.max_episode_steps // options.frame_skip)
         super().__init__(estimator, options, int(np.prod(states.shape)), int(actions.n), horizon, **given)
-        self.threshold = spec.reward_threshold if options.threshold is None else options.threshold
+        self.threshold = threshold
         self.frames, self.frame_skip = options.frames, options.frame_skip
         self.until_solved, self.freeze_at = options.until_solved, options.freeze_at
         self.variance_every, self.variance_draws = options.variance_every, options.variance_draws
@@ -96,7 +99,7 @@ class CartPole(PolicyTask):
             with vector.explained(self.options.env), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
                 states, _ = env.reset(seed=[int(torch.randint(2**31, (), generator=generator))])
                 while env.awake.any():
-                    frames.append(env.envs[0].render()[::SHRINK, ::SHRINK].copy())
+                    frames.append(np.asarray(env.envs[0].render())[::SHRINK, ::SHRINK].copy())
                     u = torch.rand((1, self.actions), generator=generator)
                     choice = (policy_logits(params, torch.from_numpy(states).float()) + gumbel(u)).argmax(-1)
                     states, *_ = env.step(choice.numpy())

@@ -30,7 +30,7 @@ class CategoricalVAE(LatentModel):
     name = "categorical_vae"
     betas = BETAS
 
-    options: CategoricalVAEOptions | SequenceOptions
+    options: CategoricalVAEOptions
 
     def __init__(
         self, estimator: dict[str, Any], options: CategoricalVAEOptions | SequenceOptions, data: ImageData, **given: Any

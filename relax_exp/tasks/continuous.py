@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
@@ -15,6 +16,7 @@ from relax_exp import estimators
 from relax_exp.envs import vector
 from relax_exp.envs.resting import Resting
 from relax_exp.errors import SettingError
+from relax_exp.estimators.actor_critic import A2C
 from relax_exp.estimators.base import FromSample
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.optimizers import adam
@@ -62,6 +64,7 @@ class Continuous(BatchTask):
             spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {options.env} have no time limit, which task=continuous needs")
+        assert isinstance(actions, Box)  # as `vector.make` has checked
         known = math.inf if spec.reward_threshold is None else spec.reward_threshold
         self.threshold = known if options.threshold is None else options.threshold
         self.states, self.actions = math.prod(states.shape), math.prod(actions.shape)
@@ -87,8 +90,9 @@ class Continuous(BatchTask):
         drawn_by = estimators.lookup(self.estimator_name).beside_a_value
         name, options = (drawn_by, {}) if drawn_by else (self.estimator_name, self.estimator_options)
         surrogate = FromSample(estimators.build(name, "gaussian", event, context, generator, **options))
-        value = estimators.build("a2c", "gaussian", event, context, generator, **size).critic
-        return {"value": value.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
+        a2c = estimators.build("a2c", "gaussian", event, context, generator, **size)
+        assert isinstance(a2c, A2C)
+        return {"value": a2c.critic.to(self.device, self.dtype), "surrogate": surrogate.to(self.device, self.dtype)}
 
     def init(self, generator):
         networks = self._build(generator)
@@ -141,7 +145,7 @@ class Continuous(BatchTask):
 
         The function returns (square norm, (gradient, scalars)).
         """
-        parameters, pull = vjp(lambda params: self.distribution(params, rows["state"]), model.params)
+        parameters, pull = vjp(lambda params: self.distribution(params, rows["state"]), model.params)[:2]
         parameters = parameters.detach()
 
         def of(surrogate):
@@ -168,7 +172,7 @@ class Continuous(BatchTask):
         at_rows = (alive / lengths.clamp(min=1)[episode]).view(-1, 1, 1) * at_rows
 
         def of_row(state: Tensor, at_row: Tensor) -> Tensor:
-            _, pull = vjp(lambda params: self.distribution(params, state.unsqueeze(0)), params)
+            pull = vjp(lambda params: self.distribution(params, state.unsqueeze(0)), params)[1]
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pull(at_row.unsqueeze(0)))])
 
         gradients = vmap(of_row)(rows["state"], at_rows)

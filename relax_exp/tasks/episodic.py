@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from relax_exp import estimators
 from relax_exp.estimators.actor_critic import published_advantage
+from relax_exp.estimators.base import Estimator
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import EpisodeTask, Gradients, Model
@@ -23,7 +24,7 @@ class Row(nn.Module):
     It takes one row at a time, so that rows which belong to no episode can be left out of every mean.
     """
 
-    def __init__(self, estimator: estimators.base.Estimator):
+    def __init__(self, estimator: Estimator):
         super().__init__()
         self.of = estimator
 
@@ -121,7 +122,7 @@ class PolicyTask(EpisodeTask):
         if self.replayed:
             noise = {"u": self._rows(noise["act"]).unsqueeze(-2)}
         noise = {k: v.unsqueeze(axis + 1) for k, v in noise.items() if k in ("u", "v")}
-        logits, pull = vjp(lambda params: policy_logits(params, over["state"]), model.params)
+        logits, pull = vjp(lambda params: policy_logits(params, over["state"]), model.params)[:2]
         over["logits"] = logits.detach()
         present = alive.amax(0) if axis else alive  # chains of different length make one row
 

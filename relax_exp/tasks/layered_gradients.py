@@ -13,16 +13,18 @@ in whatever soft or mean-field pass (a control variate's, a relaxation's), where
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
 from relax_exp.distributions import as_scalar
-from relax_exp.estimators.base import Objective
-from relax_exp.estimators.pathwise import Pathwise
+from relax_exp.estimators.base import Estimator, Objective
+from relax_exp.estimators.pathwise import Pathwise, Tempered
 from relax_exp.models.vae import DiscreteVAE
+from relax_exp.numerics.sums import total
 from relax_exp.tasks.base import Gradients, Model
 
 Noise = list[dict[str, Tensor]]  # by layer
@@ -46,7 +48,7 @@ def by_layer(noise: dict[str, Tensor], depth: int) -> Noise:
 class Thermometer(nn.Module):
     """The temperature of a pathwise estimator, callable through ``functional_call``."""
 
-    def __init__(self, estimator: Pathwise):
+    def __init__(self, estimator: Tempered):
         super().__init__()
         self.of = estimator
 
@@ -64,12 +66,12 @@ class Hierarchy:
     """
 
     def __init__(
-        self, vae: DiscreteVAE, estimators: nn.ModuleList, objective: str = "elbo", score_term: str = "dropped"
+        self, vae: DiscreteVAE, estimators: Sequence[Estimator], objective: str = "elbo", score_term: str = "dropped"
     ):
         self.vae, self.estimators, self.trained = vae, estimators, objective
         self.drops_score = score_term == "dropped" and estimators[0].target == "mean"
         self.families = vae.families
-        self.thermometers = [Thermometer(estimator) for estimator in estimators]
+        self.thermometers = [Thermometer(it) for it in estimators if isinstance(it, Tempered)]
 
     @property
     def evaluations(self) -> int:
@@ -101,8 +103,8 @@ class Hierarchy:
         differentiated.
         """
         logits, samples, log_q, log_p, log_prior = self.call(params, "chain", x, convert, first)
-        attached = sum(log_q) if score_term else sum(log_q).detach()
-        return attached - sum(log_p) - log_prior, (logits, samples, log_q, log_p)
+        attached = total(log_q) if score_term else total(log_q).detach()
+        return attached - total(log_p) - log_prior, (logits, samples, log_q, log_p)
 
     def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
         """Draw the gradients with respect to ``model.params``, with parameters of the vae in ``fixed`` held constant.
@@ -127,9 +129,11 @@ class Hierarchy:
             )
             return (logits, f), (samples, log_q, log_p)
 
-        (logits, f), pull, (samples, log_q, log_p) = vjp(forward, model.params, *zeros, has_aux=True)
+        # torch does not say that there are three with has_aux.
+        made: Any = vjp(forward, model.params, *zeros, has_aux=True)
+        (logits, f), pull, (samples, log_q, log_p) = made
         params = {**model.params, **fixed}
-        loss, pull_loss = vjp(self.target(logits, samples), f)
+        loss, pull_loss = vjp(self.target(logits, samples), f)[:2]
         (direct,) = pull_loss(torch.full_like(loss, 1 / n))
         at_samples, apart = [f] * len(logits), {}
         if slopes:  # one backward pass for df/db and the direct part, which has the same weight for every sample
@@ -140,7 +144,8 @@ class Hierarchy:
             pull = self.pull_logits(model.params, fixed, x, samples)
 
         def tuned(tuning):
-            outs, total, own, count = [], 0.0, {}, 0
+            outs, own, count = [], {}, 0
+            losses: list[Tensor] = []
             tuning = self.joined(tuning)
             for i, estimator in enumerate(self.estimators):
                 objective = self.objective(i, params, tuning, x, samples, log_q, log_p, noise)
@@ -154,14 +159,16 @@ class Hierarchy:
                     below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
                     pushed = self.combined(params, i, below, parts, out.aux["etas"])
                     squares = torch.cat([g.flatten() for g in pushed.values()]).square()
-                    total, count = total + (squares.sum() if estimator.shared else squares.mean()), count + len(squares)
+                    losses.append(squares.sum() if estimator.shared else squares.mean())
+                    count += len(squares)
                     own, out = own | pushed, out._replace(grad=torch.zeros_like(out.grad))
                 else:
-                    total = total + estimator.tuning_loss(out)
+                    losses.append(estimator.tuning_loss(out))
                 outs.append(out)
+            loss = total(losses)
             if count and self.estimators[0].shared:
-                total = total / count  # one objective for all layers: the mean over all of their parameters
-            return total, (total, outs, own)
+                loss = loss / count  # one objective for all layers: the mean over all of their parameters
+            return loss, (loss, outs, own)
 
         tuning_grads, aux = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
         tuning_loss, outs, own = aux
@@ -197,7 +204,7 @@ class Hierarchy:
         The gradient is linear in the parts, so both are pushed once and every tensor takes its own eta, ``(tensors,)``.
         """
         mine = {k: v for k, v in params.items() if k.startswith(f"encoder.{i}.")}
-        _, pull = vjp(lambda own: self.call({**params, **own}, "encode", i, below), mine)
+        pull = vjp(lambda own: self.call({**params, **own}, "encode", i, below), mine)[1]
         (pushed,) = vmap(pull)(parts)
         return {k: both[0] + eta[j] * both[1] for j, (k, both) in enumerate(pushed.items())}
 
@@ -208,7 +215,7 @@ class Hierarchy:
     def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
         """Return f as a function of what stands in the place of b_i, with the layers below as they were drawn."""
         below = samples[i - 1] if i else x
-        constant = sum(log_q[:i]) - sum(log_p[:i]) if i else 0.0
+        constant = total(log_q[:i]) - total(log_p[:i]) if i else 0.0
 
         def value(convert):
             return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert)
@@ -276,6 +283,7 @@ class Hierarchy:
             hard, _ = self.bound_terms(
                 {**model.params, **fixed}, x, lambda i, logits: self.families[i].sample(logits, noise[i]["u"]), logits
             )
-        buffers = [{**old, **it.advance(old)} for it, old in zip(self.estimators, model.buffers, strict=True)]
+        layers = (it for it in self.estimators if isinstance(it, Pathwise))  # all of them
+        buffers = [{**old, **it.advance(old)} for it, old in zip(layers, model.buffers, strict=True)]
         metrics = {"train/elbo": -hard.mean(), f"train/relaxed_{self.trained}": -loss}
         return Gradients(grads, tuning_grads, buffers, loss, torch.zeros_like(loss), metrics)

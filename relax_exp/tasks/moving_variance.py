@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relax_exp.numerics.sums import total
+
 
 class MovingVariance:
     """The average of g^2 less the square of the average of g, and of that the mean over all parameters.
@@ -30,5 +32,5 @@ class MovingVariance:
 
         mean = {k: moved(moments["mean"][k], g) for k, g in gradient.items()}
         square = {k: moved(moments["square"][k], g.square()) for k, g in gradient.items()}
-        total = sum((square[k] - mean[k].square()).sum() for k in gradient)
-        return {"mean": mean, "square": square}, total / sum(g.numel() for g in gradient.values())
+        variance = total((square[k] - mean[k].square()).sum() for k in gradient)
+        return {"mean": mean, "square": square}, variance / sum(g.numel() for g in gradient.values())

@@ -71,7 +71,7 @@ class Stacked:
             grads = vmap(lambda noise: task.encoder_gradient(model, rows, noise | still))(noise)
             return torch.cat([grad.flatten(1) for grad in grads.values()], 1)
 
-        reference, total, squares = None, 0.0, 0.0
+        reference, total, squares = None, torch.zeros(()), torch.zeros(())
         for start in range(0, n, at_once):
             drawn = [draw(shapes, min(at_once, n - start), generator, task.dtype) for generator in generators]
             noise = {k: torch.stack([own[k] for own in drawn]).to(task.device) for k in shapes}

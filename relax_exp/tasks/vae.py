@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -60,6 +60,7 @@ class LatentModel(Task):
     moving: MovingVariance | None = None
     has_test: bool = True
     data_noise = ("binarize",)
+    data: Tensor
     options: VAEOptions | CategoricalVAEOptions | SequenceOptions
 
     def __init__(self, estimator: dict[str, Any], options: Any, data: ImageData, **given: Any):
@@ -83,16 +84,18 @@ class LatentModel(Task):
         options = self.estimator_options
         granular, sized = (options.get(k) == v for k, v in (("granularity", "parameter"), ("baseline", "input")))
         known = {"inputs": len(self.mean)} if sized else {}
-        extras = [known | ({"tensors": len(list(part.parameters()))} if granular else {}) for part in vae.encoder]
-        built = nn.ModuleList(
+        extras: list[dict[str, Any]] = [
+            known | ({"tensors": len(list(part.parameters()))} if granular else {}) for part in vae.encoder
+        ]
+        built = [
             estimators.build(
                 self.estimator_name, layer.family, layer.shape, context, generator=generator, **options, **extra
             )
             for layer, context, extra in zip(vae.layers, context_shapes(vae), extras, strict=False)
-        )
+        ]
         if self.initial_weights == "he":
             he_(vae, generator)
-        vae, built = vae.to(self.device, self.dtype), built.to(self.device, self.dtype)
+        vae, built = vae.to(self.device, self.dtype), [it.to(self.device, self.dtype) for it in built]
         return Hierarchy(vae, built, self.relaxed, self.options.score_term)
 
     def network(self) -> DiscreteVAE:
@@ -125,7 +128,7 @@ class LatentModel(Task):
 
     def pixels(self, rows: Tensor, uniform: Tensor | None) -> Tensor:
         """Return rows of ``data`` as pixels in {0, 1}; ``uniform`` binarises grey values."""
-        if self.dynamic:
+        if self.dynamic and uniform is not None:
             return (uniform < rows / 255).to(self.dtype)
         return rows.to(self.dtype)
 
@@ -243,7 +246,8 @@ class LatentModel(Task):
         def one(noise):
             return self.encoder_gradient(model, rows, noise | still)
 
-        reference, total, squares, n = None, 0.0, 0.0, self.options.variance_draws
+        reference, n = None, self.options.variance_draws
+        total = squares = torch.zeros(())
         at_once = self._draws_at_once
         for start in range(0, n, at_once):
             noise = draw(shapes, min(at_once, n - start), generator, self.dtype)
