@@ -51,7 +51,7 @@ class Replicas:
         step = make_step(task)
         step = alone(step) if len(self.labels) == 1 else vmap(step)
         if compiled:
-            step = compile_step(step, backend)
+            step = compile_step(step, backend, self.device)
             if backend == "inductor":
                 task.compile()
         capture = capture if here else capture or cuda_graph.capture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.numerics import onednn
+from relax_exp.numerics import gpu_programs, onednn
 from relax_exp.numerics.optimizers import OPTIMIZERS
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw
@@ -83,8 +83,8 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
     return step
 
 
-def compile_step(step: Callable, backend: str) -> Callable:
-    """Compile ``step`` for the shapes of its first call.
+def compile_step(step: Callable, backend: str, device: torch.device) -> Callable:
+    """Compile ``step`` for the shapes of its first call, on ``device``.
 
     The new state overwrites the old one, so that parameters and moments stay in the processor's cache.
     """
@@ -97,7 +97,10 @@ def compile_step(step: Callable, backend: str) -> Callable:
     def overwrite(state, batch, noise):
         tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))
 
-    program = onednn.compile(overwrite, backend, **options)
+    if device.type == "cuda" and backend == "inductor":
+        program = gpu_programs.compile(overwrite, **options)
+    else:
+        program = onednn.compile(overwrite, backend, **options)
 
     def call(state, batch, noise):
         program(state, batch, noise)
