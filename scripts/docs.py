@@ -37,6 +37,7 @@ UNITS = {
     "gaussian": "variables",
     "permutation": "items to rank, at most 8",
     "subset": "items, of which 2 are taken",
+    "top_k": "items, of which 2 are taken",
 }
 OF = {
     "mean": "d E[f] / d parameters",
@@ -120,7 +121,9 @@ def example(name: str, family: str) -> str:
 
 def shape(family: str, size: int) -> tuple[int, ...]:
     """The event shape of ``size`` variables or items, or of one variable with as many categories."""
-    return {"categorical": (1, size), "subset": (size, 2), "permutation": (min(size, 8),)}.get(family, (size,))
+    return {"categorical": (1, size), "subset": (size, 2), "top_k": (size, 2), "permutation": (min(size, 8),)}.get(
+        family, (size,)
+    )
 
 
 def docstring(module: str, cls: str) -> str:

@@ -505,6 +505,15 @@ MUTANTS = [
         f"{MEAN}{B3} smooth",
     ),
     Mutant(
+        "top-k: drawn with replacement",
+        "distributions.top_k:TopK.log_prob",
+        ".logsumexp(0) - total",
+        ".logsumexp(0) - 0 * total",
+        "reinforce",
+        {},
+        "top_k 3 of 5 smooth",
+    ),
+    Mutant(
         "direct gradient counted once per layer",
         "tasks.layered_gradients:Hierarchy.gradients",
         "torch.full_like(loss, 1 / n)",

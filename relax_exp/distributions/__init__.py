@@ -3,7 +3,8 @@
 Every function is pure and acts on the trailing event dimensions, so all of them vmap, compile and differentiate.
 Shapes: Bernoulli logits ``(..., D)`` with samples in {0, 1}; categorical logits ``(..., D, C)`` with one-hot samples;
 Gaussian parameters ``(..., D, 2)`` = mean and log standard deviation with samples ``(..., D)``; permutations with
-logits ``(..., D)`` and samples ``(..., D, D)``; subsets of k of D items with logits and samples ``(..., D)``.
+logits ``(..., D)`` and samples ``(..., D, D)``; subsets of k of D items, conditional Bernoulli (`Subset`)
+or Gumbel top-k (`TopK`), with logits and samples ``(..., D)``.
 
 The relaxed variable ``z`` is the one whose hard threshold is the sample: ``b = hard(z)``. For Bernoulli
 ``z = logits + logit(u)`` (Tucker et al. 2017, eq. 7 of the RELAX draft); for categorical ``z = log p + Gumbel(u)`` with
@@ -18,6 +19,7 @@ from relax_exp.distributions.gaussian import Gaussian
 from relax_exp.distributions.noise import gumbel, logit_uniform, open_uniform, standard_normal
 from relax_exp.distributions.permutation import Permutation
 from relax_exp.distributions.subset import Subset
+from relax_exp.distributions.top_k import TopK
 
 __all__ = [
     "FAMILIES",
@@ -28,6 +30,7 @@ __all__ = [
     "Gaussian",
     "Permutation",
     "Subset",
+    "TopK",
     "as_scalar",
     "digits",
     "expand_event",

@@ -10,9 +10,10 @@ from relax_exp.distributions.categorical import Categorical
 from relax_exp.distributions.gaussian import Gaussian
 from relax_exp.distributions.permutation import Permutation
 from relax_exp.distributions.subset import Subset
+from relax_exp.distributions.top_k import TopK
 
 FAMILIES: dict[str, type[Family]] = {
-    family.name: family for family in (Bernoulli, Categorical, Gaussian, Permutation, Subset)
+    family.name: family for family in (Bernoulli, Categorical, Gaussian, Permutation, Subset, TopK)
 }
 # Those whose variables are independent of each other, with noise in the shape of a sample.
 INDEPENDENT = {name: family for name, family in FAMILIES.items() if not family.structured}

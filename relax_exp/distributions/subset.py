@@ -23,7 +23,7 @@ NONE = -1e4  # a logarithm that counts as that of nothing
 
 
 class Sized(type):
-    """The type of `Subset` and of its classes for each size, which pickle finds by their size."""
+    """The type of `Subset`, its laws and their classes for each size, which pickle finds by law and size."""
 
 
 class Subset(Family, metaclass=Sized):
@@ -48,7 +48,7 @@ class Subset(Family, metaclass=Sized):
         size, k = event_shape
         if not 0 < k < size:
             raise ValueError(f"subset: event_shape={event_shape}: k of D items, with k from 1 to D - 1")
-        return _of_size(k)
+        return _of_size(cls, k)
 
     @classmethod
     def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,9 +129,9 @@ class Subset(Family, metaclass=Sized):
 
         It sums to k.
         """
-        z, total = z / temperature, torch.zeros_like(z)
+        total = torch.zeros_like(z)
         for _ in range(cls.k):
-            taken = z.softmax(-1)
+            taken = (z / temperature).softmax(-1)
             total = total + taken
             z = z + (1 - taken).clamp(min=torch.finfo(z.dtype).eps).log()
         return total
@@ -147,13 +147,13 @@ class Subset(Family, metaclass=Sized):
 
 
 @cache
-def _of_size(k: int) -> type[Subset]:
-    """Return the one class of the subsets of k items."""
-    return Sized(f"Subset{k}", (Subset,), {"k": k})
+def _of_size(law: type[Subset], k: int) -> type[Subset]:
+    """Return the one class of the subsets of k items with this law."""
+    return Sized(f"{law.__name__}{k}", (law,), {"k": k})
 
 
-def _reduced(cls: type[Subset]) -> str | tuple[Callable[[int], type[Subset]], tuple[int]]:
-    return cls.__name__ if cls is Subset else (_of_size, (cls.k,))
+def _reduced(cls: type[Subset]) -> str | tuple[Callable[..., type[Subset]], tuple[type[Subset], int]]:
+    return (_of_size, (cls.__bases__[0], cls.k)) if "k" in vars(cls) else cls.__name__
 
 
 copyreg.pickle(Sized, _reduced)  # pyright: ignore[reportArgumentType]  # typeshed has instances of classes in mind

@@ -132,9 +132,9 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
 
 
 def structured_problems(rows: int = 3, seed: int = 0) -> list[Problem]:
-    """Permutations of 4 and 5 items, subsets of 2 of 4 and of 2 of 5; of the smaller one a table too."""
+    """Permutations of 4 and 5 items, subsets of both laws of 2 of 4 and of 2 of 5; of the smaller one a table too."""
     made = []
-    for family, shapes in {"permutation": [(4,), (5,)], "subset": [(4, 2), (5, 2)]}.items():
+    for family, shapes in {"permutation": [(4,), (5,)], "subset": [(4, 2), (5, 2)], "top_k": [(4, 2), (5, 3)]}.items():
         for shape in shapes:
             tag = f"{family} {' of '.join(map(str, reversed(shape)))}"
             generator = stream(seed, f"problem {tag}")

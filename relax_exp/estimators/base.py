@@ -147,7 +147,7 @@ class Estimator(nn.Module, metaclass=Checked):
             raise ValueError(f"{type(self).__name__}: family={family}: must be {one_of(FAMILIES, str(family))}")
         self.event_shape, dims = tuple(event_shape), FAMILIES[family].shape_dims
         if len(self.event_shape) != dims or not all(size > 0 for size in self.event_shape):
-            wanted = {"categorical": "(D, C)", "subset": "(D, k)"}.get(family, "(D,)")
+            wanted = {"categorical": "(D, C)", "subset": "(D, k)", "top_k": "(D, k)"}.get(family, "(D,)")
             raise ValueError(
                 f"{type(self).__name__}: event_shape={self.event_shape}: one row's sample of {family} variables is "
                 f"{wanted}, positive numbers"

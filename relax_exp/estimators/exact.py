@@ -27,7 +27,7 @@ class Exact(Estimator):
         size, name = self.event_shape[0], self.family.name
         if name == "permutation":
             self.evaluations, said = math.factorial(size), f"{size}!"
-        elif name == "subset":
+        elif name in ("subset", "top_k"):
             self.evaluations, said = math.comb(*self.event_shape), f"{size} choose {self.event_shape[1]}"
         else:
             base = 2 if name == "bernoulli" else self.event_shape[1]

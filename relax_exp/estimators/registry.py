@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 B, C, G = "bernoulli", "categorical", "gaussian"
-P, S = "permutation", "subset"
+P, S, T = "permutation", "subset", "top_k"
 TIED = ({"noise": "independent"}, {"noise": "tied"})
 TUCKER = {  # REBAR as its authors' code has it
     "noise": "tied",
@@ -64,11 +64,11 @@ class Entry(NamedTuple):
 
 REGISTRY: dict[str, Entry] = {
     "exact": Entry(
-        "exact:Exact", (B, C, P, S), "value", "enumeration of all states (small problems)", max_states=2**16
+        "exact:Exact", (B, C, P, S, T), "value", "enumeration of all states (small problems)", max_states=2**16
     ),
     "reinforce": Entry(
         "score:Reinforce",
-        (B, C, G, P, S),
+        (B, C, G, P, S, T),
         "value",
         "score function, samples=M draws",
         ({}, {"samples": 3}),
@@ -94,7 +94,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "rloo": Entry(
         "multisample:RLOO",
-        (B, C, P, S),
+        (B, C, P, S, T),
         "value",
         "K samples, each with the others' mean as baseline (VarGrad)",
         least_samples=2,
@@ -128,7 +128,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "concrete": Entry(
         "pathwise:Concrete",
-        (B, C),
+        (B, C, T),
         "relaxed",
         "biased: differentiates the relaxed sample, temperature fixed, annealed or learned",
         ({}, {"schedule": "learned"}),
@@ -137,11 +137,15 @@ REGISTRY: dict[str, Entry] = {
         density=True,
     ),
     "straight_through": Entry(
-        "pathwise:StraightThrough", (B, C, S), "gradient", "biased: hard forward, mean's slope backward", target="path"
+        "pathwise:StraightThrough",
+        (B, C, S, T),
+        "gradient",
+        "biased: hard forward, mean's slope backward",
+        target="path",
     ),
     "st_gumbel": Entry(
         "pathwise:StraightThroughGumbel",
-        (B, C),
+        (B, C, T),
         "gradient",
         "biased: hard forward, relaxed sample's slope backward",
         target="path",

@@ -11,8 +11,22 @@ from relax_exp.distributions import FAMILIES
 from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
 
-SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,), "permutation": (3,), "subset": (4, 2)}
-SMALLEST = {"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,), "permutation": (1,), "subset": (2, 1)}
+SHAPES = {
+    "bernoulli": (3,),
+    "categorical": (2, 3),
+    "gaussian": (2,),
+    "permutation": (3,),
+    "subset": (4, 2),
+    "top_k": (4, 2),
+}
+SMALLEST = {
+    "bernoulli": (1,),
+    "categorical": (1, 2),
+    "gaussian": (1,),
+    "permutation": (1,),
+    "subset": (2, 1),
+    "top_k": (2, 1),
+}
 ALL = [(name, family) for name, entry in estimators.REGISTRY.items() for family in entry.families]
 DISCRETE = [(name, family) for name, family in ALL if family != "gaussian"]
 VARIANTS = [(n, f, o) for n, f in ALL for o in estimators.lookup(n).variants]

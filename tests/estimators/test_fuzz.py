@@ -9,8 +9,22 @@ from relax_exp import estimators
 from relax_exp.distributions import FAMILIES
 from relax_exp.numerics.random_streams import stream
 
-SHAPES = {"bernoulli": (3,), "categorical": (2, 3), "gaussian": (2,), "permutation": (3,), "subset": (4, 2)}
-SMALLEST = {"bernoulli": (1,), "categorical": (1, 2), "gaussian": (1,), "permutation": (1,), "subset": (2, 1)}
+SHAPES = {
+    "bernoulli": (3,),
+    "categorical": (2, 3),
+    "gaussian": (2,),
+    "permutation": (3,),
+    "subset": (4, 2),
+    "top_k": (4, 2),
+}
+SMALLEST = {
+    "bernoulli": (1,),
+    "categorical": (1, 2),
+    "gaussian": (1,),
+    "permutation": (1,),
+    "subset": (2, 1),
+    "top_k": (2, 1),
+}
 CELLS = [(n, f, o) for n, e in estimators.REGISTRY.items() for f in e.families for o in e.variants]
 DISCRETE = [cell for cell in CELLS if cell[1] in ("bernoulli", "categorical")]
 VALUES = [cell for cell in DISCRETE if estimators.needs(cell[0], cell[2]) == "value"]
@@ -32,7 +46,7 @@ LOSSES = {
 def call(name, family, options, logits, f, noise=None):
     """The output, which must be finite, as must the tuning gradients be."""
     shape = tuple(logits.shape[1 : 1 + FAMILIES[family].shape_dims])
-    shape = (logits.shape[1], logits.shape[1] // 2) if family == "subset" else shape
+    shape = (logits.shape[1], logits.shape[1] // 2) if family in ("subset", "top_k") else shape
     built = estimators.build(name, family, shape, generator=stream(0, "fuzz"), **options).to(logits.dtype)
     if noise is None:
         noise = built.noise(len(logits), stream(1, "fuzz"), dtype=logits.dtype)

@@ -154,4 +154,11 @@ def test_variance_falls_as_one_over_m():
 def test_all_covers_the_registry():
     labels = {label.split()[0] for label, _, _ in verification.cells({"name": "all", "path": None})}
     assert labels == set(verification.estimators.names())
-    assert {p.family for p in problems.problems()} == {"bernoulli", "categorical", "gaussian", "permutation", "subset"}
+    assert {p.family for p in problems.problems()} == {
+        "bernoulli",
+        "categorical",
+        "gaussian",
+        "permutation",
+        "subset",
+        "top_k",
+    }
