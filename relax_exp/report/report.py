@@ -14,9 +14,10 @@ from relax_exp.report import formats
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import Table
 from relax_exp.report.groups import make_cells
+from relax_exp.report.kinds import control
 from relax_exp.report.papers.bounds import bounds, reach
 from relax_exp.report.papers.control import rl
-from relax_exp.report.papers.frozen import frozen, of_frozen
+from relax_exp.report.papers.frozen import frozen
 from relax_exp.report.papers.learning_rates import learning_rates
 from relax_exp.report.papers.original import of_original, original
 from relax_exp.report.papers.paired import paired
@@ -55,7 +56,7 @@ class Report:
     def pivots(self) -> list[Table]:
         """Tables that set several cells beside each other or beside published numbers."""
         others = [cell for cell in self.cells if not of_original(cell)]
-        learning = [cell for cell in others if not of_frozen(cell)]
+        learning = [cell for cell in others if not control.frozen(cell)]
         of_others = (table1, paired, bounds, reach, learning_rates, rl, solving_times)
         made = (original(self.cells), *(of(learning) for of in of_others), frozen(others))
         return [table for table in made if table is not None]

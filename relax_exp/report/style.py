@@ -154,9 +154,15 @@ def words(label: str) -> str:
     for pattern, said in WORDS.items():
         label = re.sub(rf"(?<![\w.]){pattern}(?![\w.])", said, label)
     label = re.sub(r"(?<![\w.])(\w+)=([^\s,()]+)", _option, label)
-    return re.sub(
-        r"\d+\.\d{4,}|\b\d{5,}\b", lambda n: f"{float(n[0]):,.3g}" if "." in n[0] else f"{int(n[0]):,}", label
-    )
+    return re.sub(r"\d+\.\d{4,}|\b\d{5,}\b", _short, label)
+
+
+def _short(found: re.Match[str]) -> str:
+    """Write a number with three digits, .99999 as it is, since it is not 1; a whole one with commas."""
+    number = float(found[0])
+    rounded = f"{number:,.3g}"
+    whole = number.is_integer() and "." not in found[0]
+    return f"{int(number):,}" if whole else found[0] if float(rounded).is_integer() else rounded
 
 
 def _option(found: re.Match[str]) -> str:
@@ -188,6 +194,10 @@ WORDS = {
     r"objective=variance": "fitted to the variance",
     r"mean=arithmetic": "arithmetic mean",
     r"threshold=([\d.]+)": r"threshold \1",
+    r"until_solved=true": "until solved",
+    r"until_solved=false": "to the end",
+    r"freeze_at=([\d.]+)": r"policies frozen at a return of \1",
+    r"beta2=([\d.]+)": r"β₂ = \1",
     r"frame_skip=1": "each action taken once",
     r"frame_skip=(\d+)": r"each action taken \1 times",
     r"advantage=correct": "advantage as derived",

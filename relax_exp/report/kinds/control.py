@@ -34,6 +34,16 @@ def solved(cell: Cell) -> tuple[str, dict]:
     return f"{count} of {len(episodes)}", {"seeds that solve it": count}
 
 
+def frozen(cell: Cell) -> bool:
+    """Tell whether the cell's policies do not learn, so that what they return says nothing of the estimator."""
+    return cell.runs[0].config["task"].get("freeze_at") is not None
+
+
+def of_learning(column: Column) -> Column:
+    """Return the column, empty for policies that do not learn."""
+    return column._replace(of=lambda cell: (EMPTY, {}) if frozen(cell) else column.of(cell))
+
+
 CARTPOLE = Kind(
     "cartpole",
     "Control with few actions",
@@ -45,9 +55,9 @@ CARTPOLE = Kind(
         "number of episodes to solve (where no rate solves it on all seeds: number of seeds that do)",
     ),
     columns=(
-        final("episodes to solve", "solved_episodes", decimals=0),
-        final("frames to solve", "solved_frames", decimals=0),
-        Column("seeds that solve it", solved),
+        of_learning(final("episodes to solve", "solved_episodes", decimals=0)),
+        of_learning(final("frames to solve", "solved_frames", decimals=0)),
+        of_learning(Column("seeds that solve it", solved)),
         final("mean return of the last 100", "return100", decimals=1),
         MEAN_LOG_VARIANCE,
         TIME,

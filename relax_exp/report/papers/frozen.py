@@ -8,14 +8,10 @@ import numpy as np
 
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
+from relax_exp.report.kinds import control
 from relax_exp.report.papers.solving_times import variant
 from relax_exp.report.statistics import interval, show, where_any
 from relax_exp.report.style import order
-
-
-def of_frozen(cell: Cell) -> bool:
-    """Whether the cell's policies do not learn."""
-    return cell.runs[0].config["task"].get("freeze_at") is not None
 
 
 def frozen(cells: list[Cell]) -> Table | None:
@@ -23,7 +19,7 @@ def frozen(cells: list[Cell]) -> Table | None:
     of: dict[tuple[str, float], dict[str, Cell]] = {}
     for cell in cells:
         task = cell.runs[0].config["task"]
-        if of_frozen(cell) and cell.steps:
+        if control.frozen(cell) and cell.steps:
             of.setdefault((task["env"], task["freeze_at"]), {})[variant(cell)] = cell
     if not of:
         return None
