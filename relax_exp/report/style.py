@@ -40,7 +40,7 @@ STYLES: dict[str, Style] = {
     "disarm": Style("#8C564B", DASHED, "d"),
     "ars": Style("#117733", DASHED, "<"),
     "arsm": Style("#661100", SOLID, "H"),
-    "ars_plus": Style("#2E8B57", LONG, "<"),
+    "ars_plus": Style("#2E8B57", LONG, "X"),
     "arsm_plus": Style("#A63603", DASHDOT, "H"),
     "muprop": Style("#CC79A7", TWO_DOTS, "v"),
     "concrete": Style("#882255", LONG, "P"),
