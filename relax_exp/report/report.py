@@ -96,9 +96,12 @@ class Report:
         from relax_exp.report.figures.axes import slug
         from relax_exp.report.figures.curves import figures
         from relax_exp.report.figures.tracked import figures_of
+        from relax_exp.report.papers.frozen import figure as frozen_figure
         from relax_exp.report.papers.solving_times import figure as solving_figure
 
-        drawn = figures(self.cells) | figures_of(self.cells)
+        drawn = figures([cell for cell in self.cells if not control.frozen(cell)]) | figures_of(self.cells)
+        if (variances := frozen_figure(self.cells)) is not None:
+            drawn["frozen"] = variances
         if (solving := solving_figure(self.cells)) is not None:
             drawn["solving_times"] = solving
         for run in self.studies:
