@@ -20,7 +20,7 @@ COMMANDS = [line for line in re.findall(r"^relax-exp .*$", TEXT, re.M) if "FILE"
 def tree(tmp_path_factory):
     """A copy of the package with everything that the document says added."""
     folder = tmp_path_factory.mktemp("tree")
-    for part in ("relax_exp", "configs"):
+    for part in ("relax_exp", "hydra_plugins", "configs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name, table, at_end, text in BLOCKS:
         path = folder / name

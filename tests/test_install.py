@@ -32,7 +32,7 @@ def run(site, cwd, *arguments):
 
 def test_the_wheel_holds_package_and_configuration_and_no_more(installed):
     _, names = installed
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"relax_exp"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"relax_exp", "hydra_plugins"}
     assert "relax_exp/report/papers/published.yaml" in names
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"relax_exp/configs/{path.relative_to(ROOT / 'configs')}" in names

@@ -15,9 +15,7 @@ import traceback
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 import relax_exp
 from relax_exp.cli import help, typed
 from relax_exp.cli import sweep as sweep_module
-from relax_exp.cli.sweep import Outcome, _codes, _take_plan, sweep
+from relax_exp.cli.sweep import Outcome, _codes, _take_plan
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, RunError, SettingError
@@ -50,8 +48,6 @@ def main() -> int:
         print(f"relax-exp {relax_exp.__version__}")
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions come to us
-    Plugins.instance()  # now, as it executes the modules of plugins anew
-    basic_sweeper.BasicSweeper.sweep = sweep
     _codes.clear()
     provenance.command = None
     try:

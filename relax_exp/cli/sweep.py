@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
 import traceback
+from pathlib import Path
 from typing import NamedTuple
 
-from hydra._internal.core_plugins import basic_sweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
 
 from relax_exp.cli import help
 from relax_exp.cli.typed import DRY
@@ -31,26 +35,30 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
+def sweep(
+    arguments: list[str], config: DictConfig, loader: ConfigLoader, launcher: Launcher, at_once: int | None = None
+) -> list[JobReturn]:
     """Run all combinations of the arguments, after every one of them was checked, and list those that failed.
 
-    In the place of Hydra's method, which finds a wrong value when its job comes, shows one failure only and leaves a
-    file behind. Raises ConfigError before any job runs.
+    Hydra's own sweeper finds a wrong value when its job comes, shows one failure only and leaves a file behind.
+
+    Args:
+        arguments: What was typed, as ``key=value,value``; of no interest where an experiment of many runs was.
+        config: What Hydra composed for all of them.
+        loader: Composes the configuration of a job.
+        launcher: Runs jobs, here or elsewhere.
+        at_once: Jobs that are handed to it together; None: all.
+
+    Raises:
+        ConfigError: A job is wrong; none has run then.
     """
-    assert self.hydra_context and self.config and self.launcher  # Hydra's set-up is over
-    loader = self.hydra_context.config_loader
-    if _plan is None:
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(parsed, self.max_batch_size)
-    else:
-        batches = list(self.split_overrides_to_chunks(_plan, self.max_batch_size))
-    folders: dict = {}
-    for overrides in [job for batch in batches for job in batch]:
+    jobs = combinations(arguments, loader) if _plan is None else _plan
+    folders: dict[Path, list[str]] = {}
+    for overrides in jobs:
         try:
-            cfg = loader.load_sweep_config(self.config, list(overrides))
-            resolved = resolve.resolve(
-                OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), overrides
-            )
+            cfg = loader.load_sweep_config(config, list(overrides))
+            keys = [str(key) for key in cfg if key != "hydra"]
+            resolved = resolve.resolve(OmegaConf.masked_copy(cfg, keys), overrides)
         except (ConfigError, HydraException) as error:
             raise ConfigError(f"{messages.explain(error)} (in the job {shlex.join(overrides)})") from error
         other = folders.setdefault(identity.run_path(resolved), overrides)
@@ -60,9 +68,10 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
         _list(folders)
         return []
     results, outcomes = [], []
-    for batch in batches:
+    size = at_once or len(jobs)
+    for batch in [jobs[start : start + size] for start in range(0, len(jobs), size)]:
         try:
-            launched = self.launcher.launch(batch, initial_job_idx=len(outcomes))
+            launched = launcher.launch(batch, initial_job_idx=len(outcomes))
             outcomes += [(result.overrides, result.return_value) for result in launched]
             results += launched
         except Exception as error:  # a worker was killed, or a cluster's job ended without an answer
@@ -77,14 +86,32 @@ def sweep(self: basic_sweeper.BasicSweeper, arguments: list[str]) -> list:
     return results
 
 
-def _list(folders: dict) -> None:
+def combinations(arguments: list[str], loader: ConfigLoader) -> list[list[str]]:
+    """Return the jobs that the arguments stand for: every choice of one value for each key.
+
+    Raises:
+        HydraException: An argument stands for a range of values and not for some of them.
+    """
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise HydraException(f"{override.input_line}: type the values to go through, as {key}=VALUE,VALUE")
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def _list(folders: dict[Path, list[str]]) -> None:
     """Print what a sweep would run: a line for each job, with its folder and how far that is."""
     for path, overrides in folders.items():
         print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
     print(f"{len(folders)} runs; nothing was run", file=sys.stderr)
 
 
-def _compare(paths: list) -> None:
+def _compare(paths: list[Path]) -> None:
     """Print one table of all runs of a sweep that are on this machine, and what makes their figures."""
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather
