@@ -1,4 +1,4 @@
-"""The papers' experiments: what is missing is run, then every table and figure is made from the run folders.
+"""The papers' experiments, one ``relax-exp experiment=NAME budget=BUDGET`` after the other, then tables and figures.
 
 ``make reproduce-all BUDGET=smoke|cpu|published|paper JOBS=1`` and ``make report BUDGET=...``. It may be stopped at any
 moment, by any means: the same command goes on. Several may run at once, also on machines that share the disk.
@@ -7,120 +7,58 @@ moment, by any means: the same command goes on. Several may run at once, also on
 from __future__ import annotations
 
 import argparse
-import ctypes
 import shlex
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections import deque
 from pathlib import Path
 
 from tabulate import tabulate
-from timing import Estimate, estimate
 
+from relax_exp.cli.main import main as relax_exp
 from relax_exp.config import plans as experiments
 from relax_exp.config.plans import Planned
 from relax_exp.errors import ConfigError
-from relax_exp.report.statistics import duration
 from relax_exp.runs.folder import is_locked, status
 
-LOGS = Path("runs/.logs")
 OVER = ("done", "failed")
+STOPPED = 130
 
 Plans = dict[str, list[Planned]]
 
 
-def command(run: Planned) -> str:
-    """What to type for a run."""
-    return shlex.join(["relax-exp", *run.overrides])
+def left(runs: list[Planned]) -> list[Planned]:
+    """The runs that are not over."""
+    return [run for run in runs if status(run.path) not in OVER]
 
 
-def log_of(run: Planned) -> Path:
-    """The file with all that the run's last attempt said."""
-    return LOGS / f"{run.config['task']['name']}-{run.path.name}.log"
+def table(plans: Plans) -> str:
+    """The plan: runs, what is finished of them and what is to do, for each experiment and together."""
+    together = list({run.path: run for runs in plans.values() for run in runs}.values())
+    rows = [
+        [name, len(runs), len(runs) - len(left(runs)), len(left(runs))]
+        for name, runs in [*plans.items(), *([("together", together)] if len(plans) > 1 else [])]
+    ]
+    return tabulate(rows, ["experiment", "runs", "finished", "to do"])
 
 
-def table(plans: Plans, costs: dict[Path, Estimate], jobs: int) -> str:
-    """The plan: runs, what is finished, and what the rest will take, for each experiment and together."""
-    everything = {run.path: run for runs in plans.values() for run in runs}
-    rows = []
-    for name, runs in [*plans.items(), *([("together", [*everything.values()])] if len(plans) > 1 else [])]:
-        todo = [run for run in runs if status(run.path) not in OVER]
-        known = [costs[run.path] for run in todo]
-        seconds, size = (sum(filter(None, values)) for values in zip(*known, strict=True)) if known else (0, 0)
-        unknown = sum(cost.seconds is None for cost in known)
-        took = duration(seconds / jobs) + (f" + {unknown} unknown" if unknown else "") if todo else "-"
-        rows.append([name, len(runs), len(runs) - len(todo), len(todo), took, f"{size / 1e6:,.0f} MB" if todo else "-"])
-    return tabulate(rows, ["experiment", "runs", "finished", "to do", "time", "disk"], disable_numparse=True)
-
-
-def run_all(todo: list[Planned], jobs: int, costs: dict[Path, Estimate]) -> dict[Path, str]:
-    """Run each in a process of its own, ``jobs`` at a time; why runs failed. Stops them where it is stopped itself."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    waiting, running, failed, left = deque(todo), {}, {}, len(todo)
-    elsewhere: set[Path] = set()
-    try:
-        while waiting or running:
-            for _ in range(len(waiting)):
-                if len(running) == jobs:
-                    break
-                run = waiting.popleft()
-                if is_locked(run.path):  # by another of these, or by a run that is just saving itself
-                    if run.path not in elsewhere:
-                        print(f"another process writes {run.path}: waiting for it", flush=True)
-                    elsewhere.add(run.path)
-                    waiting.append(run)
-                elif status(run.path) in OVER:
-                    left -= 1
-                else:
-                    seconds = costs[run.path].seconds
-                    about = "" if seconds is None else f"  (about {duration(seconds)})"
-                    print(f"{left} left: {command(run)}{about}", flush=True)
-                    running[_start(run)] = run
-                    left -= 1
-            time.sleep(0.05 if running else 1.0)
-            for process in [process for process in running if process.poll() is not None]:
-                run = running.pop(process)
-                if process.returncode and is_locked(run.path):  # another was first
-                    waiting.append(run)
-                    left += 1
-                elif process.returncode:
-                    failed[run.path] = _last_line(run, process.returncode)
-                    print(f"FAILED: {command(run)}: {failed[run.path]}", flush=True)
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
-    return failed
-
-
-def _start(run: Planned) -> subprocess.Popen:
-    script = Path(sys.executable).with_name("relax-exp")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "relax_exp"]
-    # A session of its own: what is typed here stops it once, not twice.
-    with log_of(run).open("w") as log:
-        return subprocess.Popen(
-            [*program, *run.overrides],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send this process SIGTERM, at which a run saves itself, when its parent is gone."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _last_line(run: Planned, code: int) -> str:
-    lines = log_of(run).read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
-    reason = "a replica failed" if status(run.path) == "failed" else lines[-1].removeprefix("relax-exp: error: ")
-    return f"{reason} (all of it: {log_of(run)})"
+def run_all(plans: Plans, args: argparse.Namespace) -> bool:
+    """Run what is left of every experiment; tell whether that was stopped by Ctrl-C."""
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={args.jobs}"] if args.jobs > 1 else []
+    for name, runs in plans.items():
+        while left(runs):
+            sys.argv = ["relax-exp", f"experiment={name}", f"budget={args.budget}", *args.overrides, *launcher]
+            print(shlex.join(sys.argv), flush=True)
+            if relax_exp() == STOPPED:
+                return True
+            elsewhere = [run for run in left(runs) if is_locked(run.path)]
+            if not elsewhere:
+                break  # what is left has failed
+            print(*(f"another process writes {run.path}: waiting for it" for run in elsewhere), sep="\n", flush=True)
+            while any(is_locked(run.path) for run in elsewhere):
+                time.sleep(1)
+    return False
 
 
 def report(plans: Plans, budget: str, out: Path) -> list[str]:
@@ -130,7 +68,7 @@ def report(plans: Plans, budget: str, out: Path) -> list[str]:
     problems = []
     for name, runs in plans.items():
         there = [run for run in runs if status(run.path) != "missing"]
-        missing = [command(run) for run in runs if run not in there]
+        missing = [shlex.join(["relax-exp", *run.overrides]) for run in runs if run not in there]
         if not there:
             print(f"{name}: no run yet")
             continue
@@ -168,35 +106,26 @@ def main() -> int:
     except ConfigError as error:
         print(f"reproduce: error: {error}", file=sys.stderr)
         return 2
-    try:
-        return carry_out(plans, args)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on", file=sys.stderr)
-        return 130
-
-
-def carry_out(plans: Plans, args: argparse.Namespace) -> int:
-    """Plan, runs, report, and what failed. The exit code."""
-    everything = list({run.path: run for runs in plans.values() for run in runs}.values())
-    failed: dict[Path, str] = {}
     if not args.report:
-        todo = [run for run in everything if status(run.path) not in OVER]
-        costs = estimate(todo)
-        print(table(plans, costs, args.jobs), flush=True)
+        print(table(plans), flush=True)
         if args.plan:
             return 0
-        # Short ones first: whenever this is stopped, most is complete.
-        todo.sort(key=lambda run: costs[run.path].seconds or 0.0)
-        failed = run_all(todo, args.jobs, costs)
+        try:
+            stopped = run_all(plans, args)
+        except KeyboardInterrupt:
+            stopped = True
+        if stopped:
+            print("\nstopped; the same command goes on", file=sys.stderr)
+            return STOPPED
     out = Path("runs/results-smoke" if args.budget == "smoke" else "results")
     problems = report(plans, args.budget, out)
-    for run in everything:
-        if status(run.path) == "failed":
-            failed.setdefault(run.path, "a replica failed")
-    lines = [f"{command(run)}\n    {failed[run.path]}" for run in everything if run.path in failed]
-    if lines or problems:
-        print(f"\n{len(lines)} of {len(everything)} runs failed:" if lines else "", *lines, *problems, sep="\n")
-    return int(bool(lines or problems))
+    everything = {run.path: run for runs in plans.values() for run in runs}
+    wrong = ("failed",) if args.report else ("failed", "interrupted", "missing", "running")
+    failed = [run for run in everything.values() if status(run.path) in wrong]
+    if failed:
+        print(f"\n{len(failed)} of {len(everything)} runs failed:")
+    print(*(f"{shlex.join(['relax-exp', *run.overrides])}: {status(run.path)}" for run in failed), *problems, sep="\n")
+    return int(bool(failed or problems))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`scripts/reproduce.py`: the plan, runs in processes of their own, being killed, failures, and what runs will cost."""
+"""`scripts/reproduce.py`: the plan, the runs of every experiment, being killed, and failures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 import reproduce
-import timing
-from timing import Cost
 
 from relax_exp.config import plans
 from relax_exp.runs.folder import is_locked, status
@@ -45,7 +43,7 @@ run.execute = execute
 
 
 class Reproduce:
-    """Starts the script for the toy's smoke runs (REINFORCE, RELAX) in ``work``; ``plan``: these, already timed."""
+    """Starts the script for the toy's smoke runs (REINFORCE, RELAX) in ``work``; ``plan``: these."""
 
     def __init__(self, folder: Path):
         self.work, self.site = folder / "work", folder / "site"
@@ -53,8 +51,6 @@ class Reproduce:
         self.site.mkdir()
         (self.work / "runs").mkdir()
         self.plan = plans.planned("toy", "smoke")
-        costs = [Cost(timing.kind(run.config), 1.0, 0.1, 0.0, 1e6, 0.0)._asdict() for run in self.plan]
-        (self.work / timing.CACHE).write_text(json.dumps(costs))
 
     def fake(self) -> None:
         """Runs without training."""
@@ -85,7 +81,7 @@ class Reproduce:
     def until(self, condition, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, (self.statuses(), [p.read_text() for p in self.work.glob("runs/.logs/*")])
+            assert time.monotonic() < end, self.statuses()
             time.sleep(0.02)
 
     def locked(self) -> bool:
@@ -118,25 +114,35 @@ def test_killed_in_the_middle(script):
     for file in results.iterdir():
         file.unlink()
     code, out = script("--report")
-    assert code == 0 and "left:" not in out and (results / "table.md").read_text() == table
+    assert code == 0 and "experiment=toy" not in out and (results / "table.md").read_text() == table
 
 
 def test_the_plan(script):
     script.fake()
     code, out = script("--plan", "--jobs", "2")
-    assert code == 0 and "timing" not in out
-    assert out.splitlines()[-1].split() == ["toy", "2", "0", "2", "6", "s", "2", "MB"]  # 2 x (1 + 50 x .1) s, by two
+    assert code == 0 and out.splitlines()[-1].split() == ["toy", "2", "0", "2"]
     assert script.statuses() == ["missing", "missing"]
 
 
-def test_runs_and_no_more(script):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_runs_and_no_more(script, jobs):
     script.fake()
-    code, out = script()
-    assert "2 left: relax-exp task=toy estimator=reinforce" in out and "(about 6 s)" in out
-    assert "1 left: relax-exp task=toy estimator=relax" in out and script.statuses() == ["done", "done"]
+    code, out = script("--jobs", jobs)
+    assert code == 0 and script.statuses() == ["done", "done"], out
+    assert out.count("relax-exp experiment=toy budget=smoke") == 1
+    assert "job 0: task=toy estimator=reinforce" in out and "job 1: task=toy estimator=relax" in out
     code, out = script("--plan")
-    assert code == 0 and out.splitlines()[-1].split() == ["toy", "2", "2", "0", "-", "-"]
-    assert script("estimator=relax", "--plan")[1].splitlines()[-1].split()[:3] == ["toy", "1", "1"]
+    assert code == 0 and out.splitlines()[-1].split() == ["toy", "2", "2", "0"]
+    assert script("estimator=relax", "--plan")[1].splitlines()[-1].split() == ["toy", "1", "1", "0"]
+
+
+def test_an_experiment_after_the_other(script):
+    """Both in one process, in which Hydra begins anew."""
+    script.fake()
+    code, out = script("--experiments", "toy,permutation")
+    assert code == 0 and script.statuses() == ["done", "done"], out
+    assert out.index("experiment=toy") < out.index("experiment=permutation")
+    assert all(status(script.work / run.path) == "done" for run in plans.planned("permutation", "smoke"))
 
 
 @pytest.mark.parametrize(
@@ -150,17 +156,14 @@ def test_failures(script, mode, said, then):
     script.fake()
     code, out = script("--jobs", "2", mode=mode)
     assert code == 1 and script.statuses() == ["done", then]
-    command = f"relax-exp {shlex.join(script.plan[1].overrides)}"
-    log = f"runs/.logs/toy-{script.plan[1].path.name}.log"
-    said = f"{said} (all of it: {log})"
-    assert f"FAILED: {command}: {said}\n" in out
-    assert f"\n1 of 2 runs failed:\n{command}\n    {said}\n" in out
+    overrides = shlex.join(script.plan[1].overrides)
+    assert f"1 of 2 jobs failed:\n  {overrides}: {said}" in out
+    assert f"\n1 of 2 runs failed:\nrelax-exp {overrides}: {then}\n" in out
+    again = script()
     if mode == "bug":
-        assert "Traceback" in (script.work / log).read_text()
-        script()
-        assert script.statuses() == ["done", "done"]  # tried again
+        assert again[0] == 0 and script.statuses() == ["done", "done"]  # tried again
     else:
-        assert f"{command}\n    a replica failed\n" in script()[1]  # not tried again, but said again
+        assert again[0] == 1 and f"{overrides}: failed\n" in again[1]  # not tried again, but said again
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -191,24 +194,7 @@ def test_what_another_process_writes_is_left_to_it(script):
                 break
         (folder / "meta.json").write_text('{"status": "done"}')
     out, _ = process.communicate(timeout=30)
-    assert "left: relax-exp task=toy estimator=relax" not in out and script.statuses() == ["done", "done"]
-
-
-def test_another_process_is_first(script):
-    """It takes the run after this one has started it, which is no failure."""
-    script.fake()
-    folder = script.work / script.plan[1].path
-    folder.mkdir(parents=True)
-    process = script.start("estimator=relax", mode="late")
-    script.until((script.work / reproduce.log_of(script.plan[1])).exists)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (script.work / "go").touch()
-        said = [process.stdout.readline() for _ in range(5)]
-        assert "waiting for it" in said[-1], said
-        (folder / "meta.json").write_text('{"status": "done"}')
-    out, _ = process.communicate(timeout=30)
-    assert "FAILED" not in out and script.statuses() == ["missing", "done"]
+    assert "runs failed" not in out and script.statuses() == ["done", "done"]
 
 
 @pytest.mark.parametrize(
@@ -229,35 +215,3 @@ def test_wrong_commands(monkeypatch, tmp_path, capsys, arguments, said):
     err = capsys.readouterr().err
     assert err.startswith("reproduce: error: ") and said in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_costs_of_finished_runs(script, monkeypatch):
-    """A finished run tells about others of its kind: other seeds, more steps; not about much longer ones."""
-    script.fake()
-    script()
-    monkeypatch.chdir(script.work)
-    for run in script.plan:
-        (run.path / "metrics.jsonl").write_text(json.dumps({"time/elapsed": 20.0}) + "\n")
-    more = script.plan[1]._replace(
-        config={**script.plan[1].config, "seeds": [7, 9], "steps": 500}, path=Path("runs/toy/other")
-    )
-    assert timing.estimate([more])[more.path].seconds == pytest.approx(200.0)
-    much = more._replace(config={**more.config, "steps": 5000})
-    assert timing.estimate([much])[much.path].seconds == pytest.approx(1 + 5000 * 0.1)  # from the measurement
-
-
-def test_costs_that_are_measured(tmp_path, monkeypatch):
-    """A kind that could not be measured in the time has the costs of the most similar one."""
-    monkeypatch.chdir(tmp_path)
-    run = plans.planned("toy", "smoke")[1]
-    cost, like = timing.measure(run.config, None)
-    assert 1e-5 < cost.step < 0.1 and cost.evaluation > 0 and 500 < cost.state < 1e6 and cost.row > 100
-    again, _ = timing.measure(run.config, like)
-    assert again.evaluation / again.step == pytest.approx(cost.evaluation / cost.step)
-    monkeypatch.setattr(timing, "_measured", lambda configs, seconds: [cost])
-    both = plans.planned("toy", "smoke")
-    found = timing.estimate(both)
-    expected = cost.start + 50 * cost.step + 2 * cost.evaluation
-    assert [found[run.path].seconds for run in both] == pytest.approx([expected, expected])
-    monkeypatch.setattr(timing, "_measured", lambda configs, seconds: pytest.fail("measured twice"))
-    assert timing.estimate([run])[run.path].seconds == pytest.approx(expected)
