@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from relax_exp.config import added_keys
 
 MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "deterministic")  # where and how
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys with dots: ``{"task.t": 0.499}``."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def replicas(config: dict) -> list[tuple[int, float]]:

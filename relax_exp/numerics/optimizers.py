@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -51,33 +52,21 @@ def rmsprop(
     betas: tuple[float, float] = BETAS,
     eps: float = 1e-5,
     alpha: float = 0.99,
+    inside: bool = False,
 ):
     """Take one step of RMSProp, with the arguments of `adam` and the constants of the standard A2C implementations.
 
-    ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch;
-    `rmsprop_tf` differs.
+    ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch. With
+    ``inside`` the step is g / sqrt(v + eps) and v starts at 1 (`initial_moments`), as in TensorFlow and the A2C code of
+    2017. Inside the root eps = 1e-5 bounds the divisor by 3e-3, outside by 1e-5: while gradients are small or few,
+    TensorFlow's steps are much the shorter ones.
     """
     v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
-    return tree_map(lambda p, g, v: p - lr * g / (v.sqrt() + eps), params, grads, v), {**moments, "v": v}
+    new = tree_map(lambda p, g, v: p - lr * g / ((v + eps).sqrt() if inside else v.sqrt() + eps), params, grads, v)
+    return new, {**moments, "v": v}
 
 
-def rmsprop_tf(
-    params,
-    grads,
-    moments: dict,
-    t: Tensor,
-    lr: Tensor,
-    betas: tuple[float, float] = BETAS,
-    eps: float = 1e-5,
-    alpha: float = 0.99,
-):
-    """Take one step of RMSProp as TensorFlow and the A2C code of 2017 have it, with the arguments of `rmsprop`.
-
-    The step is g / sqrt(v + eps), and v starts at 1 (`initial_moments`). Inside the root eps = 1e-5 bounds the divisor
-    by 3e-3, where `rmsprop` bounds it by 1e-5: while gradients are small or few, these steps are much the shorter ones.
-    """
-    v = tree_map(lambda v, g: alpha * v + (1 - alpha) * g * g, moments["v"], grads)
-    return tree_map(lambda p, g, v: p - lr * g / (v + eps).sqrt(), params, grads, v), {**moments, "v": v}
+rmsprop_tf = functools.partial(rmsprop, inside=True)
 
 
 def none(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):

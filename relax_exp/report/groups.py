@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from relax_exp.config import identity
 from relax_exp.errors import ReportError
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
@@ -16,8 +17,7 @@ from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
 from relax_exp.report.style import natural, order
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
-NOT_CONFIGURATION = ("seed", "seeds", "lr", "lrs", "out", "data_root", "device", "threads", "compile", "deterministic")
-NOT_CONFIGURATION += ("track",)
+APART = ("seed", "seeds", "lr", "lrs", "track", *identity.MACHINE_KEYS)  # what rows of a table do not differ in
 RATES = ("estimator.lr_scale",)  # keys that are tuned as the learning rate is
 VARIANCES = ("task.variance_every", "task.variance_draws")  # keys that change what is measured and no training
 
@@ -133,7 +133,8 @@ class _Entry:
     """A run on its way into cells: flat configuration and the labels so far."""
 
     def __init__(self, run: Run):
-        self.run, self.replicas, self.flat = run, run.replicas(), flatten(run.config)
+        self.run, self.replicas = run, run.replicas()
+        self.flat = identity.flatten({k: v for k, v in run.config.items() if k not in APART})
         task = run.config["task"]
         kind = kinds.of_task(task)
         self.kind, named = kind.name, kind.label or run.task
@@ -151,19 +152,6 @@ class _Entry:
 class _Unset(dict):
     def __missing__(self, key):
         return "?"
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the configuration as ``{"task.t": 0.499}``, without what `NOT_CONFIGURATION` lists."""
-    flat = {}
-    for key, value in config.items():
-        if not prefix and key in NOT_CONFIGURATION:
-            continue
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _groups(items: list, key) -> list[list]:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -139,6 +140,19 @@ def status(path: Path) -> str:
         return "missing"
 
 
+def shown(path: Path, config: dict, text: Callable[[Path], str]) -> int | None:
+    """Print the ``text`` of a run that is finished already.
+
+    Returns:
+        Its exit code, 1 if a replica failed, else 0; None where there is something to do.
+    """
+    if not RunFolder.finished(path, config):
+        return None
+    print(f"{path} is finished already; nothing to do (another seed, lr or out= makes another run)", file=sys.stderr)
+    print(text(path))
+    return int(status(path) == "failed")
+
+
 def is_locked(path: Path) -> bool:
     """Tell whether a process is writing the run at ``path``."""
     try:
@@ -224,14 +238,6 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict | None:
 
 def _differences(stored: dict, wanted: dict) -> list[str]:
     """Return ``key: value there, value here`` for every key that differs."""
-    said = [{key: show(value) for key, value in _flat(tree).items()} for tree in (stored, wanted)]
+    said = [{key: show(value) for key, value in identity.flatten(tree).items()} for tree in (stored, wanted)]
     pairs = {key: [side.get(key, "absent") for side in said] for key in said[1] | said[0]}
     return [f"{key}: {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    """Return nested keys with dots."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -21,7 +21,7 @@ from relax_exp.runs import checkpoint
 from relax_exp.runs import device as devices
 from relax_exp.runs.build import build_task, build_trainer
 from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder
+from relax_exp.runs.folder import RunFolder, shown
 from relax_exp.runs.loggers import Console, MetricsFile, Row, TensorBoard, clean, gif, label
 from relax_exp.tasks.registry import TASKS
 
@@ -42,11 +42,8 @@ def execute(config: dict) -> int:
         DataError: Its data cannot be had.
     """
     path = run_path(config)
-    if RunFolder.finished(path, config):
-        say(f"{path} is finished already; nothing to do (another seed, lr or out= makes another run)")
-        print(run_printed(path))
-        meta = json.loads((path / "meta.json").read_text())
-        return int(meta["status"] == "failed")
+    if (code := shown(path, config, run_printed)) is not None:
+        return code
     device = choose_device(config)
     if remark := devices.remark(config["device"], config["task"]["name"], TASKS[config["task"]["name"]].gpu):
         say(remark)

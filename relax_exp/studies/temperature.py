@@ -20,7 +20,7 @@ from relax_exp.errors import SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.temperature import EXACT, FIXED, UNBIASED
 from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder
+from relax_exp.runs.folder import RunFolder, shown
 from relax_exp.studies import leave
 from relax_exp.tasks.categorical_toy import CategoricalToy
 from relax_exp.tasks.registry import TASKS, CategoricalToyOptions
@@ -110,10 +110,8 @@ def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
 def execute(config: dict) -> int:
     """Measure, train, write tables and figures, print the tables. Returns 0."""
     path = run_path(config)
-    if RunFolder.finished(path, config):
-        print(leave.said(path))
-        print(f"{path} is finished already", file=sys.stderr)
-        return 0
+    if (code := shown(path, config, leave.said)) is not None:
+        return code
     if config["estimator"].get("path"):
         raise SettingError("task=temperature studies registered estimators only: leave estimator.path out")
     torch.set_num_threads(config["threads"])

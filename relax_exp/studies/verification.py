@@ -21,7 +21,7 @@ from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.report.studies.verification import SHOWN
 from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder
+from relax_exp.runs.folder import RunFolder, shown
 from relax_exp.studies import leave
 from relax_exp.studies.measured import PACKAGES, Measured, fingerprint
 
@@ -153,10 +153,8 @@ def failures(rows: list[dict[str, Any]]) -> list[str]:
 def execute(config: dict) -> int:
     """Verify, write the folder, print the table. Returns 1 if something fails, else 0."""
     path = run_path(config)
-    if RunFolder.finished(path, config):
-        print(leave.said(path))
-        print(f"{path} is finished already", file=sys.stderr)
-        return int(json.loads((path / "meta.json").read_text())["status"] == "failed")
+    if (code := shown(path, config, leave.said)) is not None:
+        return code
     torch.set_num_threads(config["threads"])
     todo = list(cells(config["estimator"]))
     if not todo:

@@ -168,7 +168,7 @@ def test_bugs_keep_their_traceback(command):
 
 def test_ctrl_c(command):
     command.outcome = fail(KeyboardInterrupt())
-    assert command("task=toy estimator=relax") == (130, "", "")
+    assert command("task=toy estimator=relax") == (130, "", "\nstopped\n")
     assert command("-m task=toy estimator=relax,rebar")[0] == 130
     assert len(command.executed) == 2  # a sweep ends
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from relax_exp.config.identity import flatten
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
-from relax_exp.report.groups import RATES, choose, flatten, text
+from relax_exp.report.groups import RATES, choose, text
 from relax_exp.report.style import natural, order
 
 TUCKER = "rebar (granularity=parameter)"
