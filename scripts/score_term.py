@@ -130,24 +130,34 @@ def table(rows: list[dict]) -> str:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Log-variance of every estimator with and without the term, in every column of the table."""
-    from matplotlib.figure import Figure
+    """Log-variance of every estimator with and without the term, in every column of the table; PNG and SVG."""
+    from matplotlib.lines import Line2D
+
+    from relax_exp.report.figures.axes import below, figure, letters, look, save, seeds
+    from relax_exp.report.style import words
 
     columns = cells(rows)
-    figure = Figure(figsize=(4 * len(columns), 5), layout="constrained")
-    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        chosen = sorted((r for r in rows if tuple(r[k] for k in KEYS[:3]) == column), key=lambda r: -r["dropped"])
-        for y, row in enumerate(chosen):
-            axes.plot([row["dropped"], row["kept"]], [y, y], color="0.7", zorder=1)
-        axes.scatter(
-            [r["kept"] for r in chosen], range(len(chosen)), label="kept", color="#D55E00", marker="s", zorder=2
-        )
-        axes.scatter([r["dropped"] for r in chosen], range(len(chosen)), label="dropped", color="#0072B2", zorder=3)
-        axes.set_yticks(range(len(chosen)), [r["estimator"] for r in chosen])
-        dataset, model, step = column
-        axes.set(title=f"{dataset} {model}, after {step:,} steps", xlabel="log-variance of the encoder's gradient")
-    figure.axes[0].legend()
-    figure.savefig(path, dpi=120)
+    ways = {"kept": ("#D55E00", "s"), "dropped": ("#0072B2", "o")}
+    with look():
+        fig = figure(3.9 * len(columns), 5)
+        panels = fig.subplots(1, len(columns), squeeze=False)[0]
+        letters(panels)
+        for axes, column in zip(panels, columns, strict=True):
+            chosen = sorted((r for r in rows if tuple(r[k] for k in KEYS[:3]) == column), key=lambda r: -r["dropped"])
+            for y, row in enumerate(chosen):
+                axes.plot([row["dropped"], row["kept"]], [y, y], color="0.7", zorder=1)
+            for way, (color, marker) in ways.items():
+                axes.scatter([r[way] for r in chosen], range(len(chosen)), color=color, marker=marker, s=22, zorder=2)
+            axes.set_yticks(range(len(chosen)), [r["estimator"] for r in chosen], fontsize=8)
+            dataset, model, step = column
+            axes.set_title(f"{words(f'{dataset} {model}')},\n{f'after {step:,} steps' if step else 'at the start'}")
+            axes.set_xlabel("log-variance of the encoder's gradient")
+        handles = [
+            Line2D([], [], color=color, ls="", marker=marker, label=f"score term {way}")
+            for way, (color, marker) in ways.items()
+        ]
+        below(fig, handles, [seeds(len({row["seed"] for row in rows}))])
+        save(fig, path.with_suffix(""))
 
 
 def main() -> int:

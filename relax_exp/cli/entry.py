@@ -38,4 +38,8 @@ def _start(module: str) -> int:
             file=sys.stderr,
         )
         return 2
-    return importlib.import_module(module).main()
+    try:
+        return importlib.import_module(module).main()
+    except KeyboardInterrupt:  # while modules are imported: the commands themselves see to the rest
+        print("\nstopped", file=sys.stderr)
+        return 130

@@ -98,7 +98,7 @@ def page(experiment: str) -> str:
     head = itertools.takewhile(lambda line: line.startswith("#"), experiments.path(experiment).read_text().splitlines())
     return PAGE.format(
         name=experiment,
-        head="\n".join(line.removeprefix("#").strip() for line in head),
+        head=textwrap.fill(" ".join(line.removeprefix("#").strip() for line in head), WIDTH),
         budgets=_table([(f"budget={b}", f"{len(experiments.read(experiment, b))} runs") for b in experiments.BUDGETS]),
     )
 

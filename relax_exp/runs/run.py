@@ -288,7 +288,8 @@ class Run:
         self.tensorboard.add([])
         headline = TASKS[self.task.name].headline
         curves = [key for key in headline if key in self.tensorboard.curves]
-        pages = {"comparison of all runs": {key: f"^{re.escape(self.tensorboard.tag(key))}$" for key in curves}}
+        tags = map(self.tensorboard.tag, curves)
+        pages = {"comparison of all runs": {tag: f"^{re.escape(tag)}$" for tag in tags}}
         if self.config["track"]:
             kinds = ("log_variance", "log_variance_x_evaluations")
             pages["track"] = {kind: f"track/.*/{kind}$" for kind in kinds}

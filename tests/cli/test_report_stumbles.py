@@ -121,3 +121,31 @@ def test_a_table_fits_the_terminal():
 
 def test_steps_of_a_run_are_read(tmp_path):
     assert read_run(toy_run(tmp_path / "a")).step == 100
+
+
+def test_a_table_of_one_row_stands_upright_on_a_terminal():
+    headers = ["task", "estimator", "train ELBO", "valid ELBO, all", "test ELBO", "status"]
+    row = ["mnist linear1", "relax", "-100.00", "-101.00", "–", "done"]
+    made = console(Table("vae", "Binary VAE", headers, [row], "A note."), 40)
+    assert max(map(len, made.splitlines())) <= 40
+    assert "MNIST, one linear layer" in made and "-101.00" in made and "test ELBO" not in made
+
+
+def test_the_emptiest_columns_leave_first():
+    headers = ["task", "estimator", "concrete", "nvil", "relax"]
+    rows = [
+        ["toy", "a", "0.1", "0.2", "1.0"],
+        ["toy", "b", "not run", "–", "2.0"],
+        ["toy", "c", "not run", "0.3", "3.0"],
+    ]
+    made = console(Table("x", "T", headers, rows, "Note."), 38)
+    assert "relax" in made and "0.3" in made and "not run" not in made
+    assert "Not shown here, but in the files:\nconcrete." in made
+
+
+def test_the_list_of_runs_fits_the_terminal(tmp_path, monkeypatch):
+    toy_run(tmp_path / "runs" / "a-run-with-a-name")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "1")
+    text, _ = status([tmp_path])
+    assert "estimator" not in text and "100 of 100" in text

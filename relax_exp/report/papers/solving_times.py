@@ -114,8 +114,8 @@ def figure(cells: list[Cell]) -> Figure | None:
 
     There is a panel for each pair of rates.
     """
+    from relax_exp.report.figures.axes import below, in_short, letters, look, seeds
     from relax_exp.report.figures.axes import figure as canvas
-    from relax_exp.report.figures.axes import in_short, look
 
     of: dict[tuple, dict[str, list[Replica]]] = {}
     names: dict[str, str] = {}
@@ -145,6 +145,9 @@ def figure(cells: list[Cell]) -> Figure | None:
             ax.set_ylabel("share not solved")
         for ax in axes[len(of) :]:
             ax.set_axis_off()
+        letters(axes[: len(of)])
         handles = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        sizes = sorted({len(replicas) for variants in of.values() for replicas in variants.values()})
+        count = seeds(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+        below(fig, handles.values(), [f"product-limit estimate, {count} a curve"])
         return fig

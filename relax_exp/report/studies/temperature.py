@@ -180,6 +180,8 @@ def draw_schedules(run: Run) -> Figure:
                 draw(ax, np.array(steps), np.maximum(values, 1e-12), it, said, i / len(labels), "median")
             ax.set(yscale="log", xlabel="step", title=name)
             ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))
         axes[0].set_ylabel("exact loss above its minimum")
         seeds, optimizer = len({row["seed"] for row in trained}), run.config["task"]["optimizer"].upper()
         fig.suptitle(f"{PROBLEMS[problem_name]} {size}-way problem, {optimizer}")

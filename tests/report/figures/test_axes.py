@@ -45,6 +45,9 @@ def test_raw_keys_become_words():
     assert words("relax (surrogate=network)") == "relax (free network)"
     assert words("a2c (lr_scale=3.3333333)") == "a2c (tuning rate 3.33 x policy's)"
     assert words("toy t=0.499") == "toy problem, t = 0.499"
+    assert words("rebar (granularity=parameter)") == "rebar (an eta for each tensor)"
+    assert words("lax (depth=2, black_box=true)") == "lax (depth 2, black box)"
+    assert words("categorical 2x3 direct") == "2 variables of 3 classes, f of the logits too"
     assert words("mine") == "mine"
 
 
