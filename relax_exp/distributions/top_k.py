@@ -57,7 +57,7 @@ class TopK(Subset):
         With q(A) the probability of drawing the rest of the set once the items A of it are gone,
         q(A) = sum_{s not in A} p_s q(A and s) / (1 - p(A)), from the whole set down to none.
         """
-        logits, b = torch.broadcast_tensors(logits, b)
+        logits, b = logits + torch.zeros_like(b), b + torch.zeros_like(logits)
         log_p = logits.log_softmax(-1)
         outside = log_p.masked_fill(b > 0.5, -torch.inf).logsumexp(-1)
         member = log_p.gather(-1, b.topk(cls.k, -1).indices).unbind(-1)
@@ -72,8 +72,11 @@ class TopK(Subset):
     @classmethod
     def score(cls, logits: Tensor, b: Tensor) -> Tensor:
         """Return the score d log p(b) / d logits, in the shape of both broadcast."""
-        logits, b = torch.broadcast_tensors(logits, b)
-        return grad(lambda logits: cls.log_prob(logits, b).sum())(logits)
+
+        def total(logits: Tensor) -> Tensor:
+            return cls.log_prob(logits, b).sum()
+
+        return grad(total)(logits + torch.zeros_like(b))
 
     @classmethod
     def mean(cls, logits: Tensor) -> Tensor:
