@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -20,7 +19,7 @@ class RelaxExpSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher that the configuration names."""
         self.config, self.loader = config, hydra_context.config_loader
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -28,5 +27,6 @@ class RelaxExpSweeper(Sweeper):
         """Run all combinations of the arguments."""
         from relax_exp.cli.sweep import sweep  # not before: every program that uses Hydra imports this module
 
+        assert self.config is not None and self.launcher is not None  # Hydra has called `setup`
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         return sweep(typed, self.config, self.loader, self.launcher, self.max_batch_size)

@@ -58,7 +58,7 @@ def test_the_fingerprint_is_of_the_code_that_runs(monkeypatch):
     text = source[ARM.__module__]
     said = text.replace('"""Antithetic samples', '"""Other words').replace("logits: Tensor, u: Tensor", "logits, u")
     assert said != text and now(ARM.__module__, said) == first
-    other = now(ARSM.__module__, source[ARSM.__module__].replace("1 / size", "1 / (size + 0)"))
+    other = now(ARSM.__module__, source[ARSM.__module__].replace("1 - size * pi", "1 - (size + 0) * pi"))
     assert other[ARM] == first[ARM] and other[ARSM] != first[ARSM]
     both = now(ARM.__module__, text.replace("logits > logit_uniform", "logits >= logit_uniform"))
     assert both[ARM] != first[ARM] and both[ARSM] != first[ARSM], "ARSM is built on what antithetic.py has"
