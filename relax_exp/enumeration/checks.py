@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,9 +70,9 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
         if not family.discrete:
             nodes, weights = np.polynomial.hermite_e.hermegauss(120)
             mean, log_std = logits.unbind(-1)
-            points = mean + log_std.exp() * torch.from_numpy(nodes).reshape(-1, 1, 1)
-            weights = torch.from_numpy(weights / weights.sum())
-            return (weights.unsqueeze(-1) * f.hard(points, logits)).sum()
+            points = mean + log_std.exp() * torch.as_tensor(nodes).reshape(-1, 1, 1)
+            weight = torch.as_tensor(weights / weights.sum())
+            return (weight.unsqueeze(-1) * f.hard(points, logits)).sum()
         every = states(family, problem.event_shape, logits)
         log_p, values = family.log_prob(logits, every), f.hard(every, logits)
         if not bound:
@@ -86,7 +86,7 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
 
 def perturbed(estimator: nn.Module, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:
     """Return parameters and buffers moved away from where they start, since unbiasedness must not depend on them."""
-    values = {}
+    values: dict[str, Tensor] = {}
     for name, value in estimator.named_parameters():
         values[name] = value.detach() + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
     for name, value in estimator.named_buffers():
@@ -132,7 +132,7 @@ def compare(
         float(row_z.max()) if len(row_z) else 0.0,
         len(z) + len(row_z),
         float(variance.mean()),
-        float(mean.norm()),
+        float(torch.linalg.vector_norm(mean)),
         float(torch.nn.functional.cosine_similarity(exact + mean, exact, dim=0)),
         seconds / count,
     )
@@ -167,7 +167,7 @@ def check(estimator: Estimator, problem: Problem, draws: int, seed: int = 0) -> 
     return compare(one, shapes, exact, draws, generator, chunk, 1 if problem.rare else rows)
 
 
-def applies(name: str, options: dict, problem: Problem) -> bool:
+def applies(name: str, options: dict[str, Any], problem: Problem) -> bool:
     """Tell whether the estimator is offered for the problem's family and f gives what it needs."""
     if problem.family not in estimators.lookup(name).families:
         return False
@@ -176,7 +176,7 @@ def applies(name: str, options: dict, problem: Problem) -> bool:
     return problem.smooth or estimators.needs(name, options) == "value"
 
 
-def build(name: str, options: dict, problem: Problem, seed: int = 0) -> Estimator:
+def build(name: str, options: dict[str, Any], problem: Problem, seed: int = 0) -> Estimator:
     """Build the estimator for a problem, with a context."""
     generator = stream(seed, f"build {name}")
     return estimators.build(name, problem.family, problem.event_shape, (CONTEXT,), generator, **options).double()

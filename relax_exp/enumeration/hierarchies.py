@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ HIERARCHIES = {
 
 def check_hierarchy(
     name: str,
-    options: dict,
+    options: dict[str, Any],
     layers: list[Layer],
     draws: int,
     seed: int = 0,
@@ -53,7 +54,7 @@ def check_hierarchy(
     return compare(one, shapes, exact, draws, generator, chunk)
 
 
-def check_relaxed(name: str, options: dict, layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
+def check_relaxed(name: str, options: dict[str, Any], layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
     """Compare the gradient of a pathwise estimator in a tiny VAE with differences of its relaxed loss, draw by draw.
 
     The loss has to be smooth (Concrete). As every draw is compared by itself, few draws are enough.
@@ -90,7 +91,7 @@ def hierarchy_noise(hierarchy: Hierarchy, rows: int) -> dict[str, tuple[int, ...
 
 def tiny_hierarchy(
     name: str,
-    options: dict,
+    options: dict[str, Any],
     layers: list[Layer],
     seed: int = 0,
     rows: int = 2,
@@ -130,7 +131,9 @@ def flat(gradients: dict[str, Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients.values()])
 
 
-def exact_parameter_gradient(hierarchy: Hierarchy, params, x: Tensor, samples: int = 1, bound: bool = False):
+def exact_parameter_gradient(
+    hierarchy: Hierarchy, params: dict[str, Tensor], x: Tensor, samples: int = 1, bound: bool = False
+) -> dict[str, Tensor]:
     """Compute the gradient of the exact minibatch-mean -ELBO by enumeration of all layers.
 
     With ``bound`` it is that of the bound of ``samples`` samples.
@@ -140,7 +143,7 @@ def exact_parameter_gradient(hierarchy: Hierarchy, params, x: Tensor, samples: i
     joint = list(itertools.product(*(range(len(s)) for s in states)))
     chosen = [s[[index[i] for index in joint]].unsqueeze(1) for i, s in enumerate(states)]
 
-    def expectation(params):
+    def expectation(params: dict[str, Tensor]) -> Tensor:
         f, (_, _, log_q, _) = hierarchy.bound_terms(
             params, x, lambda i, logits: chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
         )

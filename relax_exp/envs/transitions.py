@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from relax_exp.envs.resting import Resting
@@ -33,13 +35,16 @@ class Steps(NamedTuple):
     score: np.ndarray
 
 
-def roll_out(env: Resting, seeds: list[int | None], policy, noise: Tensor, quota: int) -> Steps:
+def roll_out(
+    env: Resting, seeds: list[int | None], policy: Callable[[Tensor], tuple[Tensor, Tensor]], noise: Tensor, quota: int
+) -> Steps:
     """Play whole episodes in each slot that has a seed, begun until it has taken ``quota`` steps.
 
     ``policy`` maps states ``(slots, S)`` to mean and std ``(slots, A)``; ``noise`` is standard normal, ``(slots, T,
     A)``.
     """
     slots, horizon, size = noise.shape
+    assert isinstance(env.single_action_space, Box)
     space, noise = env.single_action_space, noise.transpose(0, 1).contiguous()
     states = np.zeros((horizon, slots, *env.single_observation_space.shape), np.float32)
     following, actions = np.zeros_like(states), np.zeros((horizon, slots, size), np.float32)
@@ -65,7 +70,9 @@ def roll_out(env: Resting, seeds: list[int | None], policy, noise: Tensor, quota
     )
 
 
-def advantages(steps: Steps, rewards, values, following, gamma: float, trace: float) -> np.ndarray:
+def advantages(
+    steps: Steps, rewards: np.ndarray, values: np.ndarray, following: np.ndarray, gamma: float, trace: float
+) -> np.ndarray:
     """Compute generalised advantages (Schulman et al. 2016, eq. 16), ``(slots, T)``, 0 beyond the end.
 
     ``values`` and ``following`` are V of the state and of the state after the step, ``(slots, T)``.
@@ -94,6 +101,6 @@ def episodes(steps: Steps, replicas: int) -> tuple[Tensor, Tensor]:
     return out[..., 0], out[..., 1].long()
 
 
-def clipped(actions: np.ndarray, space) -> np.ndarray:
+def clipped(actions: np.ndarray, space: Box) -> np.ndarray:
     """Return actions ``(N, A)`` within the bounds of a space, in its shape and type."""
     return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,7 @@ def _helper() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "helper", begin)
 
 
-def packed(params: dict[str, Tensor], rows: int) -> list[Tensor | Future]:
+def packed(params: dict[str, Tensor], rows: int) -> list[Tensor | Future[Any]]:
     """Return `as_applied` for callers that apply the weights often, to so many rows, and not in compiled programs.
 
     The weights are packed where that gains. The hidden layer's, 6 MB, are packed while the caller goes on, and needs
@@ -125,7 +125,7 @@ def pixels(observations: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def nature(params: dict[str, Tensor], observations: Tensor, applied: list | None = None) -> Activations:
+def nature(params: dict[str, Tensor], observations: Tensor, applied: list[Any] | None = None) -> Activations:
     """Apply the network to observations ``(N, 4, 84, 84)``, bytes or their `pixels`.
 
     ``applied`` are the `packed` parameters, where there are any.

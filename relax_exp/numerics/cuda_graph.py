@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,11 +37,11 @@ class Graphed:
     is copied to where the graph reads it. ``capture`` is replaced in tests, which have no GPU.
     """
 
-    def __init__(self, step: Callable, capture: Capture = capture):
+    def __init__(self, step: Callable[..., Any], capture: Capture = capture):
         self.step, self.capture = step, capture
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, state, *inputs):
+    def __call__(self, state: Any, *inputs: Any) -> Any:
         """Return the state after the step, in the graph's memory: the next call overwrites it."""
         if self.replay is None:
             self.replay = self._record(state, inputs)
@@ -49,7 +50,7 @@ class Graphed:
         self.replay()
         return self.tree
 
-    def _record(self, state, inputs) -> Callable[[], None]:
+    def _record(self, state: Any, inputs: Any) -> Callable[[], None]:
         self.tree, self.state = state, tree_leaves(state)
         leaves, spec = tree_flatten(inputs)
         self.inputs = [leaf.clone() for leaf in leaves]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ def options() -> dict:
     return {"post_grad_custom_post_pass": Replace()}
 
 
-def compile(function: Callable, backend: str = "inductor", **more) -> Callable:
+def compile(function: Callable[..., Any], backend: str = "inductor", **more: Any) -> Callable[..., Any]:
     """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``."""
     chosen = {**options(), **more} if backend == "inductor" else more
     return torch.compile(function, backend=backend, dynamic=False, options=chosen or None)

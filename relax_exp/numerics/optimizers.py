@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 BETAS = (0.9, 0.999)
+Moments = dict[str, Any]
+Step = tuple[Any, Moments]  # new parameters and moments
 
 
-def adam_init(params) -> dict:
+def adam_init(params: Any) -> Moments:
     """Return zero moments for a pytree of parameters."""
     zeros = tree_map(torch.zeros_like, params)
     return {"m": zeros, "v": zeros}
 
 
-def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS, eps: float = 1e-8):
+def adam(
+    params: Any,
+    grads: Any,
+    moments: Moments,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-8,
+) -> Step:
     """Take one step of Adam; ``t`` counts from one.
 
     Kingma & Ba (2015), in the order given at the end of their section 2: the bias corrections go into the step size and
@@ -38,22 +50,22 @@ def adam(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float
     return new, {"m": m, "v": v}
 
 
-def sgd(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):
+def sgd(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS) -> Step:
     """Take one step of plain gradient descent, with the arguments of `adam`; moments stay as they are."""
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
 
 
 def rmsprop(
-    params,
-    grads,
-    moments: dict,
+    params: Any,
+    grads: Any,
+    moments: Moments,
     t: Tensor,
     lr: Tensor,
     betas: tuple[float, float] = BETAS,
     eps: float = 1e-5,
     alpha: float = 0.99,
     inside: bool = False,
-):
+) -> Step:
     """Take one step of RMSProp, with the arguments of `adam` and the constants of the standard A2C implementations.
 
     ``betas`` is not used. v = alpha v + (1 - alpha) g^2 from v = 0 and a step of g / (sqrt(v) + eps), as in torch. With
@@ -69,15 +81,21 @@ def rmsprop(
 rmsprop_tf = functools.partial(rmsprop, inside=True)
 
 
-def none(params, grads, moments: dict, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS):
+def none(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS) -> Step:
     """Take no step, with the arguments of `adam`: for what does not learn."""
     return params, moments
 
 
-OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "rmsprop_tf": rmsprop_tf, "sgd": sgd, "none": none}
+OPTIMIZERS: dict[str, Callable[..., Step]] = {
+    "adam": adam,
+    "rmsprop": rmsprop,
+    "rmsprop_tf": rmsprop_tf,
+    "sgd": sgd,
+    "none": none,
+}
 
 
-def initial_moments(optimizer: str, params) -> dict:
+def initial_moments(optimizer: str, params: Any) -> Moments:
     """Return the moments that one of `OPTIMIZERS` starts from: zeros, but ones for v of TensorFlow's RMSProp."""
     moments = adam_init(params)
     return moments | {"v": tree_map(torch.ones_like, params)} if optimizer == "rmsprop_tf" else moments

@@ -108,7 +108,16 @@ class Task:
         """
         raise NotImplementedError
 
-    def tune(self, model: Model, grads: Gradients, moments: Tree, t: Tensor, lr: Tensor, batch, noise):
+    def tune(
+        self,
+        model: Model,
+        grads: Gradients,
+        moments: Tree,
+        t: Tensor,
+        lr: Tensor,
+        batch: dict[str, Any],
+        noise: dict[str, Tensor],
+    ) -> tuple[Tree, Tree]:
         """Return new tuning parameters and moments; pure as `gradients` is.
 
         Here it is one step of Adam, the ``t``-th.
@@ -182,7 +191,7 @@ class EpisodeTask(Task):
     variance_every: int | None = None
     variance_draws: int = 2
 
-    def make(self, slots: int, **options) -> Resting:
+    def make(self, slots: int, **options: Any) -> Resting:
         """Make ``slots`` slots of the environment."""
         raise NotImplementedError
 
@@ -243,7 +252,9 @@ class SegmentTask(Task):
         raise NotImplementedError
 
 
-def draw(shapes: dict[str, tuple[int, ...]], count: int, generator: torch.Generator, dtype) -> dict[str, Tensor]:
+def draw(
+    shapes: dict[str, tuple[int, ...]], count: int, generator: torch.Generator, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Draw the uniform noise of ``count`` steps, ``(count, *shape)`` by name."""
     return {k: torch.rand((count, *s), generator=generator, dtype=dtype) for k, s in shapes.items()}
 

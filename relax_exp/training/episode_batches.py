@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,19 +11,20 @@ from torch.func import vmap
 
 from relax_exp.distributions import standard_normal
 from relax_exp.envs.transitions import advantages, episodes, roll_out
+from relax_exp.numerics.trees import listed
 from relax_exp.tasks.base import BatchTask
 from relax_exp.training.episodes import Episodes
 
 
-class Batches(Episodes):
+class Batches(Episodes[BatchTask]):
     """`Episodes` whose updates take several episodes from each slot.
 
     The seeds of a slot are those of its first episode; the later ones go on from there.
     """
 
-    task: BatchTask
-
-    def play(self, params, seeds, noise, active):
+    def play(
+        self, params: Any, seeds: Tensor, noise: dict[str, Tensor], active: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Play episodes in each slot until it has taken its share of the steps.
 
         Returns:
@@ -33,15 +36,15 @@ class Batches(Episodes):
         std = params["log_std"].to("cpu", torch.float32).exp().repeat_interleave(shape[1], 0)
 
         def policy(states: Tensor) -> tuple[Tensor, Tensor]:
-            rows = states.unflatten(0, (shape[0], -1))
+            rows = torch.unflatten(states, 0, (shape[0], -1))
             return task.mean({"mean": mean}, rows).flatten(0, 1), std
 
-        chosen = active.repeat_interleave(shape[1]).tolist()
-        slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
+        chosen = listed(active.repeat_interleave(shape[1]))
+        slots = [seed if go else None for seed, go in zip(listed(seeds.flatten()), chosen, strict=True)]
         steps = roll_out(self.env, slots, policy, standard_normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
 
         def stacked(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(x)).unflatten(0, shape).to(self.device, task.dtype)
+            return torch.unflatten(torch.as_tensor(np.ascontiguousarray(x)), 0, shape).to(self.device, task.dtype)
 
         value = vmap(task.value)
         tuning, state = self.state.model.tuning, stacked(steps.state)
@@ -54,4 +57,5 @@ class Batches(Episodes):
         if task.by_episode:  # before each step so many episodes of its slot had ended
             ends = steps.ended.cumsum(1) - steps.ended
             batch["episode"] = stacked(ends + steps.ended.shape[1] * (np.arange(len(ends)) % shape[1])[:, None])
-        return batch, *episodes(steps, shape[0])
+        returns, frames = episodes(steps, shape[0])
+        return batch, returns, frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,15 @@ from relax_exp.envs.rollout import replay, roll_out
 from relax_exp.estimators.arsm import action_values, choose, pseudo_actions
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
-from relax_exp.tasks.base import EpisodeTask, draw, log_variances
+from relax_exp.numerics.trees import each, listed, stack
+from relax_exp.tasks.base import EpisodeTask, Model, draw, log_variances
 from relax_exp.training.frozen_policies import freeze
 from relax_exp.training.replicas import CHUNK, Replicas
 
-FROZEN = ("model", "moments", "tuning_moments", "sums", "count")  # what does not change in a replica that is done
+FROZEN = ("model", "moments", "tuning_moments", "sums", "summed")  # what does not change in a replica that is done
 LAST = 100  # episodes that the mean return, and whether the environment is solved, are about
+
+OfEpisodes = TypeVar("OfEpisodes", bound=EpisodeTask)
 
 
 class Records(NamedTuple):
@@ -29,14 +32,14 @@ class Records(NamedTuple):
     Attributes:
         last: The last returns, ``(R, LAST)``, NaN before there are so many.
         total: The sum of the returns since the last evaluation.
-        count: Their number.
+        recent: Their number.
         solved_episodes: The number of episodes when the mean of a full ``last`` first reached the threshold, 0 before.
         solved_frames: The number of frames then.
     """
 
     last: Tensor
     total: Tensor
-    count: Tensor
+    recent: Tensor
     episodes: Tensor
     frames: Tensor
     solved_episodes: Tensor
@@ -69,7 +72,7 @@ class Records(NamedTuple):
 
     def row(self, i: int) -> dict[str, float | int | None]:
         """Return the metrics of one replica."""
-        count, solved = int(self.count[i]), int(self.solved_episodes[i])
+        count, solved = int(self.recent[i]), int(self.solved_episodes[i])
         return {
             "return": float(self.total[i]) / count if count else None,
             "return100": float(self.last[i].nanmean()) if self.episodes[i] else None,
@@ -80,22 +83,22 @@ class Records(NamedTuple):
         }
 
 
-class Episodes(Replicas):
+class Episodes(Replicas, Generic[OfEpisodes]):
     """`Replicas` whose step begins with episodes of all of them, in slots of one vector environment.
 
     Every episode starts from a seed of its own, which the seed of the replica and the number of the step determine: so
     no state of an environment outlives a step. A replica that has used ``task.frames`` stays as it is.
     """
 
-    task: EpisodeTask
+    task: OfEpisodes
 
     whole_chunks = False
 
     def __init__(
         self,
-        task: EpisodeTask,
-        seeds,
-        lrs,
+        task: OfEpisodes,
+        seeds: list[int],
+        lrs: list[float],
         device: str | torch.device = "cpu",
         compiled: bool = False,
         backend: str = "inductor",
@@ -109,11 +112,11 @@ class Episodes(Replicas):
             self.env.compile(backend)
 
     @property
-    def saved(self):
+    def saved(self) -> Any:
         return self.state, self.records
 
     @saved.setter
-    def saved(self, value) -> None:
+    def saved(self, value: Any) -> None:
         self.state, self.records = value
 
     @property
@@ -126,7 +129,7 @@ class Episodes(Replicas):
 
     @property
     def finished(self) -> bool:
-        return not self.active.any()
+        return not bool(self.active.any())
 
     def _load_chunk(self, purpose: str, index: int) -> None:
         """Load a chunk as the base class does, and the environments' seeds, ``(steps, replicas, E)``."""
@@ -137,17 +140,21 @@ class Episodes(Replicas):
         drawn = {s: torch.randint(2**31, size, generator=stream(s, f"{purpose}/env", index)) for s in self.seeds}
         self.env_seeds = torch.stack([drawn[seed] for seed, _ in self.labels], 1)
 
-    def _inputs(self, purpose, step):
+    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Play the episodes of a step, and return them with the noise that made them."""
         return self._episodes(purpose, step, torch.ones(len(self.labels), dtype=torch.bool))[:2]
 
-    def _episodes(self, purpose: str, step: int, active: Tensor):
+    def _episodes(
+        self, purpose: str, step: int, active: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
         """Return the batch, the noise, the returns and the frames of a step."""
         _, noise = super()._inputs(purpose, step)
-        batch, *records = self.play(self.state.model.params, self.env_seeds[step % CHUNK], noise, active)
-        return batch, noise, *records
+        batch, returns, frames = self.play(self.state.model.params, self.env_seeds[step % CHUNK], noise, active)
+        return batch, noise, returns, frames
 
-    def play(self, params, seeds: Tensor, noise: dict[str, Tensor], active: Tensor):
+    def play(
+        self, params: Any, seeds: Tensor, noise: dict[str, Tensor], active: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Play episodes from ``seeds`` ``(R, E)`` in the active replicas.
 
         Returns:
@@ -158,32 +165,32 @@ class Episodes(Replicas):
         params = {k: v.to("cpu", torch.float32) for k, v in params.items()}
 
         def policy(states: Tensor) -> Tensor:
-            return policy_logits(params, states.unflatten(0, (shape[0], -1))).flatten(0, 1)
+            return policy_logits(params, torch.unflatten(states, 0, (shape[0], -1))).flatten(0, 1)
 
-        chosen = active.repeat_interleave(shape[1]).tolist()
-        slots = [seed if go else None for seed, go in zip(seeds.flatten().tolist(), chosen, strict=True)]
+        chosen = listed(active.repeat_interleave(shape[1]))
+        slots = [seed if go else None for seed, go in zip(listed(seeds.flatten()), chosen, strict=True)]
         if self.env.program is not None:
             rollout = self.env.play(slots, params, noise["act"].flatten(0, 1))
         else:
             rollout = roll_out(self.env, slots, policy, noise["act"].flatten(0, 1))
-        states, actions, rewards, alive = map(torch.from_numpy, rollout)
-        losses = -torch.from_numpy(rollout.returns(task.gamma))
-        frames = alive.sum(1).numpy()
+        states, actions, rewards, alive = map(torch.as_tensor, rollout)
+        losses = -torch.as_tensor(rollout.returns(task.gamma))
+        frames = alive.sum(1)
         batch = {"state": states, "action": torch.nn.functional.one_hot(actions, task.actions)}
         batch |= {"loss": losses, "alive": alive}
         if self.replays is not None:
             u = noise["act"].flatten(0, 2)
-            logits = policy_logits(params, states.unflatten(0, shape).flatten(1, 2)).flatten(0, 1)
-            asked = pseudo_actions(logits, u, alive.flatten()).unflatten(0, alive.shape)
+            logits = policy_logits(params, torch.unflatten(states, 0, shape).flatten(1, 2)).flatten(0, 1)
+            asked = torch.unflatten(pseudo_actions(logits, u, alive.flatten()), 0, alive.shape)
             index, weight = choose(asked, noise["choose"].flatten(0, 1), task.pseudo_rollouts)
             returns, after = replay(
                 self.replays, slots, policy, noise["replay"].flatten(0, 1), rollout, index, weight, task.gamma
             )
             batch["values"] = action_values(losses, index, weight.double(), -returns, task.actions)
-            frames = frames + after
+            frames = frames + torch.as_tensor(after)
         frames = frames * task.frame_skip
-        batch = {k: v.unflatten(0, shape).to(self.device, task.dtype).contiguous() for k, v in batch.items()}
-        return batch, rewards.sum(1).unflatten(0, shape), torch.from_numpy(frames).unflatten(0, shape)
+        batch = {k: torch.unflatten(v, 0, shape).to(self.device, task.dtype).contiguous() for k, v in batch.items()}
+        return batch, torch.unflatten(rewards.sum(1), 0, shape), torch.unflatten(frames, 0, shape)
 
     def advance(self, steps: int) -> Iterator[int]:
         """Take steps as the base class does, but end early where all replicas are `finished`."""
@@ -196,7 +203,7 @@ class Episodes(Replicas):
                 return
             batch, noise, returns, frames = self._episodes("train", step, active)
             before = {k: getattr(self.state, k) for k in FROZEN}
-            before = None if active.all() else tree_map(torch.clone, before)
+            before = None if active.all() else each(torch.clone, before)
             state = self.step(self.state, batch, noise)
             if before is not None:
                 after = {k: getattr(state, k) for k in FROZEN}
@@ -204,21 +211,22 @@ class Episodes(Replicas):
             self.state, self.records = state, self.records.add(returns, frames, active, self.task.threshold)
             yield step + 1
 
-    def means(self):
+    def means(self) -> list[dict[str, float]]:
         """Return the means of the metrics, and none for replicas that have not moved."""
-        return [row if n else {} for row, n in zip(super().means(), self.state.count.tolist(), strict=True)]
+        return [row if n else {} for row, n in zip(super().means(), listed(self.state.summed), strict=True)]
 
-    def clear_means(self):
+    def clear_means(self) -> None:
         """Start new sums of the metrics and of the returns."""
         super().clear_means()
-        zeros = torch.zeros_like(self.records.total), torch.zeros_like(self.records.count)
-        self.records = self.records._replace(total=zeros[0], count=zeros[1])
+        zeros = torch.zeros_like(self.records.total), torch.zeros_like(self.records.recent)
+        self.records = self.records._replace(total=zeros[0], recent=zeros[1])
 
-    def evaluate(self, indices, step, final):
+    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float | None]]:
         """Return the metrics of some replicas: records of their episodes, and log-variances where they are due."""
         rows = super().evaluate(indices, step, final)
         every = self.task.variance_every
-        variances = self.variance(step) if every and step % every == 0 else [{}] * len(self.labels)
+        due = bool(every) and step % every == 0
+        variances = self.variance(step) if due else [dict[str, float]()] * len(self.labels)
         return [row | self.records.row(i) | variances[i] for row, i in zip(rows, indices, strict=True)]
 
     def variance(self, step: int) -> list[dict[str, float]]:
@@ -227,15 +235,21 @@ class Episodes(Replicas):
         The episodes are those of ``task.variance_draws`` further updates (RELAX, appendix), which count as no frames
         and leave the parameters as they are.
         """
-        task, draws, everyone = self.task, [], torch.ones(len(self.labels), dtype=torch.bool)
-        gradients = vmap(lambda model, batch, noise: task.gradients(model, batch, noise).params)
+        task, everyone = self.task, torch.ones(len(self.labels), dtype=torch.bool)
+        draws: list[Tensor] = []
+
+        def of_policy(model: Model, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> Any:
+            return task.gradients(model, batch, noise).params
+
+        gradients = vmap(of_policy)
         for index in range(task.variance_draws):
-            noise, seeds = {}, {}
+            noise: dict[int, dict[str, Tensor]] = {}
+            seeds: dict[int, Tensor] = {}
             for seed in self.seeds:
                 generator = stream(seed, f"variance/{step}", index)
                 seeds[seed] = torch.randint(2**31, (task.episodes,), generator=generator)
                 noise[seed] = {k: v[0] for k, v in draw(task.noise_shapes(), 1, generator, task.dtype).items()}
-            stacked = tree_map(lambda *x: torch.stack(x).to(self.device), *(noise[seed] for seed, _ in self.labels))
+            stacked = each(lambda x: x.to(self.device), stack(noise[seed] for seed, _ in self.labels))
             env_seeds = torch.stack([seeds[seed] for seed, _ in self.labels])
             batch, _, _ = self.play(self.state.model.params, env_seeds, stacked, everyone)
             grads = gradients(self.state.model, batch, stacked)

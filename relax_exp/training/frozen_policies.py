@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from relax_exp.errors import RunError
+from relax_exp.numerics.trees import each, listed
 
 RATE = 0.01  # of the learner
 JUDGED = 20  # returns whose mean is compared with the level
@@ -42,7 +44,7 @@ def freeze(trainer: Trainer) -> None:
     assert task.freeze_at is not None
     taken = policies(type(trainer)(task.learner(), trainer.seeds, [RATE], trainer.device), task.freeze_at)
     index = [trainer.seeds.index(seed) for seed, _ in trainer.labels]
-    params = tree_map(lambda leaf: leaf[index].clone(), taken)
+    params = each(lambda leaf: leaf[index].clone(), taken)
     trainer.state = trainer.state._replace(model=trainer.state.model._replace(params=params))
 
 
@@ -55,16 +57,17 @@ def policies(learner: Trainer, level: float) -> dict[str, Tensor]:
         at = (learner.records.episodes.unsqueeze(1) - 1 - torch.arange(JUDGED)) % learner.records.last.shape[1]
         new = (learner.records.last.gather(1, at).mean(1) >= level) & ~found  # a mean with a NaN reaches nothing
         if new.any():
-            taken = tree_map(lambda old, now: torch.where(_like(new, old), now, old), taken, params)  # noqa: B023
+            taken = tree_map(functools.partial(_where, new), params, taken)
             found = found | new
         if found.all():
             return taken
-    late = [learner.labels[i][0] for i in torch.nonzero(~found).flatten().tolist()]
+    missing: list[int] = listed(torch.nonzero(~found).flatten())
+    late = [learner.labels[i][0] for i in missing]
     raise RunError(
         f"task.freeze_at={level:g}: the policies of seeds {', '.join(map(str, late))} do not return so much within "
         f"{MOST:,} episodes: lower it"
     )
 
 
-def _like(which: Tensor, leaf: Tensor) -> Tensor:
-    return which.to(leaf.device).view(-1, *[1] * (leaf.dim() - 1))
+def _where(which: Tensor, now: Tensor, old: Tensor) -> Tensor:
+    return torch.where(which.to(old.device).view(-1, *[1] * (old.dim() - 1)), now, old)

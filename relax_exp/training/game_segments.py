@@ -9,12 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from relax_exp.distributions import gumbel
 from relax_exp.envs.atari import Games
 from relax_exp.models.nature_cnn import Activations, nature, packed, pixels
 from relax_exp.numerics.random_streams import seed_of
+from relax_exp.numerics.trees import each
 from relax_exp.tasks.base import SegmentTask
 from relax_exp.training.replicas import Replicas
 from relax_exp.training.returns import Records
@@ -44,14 +45,22 @@ class Segments(Replicas):
 
     whole_chunks = False
 
-    def __init__(self, task: SegmentTask, seeds, lrs, device="cpu", *args, **options):
+    def __init__(
+        self,
+        task: SegmentTask,
+        seeds: list[int],
+        lrs: list[float],
+        device: str | torch.device = "cpu",
+        *args: Any,
+        **options: Any,
+    ):
         if len(seeds) * len(lrs) != 1:
             raise ValueError("one seed and one learning rate")
         super().__init__(task, seeds, lrs, device, *args, **options)
         seed = self.seeds[0]
         self.games: Games = task.games(task.envs, lambda slot, k: seed_of(seed, f"env/{slot}", k))
         example = task.example()
-        self.records, self.batch = Records.empty(), tree_map(lambda x: x.unsqueeze(0), example)
+        self.records, self.batch = Records.empty(), each(lambda x: x.unsqueeze(0), example)
         # What a segment fills, 17 MB for 80 steps, and the next one again: fresh memory would cost 2 ms each time.
         self.seen, size = example["seen"], (task.length, task.envs)
         self.observations = torch.empty((*size, *example["observation"].shape[1:]), dtype=torch.uint8)
@@ -61,7 +70,7 @@ class Segments(Replicas):
     @property
     def saved(self) -> Any:
         """What a checkpoint holds, with the last segment, on which the variance is measured until the next one."""
-        games = {k: torch.from_numpy(v.copy()) for k, v in self.games.state.items()}
+        games = {k: torch.as_tensor(v.copy()) for k, v in self.games.state.items()}
         return self.state, self.records, games, {k: v for k, v in self.batch.items() if k != "seen"}
 
     @saved.setter
@@ -71,7 +80,7 @@ class Segments(Replicas):
         self.started = True
         self._clock = int(self.state.t[0]), time.monotonic()
 
-    def _inputs(self, purpose, step):
+    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Play a segment of all games, and return it with the noise that made it."""
         if not self.started:
             self.games.start()
@@ -91,7 +100,7 @@ class Segments(Replicas):
         largest = max(where.stop - where.start for where in games.groups)
         applied, perturbation = packed(params, largest), gumbel(noise).squeeze(-2)
 
-        def look(observations) -> Activations:
+        def look(observations: Any) -> Activations:
             return nature(params, torch.as_tensor(observations).to(self.device), applied)
 
         seen, observations = self.seen, self.observations
@@ -113,7 +122,7 @@ class Segments(Replicas):
             for group, where in enumerate(games.groups):
                 if t:
                     receive(t - 1, group)
-                observations[t, where] = torch.from_numpy(games.observations[where])
+                observations[t, where] = torch.as_tensor(games.observations[where])
                 rows = slice(t * games.slots + where.start, t * games.slots + where.stop)
                 now = look(pixels(observations[t, where].to(self.device), seen.layers[0][rows]))
                 for whole, part in zip(computed, tree_leaves(now)[1:], strict=True):
@@ -124,37 +133,37 @@ class Segments(Replicas):
         for group, where in enumerate(games.groups):
             receive(length - 1, group)
             last[where] = look(games.observations[where]).values.cpu()
-        rewards = task.clip(torch.from_numpy(paid).to(task.dtype)) + worth
-        returns = bootstrapped(rewards, torch.from_numpy(over), last, task.gamma)
+        rewards = task.clip(torch.as_tensor(paid).to(task.dtype)) + worth
+        returns = bootstrapped(rewards, torch.as_tensor(over), last, task.gamma)
         batch = {
             "observation": observations.flatten(0, 1),
             "action": F.one_hot(actions.flatten(), games.n_actions).unsqueeze(-2).to(task.dtype),
             "return": returns.flatten(),
         }
         batch = {k: v.to(self.device) for k, v in batch.items()}
-        return tree_map(lambda x: x.unsqueeze(0), {**batch, "seen": seen})
+        return each(lambda x: x.unsqueeze(0), {**batch, "seen": seen})
 
-    def means(self):
+    def means(self) -> list[dict[str, float]]:
         """Return the means of the metrics, and the explained variance from the variances of all segments."""
         (row,) = super().means()
         of_errors, of_returns = row.pop("variance of errors"), row.pop("variance of returns")
         row["explained_variance"] = 1 - of_errors / of_returns if of_returns else float("nan")
         return [row]
 
-    def clear_means(self):
+    def clear_means(self) -> None:
         """Start new sums of the metrics and of the returns."""
         super().clear_means()
         zero = torch.zeros_like(self.records.recent)
         self.records = self.records._replace(recent=zero, total=zero.double())
         self._clock = int(self.state.t[0]), time.monotonic()
 
-    def evaluate(self, indices, step, final):
+    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float | None]]:
         """Return the metrics: the records of the games, and the log-variance on the last segment."""
         task, (before, then), now = self.task, self._clock, time.monotonic()
         steps = step * task.batch_size
         frames = (step - before) * task.batch_size * task.frame_skip
         row = {**self.records.row(), "agent_steps": steps, "frames": steps * task.frame_skip}
         row["time/frames_per_second"] = frames / max(now - then, 1e-9)
-        model, batch = tree_map(lambda x: x[0], (self.state.model, self.batch))
+        model, batch = each(lambda x: x[0], (self.state.model, self.batch))
         variance = task.segment_variance(model, batch, self.seeds[0], step)
         return [{**row, **evaluated, **variance} for evaluated in super().evaluate(indices, step, final)]

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from relax_exp.numerics import cuda_graph
 from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import Capture, Graphed
 from relax_exp.numerics.optimizers import adam_init, initial_moments
 from relax_exp.numerics.random_streams import stream
+from relax_exp.numerics.trees import each, listed, stack
 from relax_exp.tasks.base import Model, Task, draw
-from relax_exp.training.step import WATCHED, State, alone, compile_step, make_step, metric_names
+from relax_exp.training.step import WATCHED, State, Step, alone, compile_step, make_step, metric_names
 
 CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
 
@@ -81,19 +82,20 @@ class Replicas:
 
     def models(self, indices: list[int]) -> Model:
         """Return the models of some replicas, stacked."""
-        return tree_map(lambda leaf: leaf[indices], self.state.model)
+        return each(lambda leaf: leaf[indices], self.state.model)
 
-    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float]]:
+    def evaluate(self, indices: list[int], step: int, final: bool) -> list[dict[str, float | None]]:
         """Return the metrics of some replicas, one dictionary each.
 
         At the end they are on the test set too, where the task has one.
         """
         task, models, seeds = self.task, self.models(indices), [self.labels[i][0] for i in indices]
-        rows = task.evaluate(models, seeds, step, final)
+        measured = task.evaluate(models, seeds, step, final)
+        rows: list[dict[str, float | None]] = [{**row} for row in measured]
         if task.selection:
-            self._keep_best(indices, [row.get(task.selection, math.nan) for row in rows], step)
+            self._keep_best(indices, [row.get(task.selection, math.nan) for row in measured], step)
             if final:
-                best = tree_map(lambda leaf: leaf[indices], self.best)
+                best = each(lambda leaf: leaf[indices], self.best)
                 tested = task.test(models.params, best["params"], seeds)
                 steps = best["step"].tolist()
                 rows = [row | test | {"best_step": at} for row, test, at in zip(rows, tested, steps, strict=True)]
@@ -103,7 +105,7 @@ class Replicas:
         """Return what `_keep_best` starts from: parameters, their value of ``selection`` and their step, by replica."""
         count = len(self.labels)
         return {
-            "params": tree_map(torch.clone, self.state.model.params),
+            "params": each(torch.clone, self.state.model.params),
             "value": torch.full((count,), -torch.inf, dtype=torch.float64),
             "step": torch.zeros(count, dtype=torch.int64),
         }
@@ -138,7 +140,7 @@ class Replicas:
                 torch.full((len(WATCHED),), torch.nan, dtype=dtype, device=self.device),
             )
 
-        return tree_map(lambda *leaves: torch.stack(leaves), *(one(*label) for label in self.labels))
+        return stack(one(*label) for label in self.labels)
 
     def _load_chunk(self, purpose: str, index: int) -> None:
         """Put the noise and data indices of one chunk, ``(steps, replicas, ...)``, on the device."""
@@ -149,20 +151,20 @@ class Replicas:
             self.noise, self.indices = self._ahead.get(self._chunk, following=(purpose, index + 1))
         else:
             drawn = self._draw_chunk(purpose, index)
-            self.noise, self.indices = tree_map(lambda x: x.to(self.device), drawn)
+            self.noise, self.indices = each(lambda x: x.to(self.device), drawn)
 
     def _draw_chunk(self, purpose: str, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Draw noise and data indices of one chunk; every seed and every name has its own stream."""
         task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
 
         def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            noise = {}
+            noise: dict[str, Tensor] = {}
             for name, shape in task.noise_shapes().items():
                 noise |= draw({name: shape}, CHUNK, stream(seed, f"{purpose}/noise/{name}", index), task.dtype)
             return noise, {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
 
         drawn = {seed: one(seed) for seed in self.seeds}
-        return tree_map(lambda *x: torch.stack(x, 1), *(drawn[seed] for seed, _ in self.labels))
+        return stack((drawn[seed] for seed, _ in self.labels), 1)
 
     def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
         """Return the rows of steps start..start+count, ``(count, batch)``.
@@ -197,16 +199,18 @@ class Replicas:
         first = torch.randint(size - batch + 1, (count, 1), generator=stream(seed, "warmup/data", start))
         return first + torch.arange(batch)
 
-    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _inputs(self, purpose: str, step: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         index, within = divmod(step, CHUNK)
         self._load_chunk(purpose, index)
         return self._at(within, self.indices, self.noise)
 
-    def _at(self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]):
+    def _at(
+        self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Pick batch and noise of one step of a chunk."""
         return {k: self._data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
 
-    def _steps(self, step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
+    def _steps(self, step: Step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
         """Take all steps of a chunk."""
         for within in range(CHUNK):
             state = step(state, *self._at(within, indices, noise))
@@ -216,7 +220,7 @@ class Replicas:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
         for step in range(int(self.state.tuning_t[0]), updates):
             old = self.state
-            new = self.step(tree_map(torch.clone, old), *self._inputs("warmup", step))
+            new = self.step(each(torch.clone, old), *self._inputs("warmup", step))
             self.state = old._replace(
                 model=old.model._replace(tuning=new.model.tuning),
                 tuning_moments=new.tuning_moments,
@@ -243,19 +247,19 @@ class Replicas:
 
     def means(self) -> list[dict[str, float]]:
         """Return the means of the metrics since `clear_means`, one dictionary a replica."""
-        count = self.state.count.clamp(min=1)
-        means = {k: (v / count).tolist() for k, v in self.state.sums.items()}
+        count = self.state.summed.clamp(min=1)
+        means = {k: listed(v / count) for k, v in self.state.sums.items()}
         return [{k: v[i] for k, v in means.items()} for i in range(len(self.labels))]
 
     def clear_means(self) -> None:
         """Start new sums of the metrics."""
-        sums, count = tree_map(torch.zeros_like, (self.state.sums, self.state.count))
-        self.state = self.state._replace(sums=sums, count=count)
+        sums, summed = each(torch.zeros_like, (self.state.sums, self.state.summed))
+        self.state = self.state._replace(sums=sums, summed=summed)
 
     def failures(self) -> dict[int, str]:
         """Return why replicas failed, by their index."""
-        reasons = {}
-        for i, at in enumerate(self.state.failed_at.tolist()):
+        reasons: dict[int, str] = {}
+        for i, at in enumerate(listed(self.state.failed_at)):
             if at:
                 what = int(self.state.failed_what[i])
                 last = float(self.state.last_finite[i, what])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from relax_exp.numerics import gpu_programs, onednn
 from relax_exp.numerics.optimizers import OPTIMIZERS
 from relax_exp.numerics.random_streams import stream
+from relax_exp.numerics.trees import each
 from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
@@ -25,7 +26,7 @@ class State(NamedTuple):
     Attributes:
         t: The steps taken.
         sums: Running sums of the metrics since the last evaluation.
-        count: How many values each of them holds.
+        summed: How many values each of them holds.
         lr: The learning rate.
         failed_at: The step at which a watched quantity was first not finite; 0: none, negative: a warm-up update.
         failed_what: Its index in `WATCHED`.
@@ -39,19 +40,22 @@ class State(NamedTuple):
     tuning_t: Tensor
     lr: Tensor
     sums: dict[str, Tensor]
-    count: Tensor
+    summed: Tensor
     failed_at: Tensor
     failed_what: Tensor
     last_finite: Tensor
 
 
-def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tensor]], State]:
+Step = Callable[[State, dict[str, Any], dict[str, Tensor]], State]
+
+
+def make_step(task: Task) -> Step:
     """Make the training step of one replica: ``step(state, batch, noise) -> state``.
 
     The step draws, mutates and prints nothing.
     """
 
-    def step(state: State, batch: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
+    def step(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> State:
         model = state.model
         grads = task.gradients(model, batch, noise)
         t, tuning_t = state.t + 1, state.tuning_t + 1
@@ -74,7 +78,7 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
             tuning_t,
             state.lr,
             {k: state.sums[k] + v for k, v in metrics.items()},
-            state.count + 1,
+            state.summed + 1,
             torch.where(fails, t, state.failed_at),
             torch.where(fails, (~finite).to(torch.int64).argmax(), state.failed_what),
             torch.where(alive & finite, watched, state.last_finite),
@@ -83,7 +87,7 @@ def make_step(task: Task) -> Callable[[State, dict[str, Tensor], dict[str, Tenso
     return step
 
 
-def compile_step(step: Callable, backend: str, device: torch.device) -> Callable:
+def compile_step(step: Step, backend: str, device: torch.device) -> Step:
     """Compile ``step`` for the shapes of its first call, on ``device``.
 
     The new state overwrites the old one, so that parameters and moments stay in the processor's cache.
@@ -92,33 +96,38 @@ def compile_step(step: Callable, backend: str, device: torch.device) -> Callable
     # the sizes that differ dynamic, which changes last bits.
     torch.compiler.reset()
     # Checking a few hundred tensors for the shapes that they always have takes a tenth of a step.
-    options = {"guard_filter_fn": lambda guards: [False] * len(guards)}
 
-    def overwrite(state, batch, noise):
-        tree_map(lambda old, new: old.copy_(new), state, step(state, batch, noise))
+    def unguarded(guards: Sequence[Any]) -> list[bool]:
+        return [False] * len(guards)
+
+    def copied(old: Tensor, new: Tensor) -> Tensor:
+        return old.copy_(new)
+
+    def overwrite(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> None:
+        tree_map(copied, state, step(state, batch, noise))
 
     if device.type == "cuda" and backend == "inductor":
-        program = gpu_programs.compile(overwrite, **options)
+        program = gpu_programs.compile(overwrite, guard_filter_fn=unguarded)
     else:
-        program = onednn.compile(overwrite, backend, **options)
+        program = onednn.compile(overwrite, backend, guard_filter_fn=unguarded)
 
-    def call(state, batch, noise):
+    def call(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> State:
         program(state, batch, noise)
         return state
 
     return call
 
 
-def alone(step: Callable) -> Callable:
+def alone(step: Step) -> Step:
     """Apply ``step`` to trees with a batch dimension of one, which vmap would turn into batched matrix products."""
 
-    def squeezed(*trees):
-        return tree_map(lambda x: x.unsqueeze(0), step(*tree_map(lambda x: x[0], trees)))
+    def squeezed(*trees: Any) -> State:
+        return each(lambda x: x.unsqueeze(0), step(*each(lambda x: x[0], trees)))
 
     return squeezed
 
 
-def norm(tree, zero: Tensor) -> Tensor:
+def norm(tree: Any, zero: Tensor) -> Tensor:
     """Compute the Euclidean norm of all leaves together."""
     return sum((leaf.square().sum() for leaf in tree_leaves(tree)), zero).sqrt()
 
@@ -126,7 +135,7 @@ def norm(tree, zero: Tensor) -> Tensor:
 def metric_names(task: Task) -> list[str]:
     """Return the names of the metrics that a step averages, found by computing gradients once."""
     model = task.init(stream(0, "names"))
-    noise = tree_map(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
+    noise = each(lambda x: x[0], draw(task.noise_shapes(), 1, stream(0, "names"), task.dtype))
     device = tree_leaves(model.params)[0].device
-    noise = tree_map(lambda x: x.to(device), noise)
+    noise = each(lambda x: x.to(device), noise)
     return ["train/loss", *task.gradients(model, task.example(), noise).metrics]
