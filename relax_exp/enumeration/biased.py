@@ -35,7 +35,11 @@ def path_mean(problem: Problem, slope: Callable[[Tensor, Tensor], Tensor], forwa
     """
     b, f = states_of(problem), as_objective(problem.f)
     log_p = family_of(problem.family, problem.event_shape).log_prob(problem.logits / forward, b)
-    derivative = grad(lambda b: f.hard(b, problem.logits).sum())(b)
+
+    def total(b: Tensor) -> Tensor:
+        return f.hard(b, problem.logits).sum()
+
+    derivative: Tensor = grad(total)(b)
     return (log_p.exp().unsqueeze(-1) * derivative * slope(problem.logits, b)).sum(0)
 
 
@@ -66,7 +70,7 @@ def rao(m: Tensor, b: Tensor, temperature: float) -> Tensor:
     return (variance(s) / temperature).mean(0)
 
 
-def reinmax_rao(temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+def rao_slope(temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return 2 GR - J(p) / 2 for bits."""
 
     def slope(logits: Tensor, b: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ def reinmax_rao(temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
     return slope
 
 
-def reinmax_cv(temperature: float, eta: float) -> Callable[[Tensor, Tensor], Tensor]:
+def cv_slope(temperature: float, eta: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return 2 J((p_lambda + b) / 2) - J(p) / 2 - eta [J(m) / lambda - GR] for bits."""
 
     def slope(logits: Tensor, b: Tensor) -> Tensor:
@@ -92,14 +96,39 @@ def normalized(f: Tensor) -> Tensor:
     return (f - f.mean(0)) / (f.std(0) + 1e-4)
 
 
+def straight_through(problem: Problem, temperature: float = 1.0) -> Tensor:
+    """Return the mean of `StraightThrough`."""
+    return path_mean(problem, tempered(temperature))
+
+
+def decoupled_st(problem: Problem, forward: float = 0.7, temperature: float = 1.5) -> Tensor:
+    """Return the mean of `DecoupledST`."""
+    return path_mean(problem, tempered(temperature), forward)
+
+
+def reinmax_rao(problem: Problem, temperature: float = 1.0, draws: int = 10) -> Tensor:
+    """Return the mean of `ReinMaxRao`, which does not depend on the draws."""
+    return path_mean(problem, rao_slope(temperature))
+
+
+def reinmax_cv(problem: Problem, temperature: float = 1.0, draws: int = 10, eta: float = 1.0) -> Tensor:
+    """Return the mean of `ReinMaxCV`, which does not depend on the draws."""
+    return path_mean(problem, cv_slope(temperature, eta))
+
+
+def grpo(problem: Problem, samples: int = 4) -> Tensor:
+    """Return the mean of `GRPO`."""
+    return group_mean(problem, samples, normalized)
+
+
+def dr_grpo(problem: Problem, samples: int = 4) -> Tensor:
+    """Return the mean of `DrGRPO`."""
+    return group_mean(problem, samples, lambda f: f - f.mean(0))
+
+
 # The mean of an estimator of bits from its problem, with the options given there.
 MEANS: dict[str, Callable[..., Tensor]] = {
-    "straight_through": lambda problem, temperature=1.0: path_mean(problem, tempered(temperature)),
-    "decoupled_st": lambda problem, forward=0.7, temperature=1.5: path_mean(problem, tempered(temperature), forward),
-    "reinmax_rao": lambda problem, temperature=1.0, draws=10: path_mean(problem, reinmax_rao(temperature)),
-    "reinmax_cv": lambda problem, temperature=1.0, draws=10, eta=1.0: path_mean(problem, reinmax_cv(temperature, eta)),
-    "grpo": lambda problem, samples=4: group_mean(problem, samples, normalized),
-    "dr_grpo": lambda problem, samples=4: group_mean(problem, samples, lambda f: f - f.mean(0)),
+    of.__name__: of for of in (straight_through, decoupled_st, reinmax_rao, reinmax_cv, grpo, dr_grpo)
 }
 
 

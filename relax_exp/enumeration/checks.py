@@ -132,7 +132,7 @@ def compare(
         float(row_z.max()) if len(row_z) else 0.0,
         len(z) + len(row_z),
         float(variance.mean()),
-        float(torch.linalg.vector_norm(mean)),
+        float(mean.norm()),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # torch has no type of it
         float(torch.nn.functional.cosine_similarity(exact + mean, exact, dim=0)),
         seconds / count,
     )

@@ -68,7 +68,7 @@ def check_relaxed(name: str, options: dict[str, Any], layers: list[Layer], draws
         start = flat(model.params)
 
         def loss(direction: Tensor, step: float) -> Tensor:
-            parts = (start + step * direction).split(list(sizes.values()))
+            parts = torch.split(start + step * direction, list(sizes.values()))
             params = {k: part.view(model.params[k].shape) for k, part in zip(sizes, parts, strict=True)}
             return hierarchy.relaxed(params, model.tuning, model.buffers, x, own, hierarchy.trained)[0].mean()
 
@@ -144,9 +144,10 @@ def exact_parameter_gradient(
     chosen = [s[[index[i] for index in joint]].unsqueeze(1) for i, s in enumerate(states)]
 
     def expectation(params: dict[str, Tensor]) -> Tensor:
-        f, (_, _, log_q, _) = hierarchy.bound_terms(
-            params, x, lambda i, logits: chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
-        )
+        def state(i: int, logits: Tensor) -> Tensor:
+            return chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
+
+        f, (_, _, log_q, _) = hierarchy.bound_terms(params, x, state)
         log_p = total(log_q)
         if not bound:
             return (log_p.exp() * f).sum(0).mean()

@@ -9,6 +9,7 @@ recursion of the values.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ RELAX = {"surrogate": "network", **SMALL}
 POLICY = PolicyOptions(
     hidden=[4], gamma=1.0, entropy=0.0, discount_weight=False, optimizer="adam", beta2=0.999, pseudo_rollouts=1
 )
-VERIFIED = {  # label: estimator, its options, the task's
+VERIFIED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # label: estimator, its options, the task's
     "reinforce": ("reinforce", {}, {}),
     "reinforce, gamma^t": ("reinforce", {}, DISCOUNTED),
     "baseline": ("baseline", {}, {}),
@@ -82,7 +83,7 @@ class MDP:
 
         Q is the discounted return-to-go of every action under the policy.
         """
-        value, q = torch.zeros(STATES, dtype=torch.float64), []
+        value, q = torch.zeros(STATES, dtype=torch.float64), list[Tensor]()
         for t in reversed(range(HORIZON)):
             q.insert(0, self.rewards + self.gamma * (1 - self.ends) * (self.moves @ value))
             p = policy_logits(params, self.seen(torch.eye(STATES, dtype=torch.float64), t)).softmax(-1)
@@ -100,7 +101,7 @@ class MDP:
         return {"start": (episodes, STATES), "move": (episodes, HORIZON, STATES), "end": (episodes, HORIZON)}
 
     def simulate(
-        self, params, noise: dict[str, Tensor], act: Tensor, forced: Tensor | None = None
+        self, params: dict[str, Tensor], noise: dict[str, Tensor], act: Tensor, forced: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Play episodes ``(E, T, ...)`` for noise of `noise_shapes` and uniform noise ``act``, ``(E, T, A)``.
 
@@ -126,7 +127,8 @@ class MDP:
             state = one_hot(moves.log() + gumbel(noise["move"][:, t]))
             alive = alive * (noise["end"][:, t] >= (pair * self.ends).sum((-2, -1)))
         batch = {key: torch.stack(values, 1) for key, values in steps.items()}
-        rewards, losses, last = batch.pop("reward"), [], 0.0
+        rewards, losses = batch.pop("reward"), list[Tensor]()
+        last = torch.zeros_like(rewards[:, 0])
         for t in reversed(range(HORIZON)):
             last = self.gamma * last - rewards[:, t]
             losses.insert(0, last)
@@ -138,7 +140,7 @@ def one_hot(z: Tensor) -> Tensor:
     return (z.argmax(-1, keepdim=True) == torch.arange(z.shape[-1])).to(z.dtype)
 
 
-def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> dict[str, Tensor]:
+def episodes(task: PolicyTask, mdp: MDP, params: dict[str, Tensor], noise: dict[str, Tensor]) -> dict[str, Tensor]:
     """Play a batch for ``task``; where the estimator replays, with the values of what it would have done instead."""
     own = {k.removeprefix("mdp/"): v for k, v in noise.items() if k.startswith("mdp/")}
     batch = mdp.simulate(params, own, noise["act"])
@@ -147,7 +149,7 @@ def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> di
         return batch
     limit, actions, count = task.pseudo_rollouts, mdp.actions, task.episodes
     asked = arsm.pseudo_actions(logits.flatten(0, 1), noise["act"].flatten(0, 1), batch["alive"].flatten() > 0)
-    index, weight = arsm.choose(asked.unflatten(0, (count, HORIZON)), noise["choose"], limit)
+    index, weight = arsm.choose(torch.unflatten(asked, 0, (count, HORIZON)), noise["choose"], limit)
     time, other = (index // actions).flatten(), F.one_hot((index % actions).flatten(), actions).to(logits.dtype)
     steps = torch.arange(HORIZON)
     past = (steps < time.unsqueeze(-1)).unsqueeze(-1)
@@ -164,7 +166,7 @@ def episodes(task: PolicyTask, mdp: MDP, params, noise: dict[str, Tensor]) -> di
     return batch | {"values": arsm.action_values(batch["loss"], index, weight, losses, actions)}
 
 
-def build(estimator: str, options: dict, task_options: dict) -> tuple[PolicyTask, MDP]:
+def build(estimator: str, options: dict[str, Any], task_options: dict[str, Any]) -> tuple[PolicyTask, MDP]:
     """Build the task and the MDP of a cell of `VERIFIED`."""
     changes = dict(task_options)
     actions, batch_size = changes.pop("actions", 2), changes.pop("batch_size", 1)
@@ -174,7 +176,9 @@ def build(estimator: str, options: dict, task_options: dict) -> tuple[PolicyTask
     return task, MDP(actions, policy.gamma)
 
 
-def check(estimator: str, options: dict, task_options: dict, draws: int, seed: int = 0) -> checks.Verdict:
+def check(
+    estimator: str, options: dict[str, Any], task_options: dict[str, Any], draws: int, seed: int = 0
+) -> checks.Verdict:
     """Compare the policy gradient of an update of ``task=cartpole`` on the `MDP` with the exact one.
 
     No entropy; gamma = 1, or with the factor gamma^t; baselines and surrogates stand at random parameters, mean_actor

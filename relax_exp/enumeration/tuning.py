@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from relax_exp.enumeration import checks
 from relax_exp.enumeration.problems import CONTEXT, Problem
-from relax_exp.estimators.base import Estimator
+from relax_exp.estimators.base import Estimator, Output
 from relax_exp.numerics.optimizers import adam, adam_init
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw
 
+Tensors = dict[str, Tensor]
 STEPS, ROWS, RATE, DRAWS = 200, 16, 0.05, 10_000  # of tuning: steps, draws in each, Adam's rate; draws of the variance
 
 
@@ -37,12 +39,12 @@ def tuned_variance(estimator: Estimator, problem: Problem, purpose: str, steps: 
     buffers = dict(estimator.named_buffers())
     shapes, moments, rate = estimator.noise_shapes(rows), adam_init(tuning), torch.tensor(RATE, dtype=torch.float64)
 
-    def one(tuning, buffers, noise):
+    def one(tuning: Tensors, buffers: Tensors, noise: Tensors) -> Output:
         given = {"noise": noise, "context": context}
         return functional_call(estimator, {**tuning, **buffers}, (problem.logits, problem.f), given)
 
-    def loss(tuning, noise):
-        def tuned(noise):
+    def loss(tuning: Tensors, noise: Tensors) -> tuple[Tensor, Tensors]:
+        def tuned(noise: Tensors) -> tuple[Tensor, Tensors]:
             out = one(tuning, buffers, noise)
             return estimator.tuning_loss(out), out.buffers
 
@@ -55,8 +57,9 @@ def tuned_variance(estimator: Estimator, problem: Problem, purpose: str, steps: 
         tuning, moments = adam(tuning, grads, moments, torch.tensor(step + 1.0), rate, (0.9, 0.999))
         buffers = {**buffers, **{k: v.mean(0) if v.is_floating_point() else v[0] for k, v in new.items()}}
     chunk = checks.chunk_size(DRAWS, shapes, estimator.evaluations)
-    drawn = [
-        vmap(lambda noise: one(tuning, buffers, noise).grad.flatten())(draw(shapes, chunk, generator, torch.float64))
-        for _ in range(-(-DRAWS // chunk))
-    ]
+
+    def gradient(noise: Tensors) -> Tensor:
+        return one(tuning, buffers, noise).grad.flatten()
+
+    drawn = [vmap(gradient)(draw(shapes, chunk, generator, torch.float64)) for _ in range(-(-DRAWS // chunk))]
     return float(torch.cat(drawn).var(0).mean())

@@ -29,7 +29,7 @@ VIEWS = (
 )
 
 
-def compile(function: Callable, **more: Any) -> Callable:
+def compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     """Call ``torch.compile(function)`` for fixed shapes, with `options` and the options ``more``.
 
     Combo kernels are called experimental by PyTorch. Where Inductor fails with them, it says so and does without.

@@ -28,6 +28,7 @@ from relax_exp.numerics.sums import total
 from relax_exp.tasks.base import Gradients, Model
 
 Noise = list[dict[str, Tensor]]  # by layer
+Terms = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]  # logits, samples, log q and log p, by layer
 SHARED = ("log_temperature", "baseline.")  # beginnings of names of what layers share whose estimators are ``shared``
 
 
@@ -95,8 +96,13 @@ class Hierarchy:
         return functional_call(self.vae, params, (method, *args))
 
     def bound_terms(
-        self, params, x: Tensor, convert, first: Tensor | None = None, score_term: bool = True
-    ) -> tuple[Tensor, tuple]:
+        self,
+        params: dict[str, Tensor],
+        x: Tensor,
+        convert: Callable[[int, Tensor], Tensor],
+        first: Tensor | None = None,
+        score_term: bool = True,
+    ) -> tuple[Tensor, Terms]:
         """Return -ELBO ``(..., N)`` and (logits, samples, log_q, log_p) by layer, from one ancestral pass.
 
         ``first`` are the logits of layer 0, where they are known already. With ``score_term`` log q may be
@@ -238,7 +244,9 @@ class Hierarchy:
         parts[0] = parts[0].expand(*parts[1].shape[:-1], -1)
         return torch.cat(parts, -1)
 
-    def relaxed(self, params, tuning, buffers, x: Tensor, noise: Noise, kind: str) -> tuple[Tensor, Tensor]:
+    def relaxed(
+        self, params: Any, tuning: Any, buffers: Any, x: Tensor, noise: Noise, kind: str
+    ) -> tuple[Tensor, Tensor]:
         """Compute -ELBO with the stand-ins s of a pathwise estimator for the samples of all layers.
 
         Args:
