@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 Device = torch.device | str | None
-# torch does not annotate it.
-broadcast_all: Callable[..., Sequence[Tensor]] = torch.broadcast_tensors  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 class Family:
@@ -154,9 +151,3 @@ def digits(base: int, places: int, device: Device = None) -> Tensor:
     """Return all numbers of ``places`` digits in ``base``, in order, ``(base^places, places)``, made on the device."""
     number = torch.arange(base**places, device=device).unsqueeze(-1)
     return number // base ** torch.arange(places - 1, -1, -1, device=device) % base
-
-
-def broadcast(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both tensors in the shape to which they broadcast."""
-    one, other = broadcast_all(first, second)
-    return one, other
