@@ -15,7 +15,7 @@ buffers are returned in ``out.buffers``. So every estimator vmaps over replicas,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from relax_exp.distributions import FAMILIES, expand_event, family_of, standard_normal
 from relax_exp.estimators.options import check_options
 from relax_exp.schema import one_of
+
+if TYPE_CHECKING:  # tests read the shapes and check them; at run time jaxtyping need not be there
+    from jaxtyping import Float
 
 Noise = dict[str, Tensor]  # uniform numbers by name
 Signal = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]  # see `ScoreFunction.signal`
@@ -72,9 +75,9 @@ class Output(NamedTuple):
         buffers: New values of the module's buffers, by name.
     """
 
-    grad: Tensor
-    loss: Tensor
-    sample: Tensor
+    grad: Float[Tensor, "N *parameters"]
+    loss: Float[Tensor, " N"]
+    sample: Float[Tensor, "..."]
     aux: dict[str, Tensor]
     buffers: dict[str, Tensor]
 
@@ -220,10 +223,10 @@ class Estimator(nn.Module, metaclass=Checked):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Float[Tensor, "N *parameters"],
         f: Objective | Callable[[Tensor], Tensor],
         noise: Noise | None = None,
-        context: Tensor | None = None,
+        context: Float[Tensor, "N *context"] | None = None,
         generator: torch.Generator | None = None,
         f_b: Tensor | None = None,
     ) -> Output:
@@ -301,7 +304,7 @@ class Estimator(nn.Module, metaclass=Checked):
         """Return `objective` at these logits and samples, as a function of the losses alone."""
         return self.objective
 
-    def tuning_loss(self, out: Output) -> Tensor:
+    def tuning_loss(self, out: Output) -> Float[Tensor, ""]:
         """Return the scalar whose gradient with respect to the parameters reduces the variance.
 
         It is a function of ``out`` alone, and zero where nothing is tuned.
