@@ -19,9 +19,9 @@ from relax_exp.numerics.trees import each, listed, stack
 from relax_exp.tasks.base import EpisodeTask, Model, draw, log_variances
 from relax_exp.training.frozen_policies import freeze
 from relax_exp.training.replicas import CHUNK, Replicas
+from relax_exp.training.returns import LAST
 
 FROZEN = ("model", "moments", "tuning_moments", "sums", "summed")  # what does not change in a replica that is done
-LAST = 100  # episodes that the mean return, and whether the environment is solved, are about
 
 OfEpisodes = TypeVar("OfEpisodes", bound=EpisodeTask)
 

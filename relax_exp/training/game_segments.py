@@ -18,7 +18,7 @@ from relax_exp.numerics.random_streams import seed_of
 from relax_exp.numerics.trees import each
 from relax_exp.tasks.base import SegmentTask
 from relax_exp.training.replicas import Replicas
-from relax_exp.training.returns import Records
+from relax_exp.training.returns import Scores
 
 
 def bootstrapped(rewards: Tensor, over: Tensor, last: Tensor, gamma: float) -> Tensor:
@@ -60,7 +60,7 @@ class Segments(Replicas):
         seed = self.seeds[0]
         self.games: Games = task.games(task.envs, lambda slot, k: seed_of(seed, f"env/{slot}", k))
         example = task.example()
-        self.records, self.batch = Records.empty(), each(lambda x: x.unsqueeze(0), example)
+        self.records, self.batch = Scores.empty(), each(lambda x: x.unsqueeze(0), example)
         # What a segment fills, 17 MB for 80 steps, and the next one again: fresh memory would cost 2 ms each time.
         self.seen, size = example["seen"], (task.length, task.envs)
         self.observations = torch.empty((*size, *example["observation"].shape[1:]), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Returns of the last episodes, and when they reached the threshold."""
+"""Returns of the last episodes of games that go on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LAST = 100  # episodes that ``return100`` is about
+LAST = 100  # episodes that ``return100``, and whether an environment is solved, are about
 
 
-class Records(NamedTuple):
+class Scores(NamedTuple):
     """The returns of the last episodes.
 
     Attributes:
@@ -26,16 +26,16 @@ class Records(NamedTuple):
     total: Tensor
 
     @classmethod
-    def empty(cls) -> Records:
+    def empty(cls) -> Scores:
         """Return the records before any episode."""
         whole = torch.zeros((), dtype=torch.int64)
         return cls(torch.full((LAST,), torch.nan, dtype=torch.float64), whole, whole, whole.double())
 
-    def add(self, score: float) -> Records:
+    def add(self, score: float) -> Scores:
         """Return the records with one more episode."""
         last = self.last.clone()
         last[int(self.episodes) % LAST] = score
-        return Records(last, self.episodes + 1, self.recent + 1, self.total + score)
+        return Scores(last, self.episodes + 1, self.recent + 1, self.total + score)
 
     def row(self) -> dict[str, float | int | None]:
         """Return the metrics."""

@@ -25,7 +25,7 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import build_trainer, make_task
 from relax_exp.tasks.atari import Atari
 from relax_exp.training.game_segments import Segments, bootstrapped
-from relax_exp.training.returns import LAST, Records
+from relax_exp.training.returns import LAST, Scores
 
 RELAX = {"name": "relax", "surrogate": "network", "depth": 1, "width": 8, "noise": "independent"}
 SHORT = "task=atari device=cpu task.max_frames=160 task.evaluate_episodes=2 task.variance_draws=3 task.envs=4 "
@@ -313,11 +313,11 @@ def params_of(trainer):
 
 
 def test_records_keep_the_last_hundred():
-    records = Records.empty()
+    records = Scores.empty()
     for score in range(LAST + 5):
         records = records.add(float(score))
     assert records.row() == {"return": 52.0, "return100": 54.5, "episodes": LAST + 5}
-    assert Records.empty().row() == {"return": None, "return100": None, "episodes": 0}
+    assert Scores.empty().row() == {"return": None, "return100": None, "episodes": 0}
 
 
 def steps(games: atari.Games, actions: np.ndarray) -> list:

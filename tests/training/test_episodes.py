@@ -17,7 +17,8 @@ from relax_exp.config import resolve as config
 from relax_exp.envs import vector
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.runs.build import build_task, build_trainer
-from relax_exp.training.episodes import LAST, Episodes, Records
+from relax_exp.training.episodes import Episodes, Records
+from relax_exp.training.returns import LAST
 
 RUN = "task=cartpole out=run task.max_steps=30 "
 
