@@ -136,10 +136,11 @@ def figure(cells: list[Cell]) -> Figure | None:
                 share = np.concatenate([[1.0], its.share, its.share[-1:] if len(its.share) else [1.0]])
                 color = style(names[name]).color
                 ax.step(x, share, where="post", color=color, ls=(0, (4, 2)) if error else "-", label=name)
-            _, skip, lr, ratio = where
+            env, skip, lr, ratio = where
             rates = f"rate {-lr:g}" if ratio == 1 else f"rates {-lr:g}, {-lr * ratio:.2g}"
-            ax.set(xlabel="episodes", ylim=(-0.03, 1.03), xlim=(0, most * 1.02))
-            ax.set_title(f"{rates}, each action {f'{-skip} times' if skip < -1 else 'once'}")
+            taken = f"each action {-skip} times" if skip < -1 else "each action once"
+            ax.set(xlabel=f"episodes, {taken}", ylim=(-0.03, 1.03), xlim=(0, most * 1.02))
+            ax.set_title(f"{env.split('-')[0]}, {rates}")
             in_short(ax.xaxis, most)
         for ax in axes[::columns]:
             ax.set_ylabel("share not solved")

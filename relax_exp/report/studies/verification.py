@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Collection
 from typing import Any
@@ -123,20 +124,29 @@ def named(label: str, shared: Collection[str] = ()) -> str:
     return f"{name} ({', '.join(map(words, options))})" if options else name
 
 
+def _shown(rows: list[dict[str, Any]], problem: str) -> list[dict[str, Any]]:
+    """Return the rows of one problem that have a variance, the lowest first."""
+    chosen = [row for row in rows if row["problem"] == problem and row["relative"] > ROUNDING]
+    return sorted(chosen, key=lambda row: row["relative"])
+
+
 def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
     """Draw the variance relative to REINFORCE, alone and times the evaluations of f, on the smooth problems."""
     present = {row["problem"] for row in rows}
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
     shared = set.intersection(*(set(row["estimator"].split()[1:]) for row in rows))
-    folded = max(len(textwrap.wrap(named(row["estimator"], shared), LABEL)) for row in rows)
+    lines = {row["estimator"]: len(textwrap.wrap(named(row["estimator"], shared), LABEL)) for row in rows}
+    spacing = 1.0  # in lines of text: no label touches the next one
+    for problem in problems:
+        of = [lines[row["estimator"]] for row in _shown(rows, problem)]
+        spacing = max([spacing, *((a + b) / 2 for a, b in itertools.pairwise(of))])
     with look():
-        fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.2 * most * folded))
+        fig = figure(5.6 * len(problems), max(3.0, 1.5 + 0.17 * most * spacing))
         panels = fig.subplots(1, len(problems), squeeze=False)[0]
         letters(panels)
         for axes, problem in zip(panels, problems, strict=True):
-            chosen = [row for row in rows if row["problem"] == problem and row["relative"] > ROUNDING]
-            chosen.sort(key=lambda row: row["relative"])
+            chosen = _shown(rows, problem)
             at = range(len(chosen))
             for y, row in zip(at, chosen, strict=True):
                 axes.plot([row["relative"], row["per_evaluation"]], [y, y], color="0.75", lw=1)

@@ -57,7 +57,8 @@ def test_the_figure_has_a_panel_for_each_pair_of_rates_and_a_curve_for_each_vari
     run(tmp_path / "b", {"name": "relax", "sampler": "published_error"}, {0.01: [400, 600]}, [0, 100])
     drawn = figure(cells_of(tmp_path))
     panels = [ax for ax in drawn.axes if ax.get_title()]
-    assert [ax.get_title() for ax in panels] == [f"rate {r}, each action 4 times" for r in ("0.01", "0.003")]
+    assert [ax.get_title() for ax in panels] == ["CartPole, rate 0.01", "CartPole, rate 0.003"]
+    assert {ax.get_xlabel() for ax in panels} == {"episodes, each action 4 times"}
     assert [len(ax.lines) for ax in panels] == [2, 1]
     curve = panels[0].lines[0]
     assert curve.get_xdata().tolist() == [0, 400, 600, 600] and curve.get_ydata().tolist() == [1, 0.5, 0, 0]

@@ -50,7 +50,7 @@ def test_a_bias_within_three_errors_of_zero_is_a_limit(run):
     gradient, _ = temperature.tables(run)
     rows = {(row[0], row[1]): row[2] for row in gradient.rows}
     assert rows == {("concrete", "0.1"): "< 0.03", ("concrete", "1"): "0.4", ("rloo", ""): "0.2"}
-    assert "below temperature 1/(C-1) = 0.333" in gradient.note
+    assert "Below temperature 1/(C-1) = 0.333" in gradient.note
 
 
 def test_training_is_the_median_over_seeds_at_the_last_step(run):
