@@ -2,8 +2,8 @@
 
 ``torch.compile`` is told to put independent small kernels into one (combo kernels), and two changes are made to its
 graph of ATen operators. Products that share their right factor become one product of the rows of both: the hard and the
-soft decode of a variational autoencoder apply the same weight. A product with a matrix of equal entries becomes a sum,
-which needs no kernel of its own. Both change last bits; on a CPU neither gains, so its programs stay as they are.
+soft decode of a variational autoencoder apply the same weight. A product with one row or one column becomes a weighted
+sum, which needs no kernel of its own. Both change last bits; on a CPU neither gains, so its programs stay as they are.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def options() -> dict[str, Any]:
 
 
 def merge(graph: Graph) -> int:
-    """Merge products that share a right factor, and turn products with equal entries into sums.
+    """Merge products that share a right factor, and turn products with one row or column into sums.
 
     Returns:
         How many products there are less.
@@ -83,8 +83,8 @@ def merge(graph: Graph) -> int:
 
     before = sum(node.target in PRODUCTS for node in graph.nodes)
     for node in list(graph.nodes):
-        if node.target in PRODUCTS[:2] and (entry := _equal_entries(node.args[0])) is not None:
-            _as_sum(graph, node, entry)
+        if node.target in PRODUCTS[:2]:
+            _as_sum(graph, node)
     while pair := next(_with_one_right_factor(graph), None):
         _as_one(graph, *pair)
         stable_topological_sort(graph)
@@ -92,21 +92,20 @@ def merge(graph: Graph) -> int:
     return before - sum(node.target in PRODUCTS for node in graph.nodes)
 
 
-def _equal_entries(node: Node) -> float | None:
-    """Return the number of which a matrix is made, if it is one number."""
-    while node.target in VIEWS:
-        node = node.args[0]  # type: ignore[assignment]
-    known = node.target is aten.full.default and isinstance(node.args[1], int | float)
-    return node.args[1] if known else None  # type: ignore[return-value]
-
-
-def _as_sum(graph: Graph, node: Node, entry: float) -> None:
-    """Put entry * the sum of the rows of the right factor in the place of a product with one row of equal entries."""
-    if _shape(node)[-2] != 1:
+def _as_sum(graph: Graph, node: Node) -> None:
+    """Put a weighted sum in the place of a product that has one row or one column."""
+    left, right = node.args
+    dim = len(_shape(node))
+    if _shape(node)[-2] == 1:
+        turned, over = left, dim - 2
+    elif _shape(node)[-1] == 1:
+        turned, over = right, dim - 1
+    else:
         return
     with graph.inserting_before(node):
-        total = _call(graph, aten.sum.dim_IntList, node.args[1], [len(_shape(node)) - 2], True)
-        node.replace_all_uses_with(_call(graph, aten.mul.Tensor, total, entry))
+        factor = _call(graph, aten.permute.default, turned, [*range(dim - 2), dim - 1, dim - 2])
+        terms = _call(graph, aten.mul.Tensor, factor, right if turned is left else left)
+        node.replace_all_uses_with(_call(graph, aten.sum.dim_IntList, terms, [over], True))
     graph.erase_node(node)
 
 

@@ -78,7 +78,8 @@ class TensorBoard:
     """One TensorBoard run for each replica, below ``folder``, which starts with the ``rows`` of earlier processes.
 
     It is made anew when there is something to add: so it holds every number once, however those processes ended; their
-    pictures are taken over. ``measured_on`` says of metrics on which part of the data they are, which their name shows.
+    pictures are taken over. ``measured_on`` says of metrics on which part of the data they are, which their name shows;
+    ``ended``, whether the last evaluation is among ``rows``.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class TensorBoard:
         labels: list[tuple[int, float]],
         rows: list[Row],
         measured_on: Mapping[str, str] = MappingProxyType({}),
+        ended: bool = False,
     ):
         self.folder, self.labels, self.earlier, self.measured_on = folder, labels, rows, measured_on
+        self.ended = ended
         self.curves: set[str] = set()  # metrics that are there as curves
         self.writers: dict[tuple[int, float], Any] = {}
 
@@ -108,7 +111,8 @@ class TensorBoard:
         for it, events in pictures.items():
             for event in events:
                 self.writers[it].file_writer.event_writer.add_event(event)
-        self.add(self.earlier)
+        self.add([row for row in self.earlier if row["step"] < last])
+        self.add([row for row in self.earlier if row["step"] == last], last=self.ended)
 
     def add(self, rows: list[Row], last: bool = False) -> None:
         """Write the scalars of rows, at the times at which they would have come had the run not been interrupted.

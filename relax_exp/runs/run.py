@@ -108,7 +108,7 @@ class Run:
             self.evaluated, self.failed = extra["evaluated"], extra["failed"]
             self.elapsed, size = extra["elapsed"], extra["metrics_size"]
         self.file = MetricsFile(folder.path / "metrics.jsonl", size)
-        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows(), task.measured_on)
+        self.tensorboard = TensorBoard(folder.path / "tb", self.labels, self.file.rows(), task.measured_on, self.over)
         self._ticked, self._stop_signal = False, 0
         self._compiling, self._evaluation_compiled = False, not self.compiled
 

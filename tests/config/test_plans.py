@@ -174,7 +174,7 @@ def command(monkeypatch, tmp_path, capfd):
 
     def execute(resolved):
         with RunFolder(identity.run_path(resolved), resolved) as folder:
-            (folder.path / "metrics.jsonl").write_text("")
+            (folder.path / "metrics.jsonl").write_text('{"step": 1, "seed": 0, "lr": 0.1}\n')
             folder.update_meta(status="done")
         return 0
 
@@ -248,7 +248,7 @@ def test_status(command, capfd):
     assert report(["there", *line]) == 0
     out = capfd.readouterr().out
     assert "there/it" in out and "there/other" not in out and out.endswith(f"1 runs are missing:\n{second}\n")
-    assert report(["there", "--status", "--experiment", "toyy"]) == 1
+    assert report(["there", "--status", "--experiment", "toyy"]) == 2
     assert "did you mean toy?" in capfd.readouterr().err
 
 

@@ -57,11 +57,11 @@ def test_other_weights_and_other_biases_stay():
     merged(function, tensors((4, 3), (4, 3), (3, 3), (3,)), 0)
 
 
-def test_a_product_with_equal_entries_is_a_sum():
-    def function(x):
-        return torch.bmm(torch.full((2, 1, 4), 0.5, dtype=x.dtype), x), torch.full((3, 4), 0.5, dtype=x.dtype) @ x[0]
+def test_a_product_with_one_row_or_column_is_a_sum():
+    def function(row, x, column):
+        return torch.bmm(row, x), torch.bmm(x, column), x[0] @ column[0], row[0] @ x[0], x[0].T @ x[0]
 
-    merged(function, tensors((2, 4, 3)), 1)  # the other has more than one row
+    merged(function, tensors((2, 1, 4), (2, 4, 3), (2, 3, 1)), 4)
 
 
 def test_where_inductor_fails_it_does_without(monkeypatch, capsys):

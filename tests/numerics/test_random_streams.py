@@ -10,7 +10,7 @@ from relax_exp.training.replicas import CHUNK, Replicas
 
 
 def test_an_epoch_is_a_permutation():
-    task = make("vae", "reinforce", batch_size=60)
+    task = make("vae", "reinforce", batch_size=60, first_epoch="shuffled")
     size, per_epoch = len(task.data), len(task.data) // 60
     replicas = Replicas(task, [0, 1], [0.1])
     task.data = torch.arange(size)
