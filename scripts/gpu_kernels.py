@@ -99,13 +99,11 @@ def program(command: str, replicas: int, fewer: bool) -> str:
         FakeTensorProp(step, mode).propagate_dont_convert_inputs(*fake)
         joint_graph_passes(step)
     fake, mode = moved(step, inputs, "cuda:0")
-    chosen = {"combo_kernels": True} if fewer else {}
+    chosen = gpu_programs.options() if fewer else {}
     with pretended(), V.set_fake_mode(mode), inductor.patch(chosen), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         FakeTensorProp(step, mode).propagate_dont_convert_inputs(*fake)
         post_grad_passes(step, True)
-        if fewer:
-            gpu_programs.merge(step.graph)
         FakeTensorProp(step, mode).propagate_dont_convert_inputs(*fake)
         lowering = GraphLowering(step, example_inputs=fake, is_inference=True)
         with V.set_graph_handler(lowering), V.set_debug_handler(DebugContext()):

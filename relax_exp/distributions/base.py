@@ -13,7 +13,8 @@ Device = torch.device | str | None
 class Family:
     """What estimators ask of a family of variables; every function acts on the trailing dimensions.
 
-    A family is a class without instances. What it does not have raises NotImplementedError.
+    A family is a class without instances. What it does not have raises NotImplementedError. By default its parameters
+    and samples have the event's shape, and a sample is the hard value of its path.
 
     Attributes:
         name: What configurations call it.
@@ -37,13 +38,13 @@ class Family:
 
     @classmethod
     def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's parameters for samples of ``event_shape``."""
-        raise NotImplementedError
+        """Return the shape of one row's parameters: that of the event, unless a family differs."""
+        return tuple(event_shape)
 
     @classmethod
     def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's sample."""
-        raise NotImplementedError
+        """Return the shape of one row's sample: that of the event, unless a family differs."""
+        return tuple(event_shape)
 
     @classmethod
     def path(cls, logits: Tensor, u: Tensor, /) -> Tensor:

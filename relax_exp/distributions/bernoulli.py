@@ -17,17 +17,6 @@ class Bernoulli(Family):
     event_dims = 1  # trailing dimensions of a sample
     shape_dims, parameter_dims = 1, 1  # of the event's shape, and of one row's parameters
     discrete = True
-    structured = False  # its path is elementwise, and its noise has the shape of a sample
-
-    @classmethod
-    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's logits for samples of ``event_shape``."""
-        return tuple(event_shape)
-
-    @classmethod
-    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's sample."""
-        return tuple(event_shape)
 
     @classmethod
     def path(cls, logits: Tensor, u: Tensor) -> Tensor:
@@ -38,11 +27,6 @@ class Bernoulli(Family):
     def hard(cls, z: Tensor) -> Tensor:
         """Return the sample b that z stands for: 1 where z > 0, else 0."""
         return (z > 0).to(z.dtype)
-
-    @classmethod
-    def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """Return the sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
-        return cls.hard(cls.path(logits, u))
 
     @classmethod
     def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:

@@ -18,17 +18,6 @@ class Categorical(Family):
     event_dims = 2
     shape_dims, parameter_dims = 2, 2  # of the event's shape, and of one row's parameters
     discrete = True
-    structured = False  # its path is elementwise, and its noise has the shape of a sample
-
-    @classmethod
-    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's logits for samples of ``event_shape``."""
-        return tuple(event_shape)
-
-    @classmethod
-    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's sample."""
-        return tuple(event_shape)
 
     @classmethod
     def path(cls, logits: Tensor, u: Tensor) -> Tensor:
@@ -40,11 +29,6 @@ class Categorical(Family):
         """Return the sample that z stands for, its argmax, one-hot."""
         classes = torch.arange(z.shape[-1], device=z.device)
         return (z.argmax(-1, keepdim=True) == classes).to(z.dtype)
-
-    @classmethod
-    def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """Return the one-hot sample that belongs to the uniform noise ``u``, in the shape of ``logits``."""
-        return cls.hard(cls.path(logits, u))
 
     @classmethod
     def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:

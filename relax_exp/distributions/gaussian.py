@@ -22,17 +22,11 @@ class Gaussian(Family):
     event_dims = 1
     shape_dims, parameter_dims = 1, 2  # of the event's shape, and of one row's parameters
     discrete = False
-    structured = False  # its path is elementwise, and its noise has the shape of a sample
 
     @classmethod
     def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's parameters for samples of ``event_shape``."""
         return (*event_shape, 2)
-
-    @classmethod
-    def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of one row's sample."""
-        return tuple(event_shape)
 
     @classmethod
     def path(cls, parameters: Tensor, u: Tensor) -> Tensor:
@@ -44,11 +38,6 @@ class Gaussian(Family):
     def hard(cls, z: Tensor) -> Tensor:
         """Return z itself, which is the sample."""
         return z
-
-    @classmethod
-    def sample(cls, parameters: Tensor, u: Tensor) -> Tensor:
-        """Return the sample that belongs to the uniform noise ``u``, ``(..., D)``."""
-        return cls.path(parameters, u)
 
     @classmethod
     def score(cls, parameters: Tensor, b: Tensor) -> Tensor:

@@ -27,11 +27,6 @@ class Permutation(Family):
     structured = True  # `conditional_path` is not elementwise: `conditional_pull` is its derivative
 
     @classmethod
-    def parameter_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one row's logits, (D,)."""
-        return tuple(event_shape)
-
-    @classmethod
     def sample_shape(cls, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one row's sample, (D, D)."""
         return (*event_shape, *event_shape)
@@ -46,11 +41,6 @@ class Permutation(Family):
         """Return the sample that z stands for, the matrix that sorts z, the largest first."""
         items = torch.arange(z.shape[-1], device=z.device)
         return (z.argsort(-1, descending=True).unsqueeze(-1) == items).to(z.dtype)
-
-    @classmethod
-    def sample(cls, logits: Tensor, u: Tensor) -> Tensor:
-        """Return the permutation that belongs to the uniform noise ``u``, which has the shape of the logits."""
-        return cls.hard(cls.path(logits, u))
 
     @classmethod
     def conditional_path(cls, logits: Tensor, b: Tensor, v: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
-from relax_exp.envs.resting import Resting
-from relax_exp.envs.rollout import Rollout
+from relax_exp.envs.resting import Resting, Rollout
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics import onednn
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -12,7 +12,25 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from relax_exp.envs.rollout import Rollout
+
+class Rollout(NamedTuple):
+    """An episode in each slot, with zeros from its end to the time limit T.
+
+    States are ``(slots, T, S)``, the rest ``(slots, T)``.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    alive: np.ndarray
+
+    def returns(self, gamma: float) -> np.ndarray:
+        """Compute the discounted returns-to-go sum_k gamma^k r_(t+k), ``(slots, T)``, 0 beyond the end."""
+        returns, last = np.zeros_like(self.rewards), np.zeros(len(self.rewards))
+        for t in reversed(range(int(self.alive.sum(1).max(initial=0)))):
+            last = self.rewards[:, t] + gamma * last
+            returns[:, t] = last
+        return returns
 
 
 class Resting(VectorEnv):

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
+from relax_exp.envs.resting import Resting, Rollout
 from relax_exp.errors import SettingError
-
-if TYPE_CHECKING:
-    from relax_exp.envs.resting import Resting
-
-
-class Rollout(NamedTuple):
-    """An episode in each slot, with zeros from its end to the time limit T.
-
-    States are ``(slots, T, S)``, the rest ``(slots, T)``.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    alive: np.ndarray
-
-    def returns(self, gamma: float) -> np.ndarray:
-        """Compute the discounted returns-to-go sum_k gamma^k r_(t+k), ``(slots, T)``, 0 beyond the end."""
-        returns, last = np.zeros_like(self.rewards), np.zeros(len(self.rewards))
-        for t in reversed(range(int(self.alive.sum(1).max(initial=0)))):
-            last = self.rewards[:, t] + gamma * last
-            returns[:, t] = last
-        return returns
 
 
 class Prefix(NamedTuple):

@@ -90,7 +90,7 @@ def test_unbiased(name, scale):
     assert z.abs().max() < 5
 
 
-@pytest.mark.parametrize(("name", "rows"), [("ars", 5), ("arsm", 11)])
+@pytest.mark.parametrize(("name", "rows"), [("ars", 5), ("arsm", 11), ("ars_plus", 5), ("arsm_plus", 11)])
 def test_evaluations_and_reuse_of_f_b(name, rows):
     estimator = estimators.build(name, "categorical", (2, 5))
     assert estimator.evaluations == rows

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from noise_cells import F64, count, draw, smooth, wide
+from noise_cells import F64, draw, smooth, wide
 
 from relax_exp import estimators
 from relax_exp.estimators.arsm import ARSM
@@ -88,18 +88,6 @@ def test_less_variance_and_the_same_mean(name, plain, scale):
     assert grads[0].var(0).sum() < grads[1].var(0).sum()
     error = (grads[0].var(0) / n).sqrt()
     assert ((grads[0].mean(0) - exact).abs() <= 5 * error + 1e-9).all()
-
-
-@pytest.mark.parametrize(("name", "rows"), [("ars_plus", 5), ("arsm_plus", 11)])
-def test_evaluations_are_those_of_ars_and_arsm(name, rows):
-    estimator = estimators.build(name, "categorical", (2, 5))
-    assert estimator.evaluations == rows
-    logits, noise = wide(1.0, 4, 2, 5), estimator.noise(4, torch.Generator().manual_seed(2), dtype=torch.float64)
-    f, calls = count(smooth(2, 5))
-    out = estimator(logits, f, noise=noise)
-    reused = estimator(logits, f, noise=noise, f_b=smooth(2, 5)(estimator.sample(logits, noise)))
-    assert calls == [4 * rows, 4 * (rows - 1)]
-    torch.testing.assert_close(reused, out)
 
 
 def test_they_are_what_they_are_built_on():

@@ -4,27 +4,12 @@ import math
 
 import pytest
 import torch
+from test_contract import SHAPES, SMALLEST
 
 from relax_exp import estimators
 from relax_exp.distributions import FAMILIES
 from relax_exp.numerics.random_streams import stream
 
-SHAPES = {
-    "bernoulli": (3,),
-    "categorical": (2, 3),
-    "gaussian": (2,),
-    "permutation": (3,),
-    "subset": (4, 2),
-    "top_k": (4, 2),
-}
-SMALLEST = {
-    "bernoulli": (1,),
-    "categorical": (1, 2),
-    "gaussian": (1,),
-    "permutation": (1,),
-    "subset": (2, 1),
-    "top_k": (2, 1),
-}
 CELLS = [(n, f, o) for n, e in estimators.REGISTRY.items() for f in e.families for o in e.variants]
 DISCRETE = [cell for cell in CELLS if cell[1] in ("bernoulli", "categorical")]
 VALUES = [cell for cell in DISCRETE if estimators.needs(cell[0], cell[2]) == "value"]
