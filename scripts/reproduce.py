@@ -20,9 +20,8 @@ from relax_exp.cli.main import main as relax_exp
 from relax_exp.config import plans as experiments
 from relax_exp.config.plans import Planned
 from relax_exp.errors import ConfigError
-from relax_exp.runs.folder import is_locked, status
+from relax_exp.runs.folder import OVER, is_locked, status
 
-OVER = ("done", "failed")
 STOPPED = 130
 
 Plans = dict[str, list[Planned]]

@@ -97,7 +97,8 @@ def job(cfg: DictConfig) -> Outcome:
         if sys.stderr.isatty():  # some seconds in which nothing else would be said
             print("starting: torch is loaded, the data are read, the task is built", file=sys.stderr, flush=True)
         runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
-        code = runner.execute(resolved)
+        later = sweep_module.later(identity.run_path(resolved))
+        code = runner.execute(resolved, later) if later else runner.execute(resolved)
     except Exception as error:
         code, said = _report(error), _in_one_line(error)
         if sweeping and resolved and _message(error) is None:

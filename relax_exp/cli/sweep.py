@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 import sys
@@ -20,12 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from relax_exp.cli import help
 from relax_exp.cli.typed import DRY
 from relax_exp.config import identity, messages, plans, resolve
+from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
 from relax_exp.runs.folder import status
+
+Other = tuple[dict, str]  # a run's configuration and its command
 
 _codes: list[int] = []  # exit codes of the jobs of this process, since Hydra returns nothing
 dry_run = False  # whether to say what would run, and run nothing
 _plan: list[list[str]] | None = None  # the jobs of the experiment that was typed, if it is one of many runs
+_later: dict[Path, list[Other]] = {}  # by a job's folder: those to come that differ from it in the data set alone
 
 
 class Outcome(NamedTuple):
@@ -54,6 +59,7 @@ def sweep(
     """
     jobs = combinations(arguments, loader) if _plan is None else _plan
     folders: dict[Path, list[str]] = {}
+    runs: list[Other] = []
     for overrides in jobs:
         try:
             cfg = loader.load_sweep_config(config, list(overrides))
@@ -64,6 +70,9 @@ def sweep(
         other = folders.setdefault(identity.run_path(resolved), overrides)
         if other is not overrides:
             raise ConfigError(f"two jobs write to one folder: {shlex.join(other)} and {shlex.join(overrides)}")
+        runs.append((resolved, shlex.join(["relax-exp", *overrides])))
+    _later.clear()
+    _later.update(alike(runs))
     if dry_run:
         _list(folders)
         return []
@@ -84,6 +93,22 @@ def sweep(
     if failed := [f"  {shlex.join(overrides)}: {outcome.error}" for overrides, outcome in outcomes if outcome.code]:
         print(f"relax-exp: {len(failed)} of {len(outcomes)} jobs failed:", *failed, sep="\n", file=sys.stderr)
     return results
+
+
+def later(path: Path) -> list[Other]:
+    """Return the jobs to come of this process that differ from the one with this folder in the data set alone."""
+    return _later.get(path, [])
+
+
+def alike(runs: list[Other]) -> dict[Path, list[Other]]:
+    """Return, by the folder of each run, those behind it that differ from it in nothing but a data set of that size."""
+    groups: dict[str, list[Other]] = {}
+    for run in runs:
+        config, task = run[0], dict(run[0]["task"])
+        if "dataset" in task and not config["track"]:
+            task["dataset"] = PIXELS[task["dataset"]]
+            groups.setdefault(json.dumps({**config, "task": task}), []).append(run)
+    return {identity.run_path(run[0]): group[k + 1 :] for group in groups.values() for k, run in enumerate(group)}
 
 
 def combinations(arguments: list[str], loader: ConfigLoader) -> list[list[str]]:

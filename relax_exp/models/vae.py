@@ -94,6 +94,10 @@ class DiscreteVAE(nn.Module):
         self.register_buffer("mean", mean.clone() if centred else torch.zeros_like(mean))
         self.register_buffer("pixel_bias", (clipped.log() - (-clipped).log1p()) * centred)
 
+    def of_data(self) -> dict[str, Tensor]:
+        """Return the buffers that come from ``mean``, by name."""
+        return {"mean": self.mean, "pixel_bias": self.pixel_bias}
+
     def forward(self, method: str, *args):
         """Call the method of that name with the other arguments."""
         return getattr(self, method)(*args)

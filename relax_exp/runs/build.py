@@ -88,6 +88,13 @@ def build_trainer(task, seeds: list[int], lrs: list[float], device, compiled: bo
     return _named("training", TRAINERS[TASKS[task.name].experience])(task, seeds, lrs, device, compiled)
 
 
+def build_together(tasks: list, seeds: list[int], lrs: list[float], device, compiled: bool):
+    """Build the trainer of tasks that differ in their data alone; its ``parts`` are a trainer of each."""
+    from relax_exp.training.together import Together
+
+    return Together(tasks, seeds, lrs, device, compiled)
+
+
 def _named(package: str, path: str):
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(f"relax_exp.{package}.{module}"), name)

@@ -15,6 +15,7 @@ from relax_exp.errors import RunError
 from relax_exp.runs.files import write_atomically
 
 FORMAT = 1
+NAME = "checkpoint.pt"  # in the folder of a run
 
 
 def save(path: Path, state: Any, **extra: Any) -> None:
@@ -27,6 +28,16 @@ def save(path: Path, state: Any, **extra: Any) -> None:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "leaves": leaves, "extra": extra}, buffer)
     write_atomically(path, buffer.getbuffer())
+
+
+def step(folder: Path) -> int | None:
+    """Return the step of the checkpoint in a run's folder: 0 where there is none, None where it does not tell."""
+    try:
+        return torch.load(folder / NAME, map_location="cpu", weights_only=True)["extra"].get("step")
+    except FileNotFoundError:
+        return 0
+    except Exception:  # damaged: whoever loads it says so
+        return None
 
 
 def load(path: Path, like: Any) -> tuple[Any, dict]:

@@ -25,6 +25,7 @@ from relax_exp.runs import provenance
 from relax_exp.runs.files import is_disk_full, write_atomically
 from relax_exp.schema import show
 
+OVER = ("done", "failed")  # what meta.json says of a run that has ended
 ERROR = "error.txt"  # the traceback of a job of a sweep; the next attempt removes it
 OWN_FILES = {"config.yaml", "meta.json", "lock", ERROR, ".config.yaml.tmp", ".meta.json.tmp"}  # before any result
 
@@ -32,14 +33,16 @@ OWN_FILES = {"config.yaml", "meta.json", "lock", ERROR, ".config.yaml.tmp", ".me
 class RunFolder:
     """The folder at ``path``, locked for this process while the ``with`` block lasts.
 
+    meta.json says which ``command`` the run is of; None: what this process was called with.
+
     On entering: the folder is created or taken over, config.yaml and meta.json are written. RunError if another process
     is writing it, if it holds something else, or if it cannot be written. On leaving: ``status`` becomes "interrupted"
     unless it was set to "done" or "failed"; a folder made here in which the run left nothing is removed again.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: dict):
+    def __init__(self, path: str | os.PathLike[str], config: dict, command: str | None = None):
         self.path = Path(path)
-        self.config = config
+        self.config, self.command = config, command
         self.meta: dict = {}
         self._created: list[Path] = []
         self._lock: TextIO | None = None
@@ -66,7 +69,7 @@ class RunFolder:
             some = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise RunError(f"{path} holds another configuration ({some}): choose another out=, or delete the folder")
         meta = _read(path / "meta.json", json.loads) or {}
-        return meta.get("status") in ("done", "failed")
+        return meta.get("status") in OVER
 
     def __enter__(self) -> RunFolder:
         self._created = [folder for folder in (self.path, *self.path.parents) if not os.path.exists(folder)]
@@ -75,7 +78,7 @@ class RunFolder:
             RunFolder.finished(self.path, self.config)  # what was seen before the lock may have changed
             (self.path / ERROR).unlink(missing_ok=True)
             write_atomically(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
-            meta = provenance.collect(self.config)
+            meta = provenance.collect(self.config, self.command)
             if earlier := _read(self.path / "meta.json", json.loads):
                 meta["resumed"] = [*earlier.get("resumed", []), meta["start"]]
                 meta |= {"start": earlier["start"], "replicas": earlier["replicas"]}

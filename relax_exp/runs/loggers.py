@@ -199,19 +199,10 @@ def earlier_pictures(folder: Path, last: int) -> Iterator[Any]:
 
 
 class Console:
-    """A progress bar on a terminal, otherwise one line for each evaluation.
+    """A progress bar on a terminal, otherwise one line for each evaluation."""
 
-    ``measured_on`` says of metrics on which part of the data they are, as in `TensorBoard`.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        first: int,
-        headline: tuple[str, ...],
-        measured_on: Mapping[str, str] = MappingProxyType({}),
-    ):
-        self.headline, self.measured_on = headline, measured_on
+    def __init__(self, total: int, first: int, headline: tuple[str, ...]):
+        self.headline = headline
         self.bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1)
 
     def update(self, step: int) -> None:
@@ -231,16 +222,23 @@ class Console:
         job = os.environ.get(JOB)
         self.bar.write(f"[job {job}] {text}" if job else text, file=sys.stderr)
 
-    def rows(self, rows: list[Row]) -> None:
-        """Print the means over replicas of the headline metrics."""
+    def rows(self, rows: list[Row], measured_on: Mapping[str, str] = MappingProxyType({}), name: str = "") -> None:
+        """Print the means over replicas of the headline metrics, if there are rows.
+
+        ``measured_on`` says of metrics on which part of the data they are, as in `TensorBoard`; ``name``, of which of
+        several runs they are.
+        """
+        if not rows:
+            return
         parts = []
         for key in self.headline:
             values = [row[key] for row in rows if row.get(key) is not None]
             if values:
-                part = f" ({self.measured_on[key]})" if key in self.measured_on else ""
+                part = f" ({measured_on[key]})" if key in measured_on else ""
                 parts.append(f"{key}{part} {sum(map(float, values)) / len(values):.6g}")
         many = f" (mean of {len(rows)} replicas)" if len(rows) > 1 else ""
-        self.say(f"step {rows[0]['step']}: {', '.join(parts)}{many}")
+        whose = f"{name}, " if name else ""
+        self.say(f"{whose}step {rows[0]['step']}: {', '.join(parts)}{many}")
 
     def close(self) -> None:
         """End the progress bar."""

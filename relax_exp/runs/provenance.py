@@ -19,12 +19,12 @@ SOURCE = Path(__file__).parents[2]
 command: str | None = None  # set by the command line, which knows what one job of a sweep was
 
 
-def collect(config: dict) -> dict:
-    """Collect meta.json at the start of a run, when every replica is running."""
+def collect(config: dict, typed: str | None = None) -> dict:
+    """Collect meta.json at the start of a run, when every replica is running; None: `command_line` was typed."""
     return {
         "status": "running",
         "start": now(),
-        "command": command_line(),
+        "command": command_line() if typed is None else typed,
         "hash": identity.run_hash(config),
         "group": identity.group_key(config),
         "git": git_state(),

@@ -98,12 +98,17 @@ class Task:
         """Return a minibatch such as `gradients` takes, whatever its numbers."""
         return {} if self.data is None else {"x": self.data[: self.batch_size]}
 
+    def of_data(self) -> dict[str, Tensor]:
+        """Return what `gradients` takes from the data set besides rows, such as the mean of the images, by name."""
+        return {}
+
     def gradients(self, model: Model, batch: dict[str, Any], noise: dict[str, Tensor]) -> Gradients:
         """Draw all gradients of one replica once; a pure function that draws no noise itself.
 
         Args:
             model: The parameters and buffers of one replica.
-            batch: {}, or {"x": rows of ``data``}, or what the trainer has played.
+            batch: {}, or {"x": rows of ``data``}, or what the trainer has played. With rows of another data set there
+                is its `of_data` too, in the place of the task's own.
             noise: Uniform noise of `noise_shapes`.
         """
         raise NotImplementedError

@@ -112,12 +112,20 @@ class Hierarchy:
         attached = total(log_q) if score_term else total(log_q).detach()
         return attached - total(log_p) - log_prior, (logits, samples, log_q, log_p)
 
-    def gradients(self, model: Model, x: Tensor, noise: Noise, fixed: dict[str, Tensor] | None = None) -> Gradients:
+    def gradients(
+        self,
+        model: Model,
+        x: Tensor,
+        noise: Noise,
+        fixed: dict[str, Tensor] | None = None,
+        of_data: dict[str, Tensor] | None = None,
+    ) -> Gradients:
         """Draw the gradients with respect to ``model.params``, with parameters of the vae in ``fixed`` held constant.
 
         With ``fixed``, even empty, the tuning gradients are left out (None): what measures a variance needs none.
+        ``of_data`` takes the place of the vae's buffers of these names, where x is from another data set.
         """
-        tune, fixed = fixed is None, fixed or {}
+        tune, fixed = fixed is None, {**(fixed or {}), **(of_data or {})}
         if self.estimators[0].target == "path":
             return self._pathwise(model, x, noise, fixed)
         n = x.shape[0]
@@ -159,7 +167,7 @@ class Hierarchy:
                     estimator,
                     (tuning[i], model.buffers[i]),
                     (logits[i], objective),
-                    {"noise": noise[i], "context": self.context(x, samples[:i]), "f_b": at_samples[i]},
+                    {"noise": noise[i], "context": self.context(params, x, samples[:i]), "f_b": at_samples[i]},
                 )
                 if estimator.granular:
                     below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
@@ -236,9 +244,9 @@ class Hierarchy:
             mean=value(lambda k, logits: self.families[k].mean(logits)),
         )
 
-    def context(self, x: Tensor, below: list[Tensor]) -> Tensor:
+    def context(self, params, x: Tensor, below: list[Tensor]) -> Tensor:
         """Return the centred input and the codes of the lower layers, ``(..., N, size)``."""
-        parts = [x - self.vae.mean, *(self.vae.code(i, b) for i, b in enumerate(below))]
+        parts = [self.call(params, "code", i - 1, b) for i, b in enumerate([x, *below])]
         if len(parts) == 1:
             return parts[0]
         parts[0] = parts[0].expand(*parts[1].shape[:-1], -1)

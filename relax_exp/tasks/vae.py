@@ -132,14 +132,19 @@ class LatentModel(Task):
             return (uniform < rows / 255).to(self.dtype)
         return rows.to(self.dtype)
 
+    def of_data(self):
+        """Return the constants of the networks that come from the mean of the training images."""
+        return self.hierarchy.vae.of_data()
+
     def gradients(self, model, batch, noise, fixed=None):
         """Draw all gradients of one replica once, with parameters of the model in ``fixed`` held constant."""
-        x = self.pixels(batch["x"], noise.get("binarize"))
+        batch = dict(batch)
+        x = self.pixels(batch.pop("x"), noise.get("binarize"))
         noise = by_layer(noise, self.hierarchy.vae.depth)
         if self.moving is None:
-            return self.hierarchy.gradients(model, x, noise, fixed)
+            return self.hierarchy.gradients(model, x, noise, fixed, batch)
         *buffers, moments = model.buffers
-        out = self.hierarchy.gradients(model._replace(buffers=buffers), x, noise, fixed)
+        out = self.hierarchy.gradients(model._replace(buffers=buffers), x, noise, fixed, batch)
         if fixed is None:
             moments, variance = self.moving(moments, out.params)
             out = out._replace(metrics=out.metrics | {"train/moving_variance": variance})

@@ -47,7 +47,7 @@ class Replicas:
         capture: Capture | None = None,
     ):
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
-        self.labels = [(seed, lr) for seed in seeds for lr in lrs]
+        self.labels = self._grid(lrs)
         here = self.device.type == "cpu"
         step = make_step(task)
         step = alone(step) if len(self.labels) == 1 else vmap(step)
@@ -65,6 +65,15 @@ class Replicas:
         self.best = self._no_best() if task.selection else {}
         self._chunk: tuple[str, int] | None = None
         self._order = functools.lru_cache(2 * len(self.seeds))(self._draw_order)
+
+    def _grid(self, lrs: list[float]) -> list[tuple[int, float]]:
+        """Return seed and learning rate of every replica, in the order in which they are stacked."""
+        return [(seed, lr) for seed in self.seeds for lr in lrs]
+
+    @property
+    def taken(self) -> int:
+        """The number of steps taken so far."""
+        return int(self.state.t[0])
 
     @property
     def saved(self) -> Any:
@@ -155,16 +164,24 @@ class Replicas:
 
     def _draw_chunk(self, purpose: str, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Draw noise and data indices of one chunk; every seed and every name has its own stream."""
-        task, rows = self.task, self._warmup_rows if purpose == "warmup" else self._epoch_rows
+        task = self.task
 
-        def one(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        def one(seed: int) -> dict[str, Tensor]:
             noise: dict[str, Tensor] = {}
             for name, shape in task.noise_shapes().items():
                 noise |= draw({name: shape}, CHUNK, stream(seed, f"{purpose}/noise/{name}", index), task.dtype)
-            return noise, {} if task.data is None else {"x": rows(seed, index * CHUNK, CHUNK)}
+            return noise
 
         drawn = {seed: one(seed) for seed in self.seeds}
-        return stack((drawn[seed] for seed, _ in self.labels), 1)
+        return stack((drawn[seed] for seed, _ in self.labels), 1), self._draw_rows(purpose, index)
+
+    def _draw_rows(self, purpose: str, index: int) -> dict[str, Tensor]:
+        """Draw the data indices of one chunk, ``(steps, replicas, batch)``."""
+        if self.task.data is None:
+            return {}
+        rows = self._warmup_rows if purpose == "warmup" else self._epoch_rows
+        drawn = {seed: rows(seed, index * CHUNK, CHUNK) for seed in self.seeds}
+        return {"x": torch.stack([drawn[seed] for seed, _ in self.labels], 1)}
 
     def _epoch_rows(self, seed: int, start: int, count: int) -> Tensor:
         """Return the rows of steps start..start+count, ``(count, batch)``.
@@ -206,7 +223,7 @@ class Replicas:
 
     def _at(
         self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Pick batch and noise of one step of a chunk."""
         return {k: self._data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
 
@@ -233,7 +250,7 @@ class Replicas:
 
     def advance(self, steps: int) -> Iterator[int]:
         """Take ``steps`` training steps, yielding the number of steps taken so far after each or each chunk."""
-        step = int(self.state.t[0])
+        step = self.taken
         end = step + steps
         while step < end:
             if self.chunk_step and step % CHUNK == 0 and end - step >= CHUNK:

@@ -45,6 +45,9 @@ def tasks():
     yield "categorical toy", make_task("categorical_toy", {"name": "rebar"}, categories=3)
     for name in ({"name": "rebar"}, relax):
         yield f"vae {name['name']}", make_task("vae", name, images, latents=3, batch_size=100, variance_draws=2)
+    layers = {"variables": 2, "categories": 3, "hidden": [8], "batch_size": 100, "variance_draws": 2}
+    for name, depth in (({"name": "rebar"}, 2), (relax, 1), ({"name": "st_gumbel"}, 1), ({"name": "arsm"}, 1)):
+        yield f"categorical vae {name['name']}", make_task("categorical_vae", name, images, layers=depth, **layers)
 
 
 TASKS = dict(tasks())

@@ -29,8 +29,8 @@ def shown(folder):
 
 def test_lines_and_curves_say_of_which_images_a_bound_is(tmp_path, capfd):
     parts = {"valid/elbo": "first 1,000 images"}
-    console = Console(10, 0, ("valid/elbo",), parts)
-    console.rows([row(5)])
+    console = Console(10, 0, ("valid/elbo",))
+    console.rows([row(5)], parts)
     console.close()
     assert capfd.readouterr().err.strip() == "step 5: valid/elbo (first 1,000 images) -5"
     board = TensorBoard(tmp_path, [(0, 0.1)], [], parts)
