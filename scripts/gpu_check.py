@@ -25,6 +25,7 @@ from relax_exp.runs import device as devices
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import CHUNK, Replicas
+from relax_exp.training.together import Together
 
 RELAX = {"name": "relax", "depth": 2, "width": 200, "weight_decay": 1e-3}
 REBAR = {"name": "rebar"}
@@ -72,14 +73,15 @@ class Machine:
     def __init__(self, device: torch.device):
         self.device, self.dry = device, device.type == "cpu"
         self.latents = 5 if self.dry else 200
-        self.images = images(64 if self.dry else 784, 300 if self.dry else 10_000)
+        pixels, counts = (64, (300, 200)) if self.dry else (784, (10_000, 7000))
+        self.images, self.others = (images(pixels, count) for count in counts)
         self.options: dict[str, Any] = {"capture": emulated} if self.dry else {}
 
-    def vae(self, estimator: dict, dtype=torch.float64, device=None, **options) -> VAE:
-        """Build the binary VAE; ``device``: another one than the machine's."""
+    def vae(self, estimator: dict, dtype=torch.float64, device=None, data: ImageData | None = None, **options) -> VAE:
+        """Build the binary VAE; ``device``, ``data``: others than the machine's."""
         given = {"latents": self.latents, "dtype": dtype, "device": self.device if device is None else device}
         return make_task(
-            "vae", {**estimator}, self.images, **{**given, "variance_draws": 4 if self.dry else 100, **options}
+            "vae", {**estimator}, data or self.images, **{**given, "variance_draws": 4 if self.dry else 100, **options}
         )
 
     def wait(self) -> None:
@@ -90,7 +92,7 @@ class Machine:
 
 def images(pixels: int, count: int) -> ImageData:
     """Draw binary images; what they show changes neither times nor agreement."""
-    rows = (torch.rand((count, pixels), generator=stream(0, "check")) < 0.13).to(torch.uint8)
+    rows = (torch.rand((count, pixels), generator=stream(0, "check", count)) < 0.13).to(torch.uint8)
     side = int(pixels**0.5)
     return ImageData("random", rows, rows, rows[:100], rows.double().mean(0), (side, side), "static")
 
@@ -167,6 +169,14 @@ def check_numbers(report: Report, machine: Machine) -> None:
         found = difference(tree_map(lambda leaf: leaf[3:4], together), one)
         return found < 1e-8, f"largest relative difference {found:.1e}"
 
+    def together() -> tuple[bool, str]:
+        pair = [machine.vae(RELAX, data=data) for data in (machine.images, machine.others)]
+        both = Together(pair, [0, 1], [1e-3], device, False, **options)
+        list(both.advance(40))
+        alone = [trained(task, device, [40], **options).state.model for task in pair]
+        found = max(difference(part.state.model, one) for part, one in zip(both.parts, alone, strict=True))
+        return found < 1e-8, f"largest relative difference {found:.1e}"
+
     def captured(task) -> tuple[bool, str]:
         state = trained(task, device, [CHUNK + 1], **options).state
         return not state.failed_at.any().item(), f"{int(state.t[0])} steps"
@@ -176,6 +186,7 @@ def check_numbers(report: Report, machine: Machine) -> None:
     report.check("graphs: as without, bit for bit", graphs)
     report.check("going on within a chunk, bit for bit", resumed)
     report.check("replica 3 of 5: as alone (float64)", alone)
+    report.check("two data sets: each as alone (float64)", together)
     for name in ("exact", "rodeo"):
         report.check(
             f"capture: {name}", lambda name=name: captured(make_task("toy", {"name": name}, latents=2, device=device))

@@ -17,6 +17,7 @@ from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import Capture, Graphed
 from relax_exp.numerics.optimizers import adam_init, initial_moments
 from relax_exp.numerics.random_streams import stream
+from relax_exp.numerics.traced import PAYS_FROM, Traced
 from relax_exp.numerics.trees import each, listed, stack
 from relax_exp.tasks.base import Model, Task, draw
 from relax_exp.training.step import WATCHED, State, Step, alone, compile_step, make_step, metric_names
@@ -28,7 +29,8 @@ class Replicas:
     """The grid of seeds x learning rates, trained side by side by one vmapped step.
 
     ``advance`` takes steps, and ``state`` is stacked over replicas. Replica i uses the noise and the data order of the
-    same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests).
+    same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests), without
+    it is traced on the CPU where many of them are asked for at once.
 
     On a GPU the steps of a whole chunk are one CUDA graph, and a step is another, for the steps before and after whole
     chunks; both overwrite the state where it is. ``capture`` makes such graphs; a test emulates it.
@@ -56,6 +58,7 @@ class Replicas:
             if backend == "inductor":
                 task.compile()
         capture = capture if here else capture or cuda_graph.capture
+        self._to_trace = here and not compiled and not capture and self.whole_chunks
         self.step, self.chunk_step, self._ahead = step, None, None
         if capture:
             self.step, self._ahead = Graphed(step, capture), Ahead(lambda key: self._draw_chunk(*key), self.device)
@@ -233,8 +236,14 @@ class Replicas:
             state = step(state, *self._at(within, indices, noise))
         return state
 
+    def _trace(self, count: int) -> None:
+        """Trace the step where so many steps are worth it."""
+        if self._to_trace and count >= PAYS_FROM:
+            self.step, self._to_trace = Traced(self.step), False
+
     def warm_up(self, updates: int) -> Iterator[int]:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
+        self._trace(updates)
         for step in range(int(self.state.tuning_t[0]), updates):
             old = self.state
             new = self.step(each(torch.clone, old), *self._inputs("warmup", step))
@@ -250,6 +259,7 @@ class Replicas:
 
     def advance(self, steps: int) -> Iterator[int]:
         """Take ``steps`` training steps, yielding the number of steps taken so far after each or each chunk."""
+        self._trace(steps)
         step = self.taken
         end = step + steps
         while step < end:

@@ -137,7 +137,7 @@ def test_half_made_folders_vanish(tmp_path, path, monkeypatch, broken):
 
 def test_what_was_there_before_stays(tmp_path, path, monkeypatch):
     path.mkdir(parents=True)
-    monkeypatch.setattr(provenance, "collect", lambda config: 1 / 0)
+    monkeypatch.setattr(provenance, "collect", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError), RunFolder(path, CONFIG):
         pass
     assert path.is_dir()
