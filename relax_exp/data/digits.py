@@ -23,7 +23,7 @@ def splits(root: Path, binarized: Callable[[np.ndarray], np.ndarray]) -> tuple[n
 
 
 def _values() -> np.ndarray:
-    """Return what scikit-learn's load_digits does, ``(1797, 64)`` in 0..16, without its import, which takes a second."""
+    """Return what scikit-learn's load_digits does, ``(1797, 64)`` in 0..16, without the second of its import."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or []:
         file = Path(folder, "datasets", "data", "digits.csv.gz")

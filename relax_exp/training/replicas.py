@@ -29,8 +29,8 @@ class Replicas:
     """The grid of seeds x learning rates, trained side by side by one vmapped step.
 
     ``advance`` takes steps, and ``state`` is stacked over replicas. Replica i uses the noise and the data order of the
-    same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests), without
-    it is traced on the CPU where many of them are asked for at once.
+    same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests);
+    without, it is traced on the CPU where many of them are asked for at once.
 
     On a GPU the steps of a whole chunk are one CUDA graph, and a step is another, for the steps before and after whole
     chunks; both overwrite the state where it is. ``capture`` makes such graphs; a test emulates it.
