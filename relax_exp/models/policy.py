@@ -29,3 +29,26 @@ def policy_logits(params: dict[str, Tensor], x: Tensor, activation: Callable[[Te
         x = x @ params[f"{i}.weight"].mT + params[f"{i}.bias"].unsqueeze(-2)
         x = activation(x) if i < layers - 1 else x
     return x
+
+
+def tangent_kernel(params: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Return the inner products of the derivatives of all outputs of `policy_logits` with tanh, its tangent kernel.
+
+    Element (r A + a, r' A + a') is that of output a at row r of ``x`` ``(..., N, S)`` with output a' at row r'; the
+    result is ``(..., N A, N A)``. The derivative with respect to a weight is the outer product of what comes to the
+    layer, backwards and forwards, so no derivative is ever written out.
+    """
+    layers, inputs = len(params) // 2, [x]
+    for i in range(layers - 1):
+        inputs.append(torch.tanh(inputs[-1] @ params[f"{i}.weight"].mT + params[f"{i}.bias"].unsqueeze(-2)))
+    outputs = params[f"{layers - 1}.bias"].shape[-1]
+    back = torch.eye(outputs, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], outputs, outputs)
+    kernel = x.new_zeros(())
+    for i in reversed(range(layers)):
+        flat, ahead = back.flatten(-3, -2), inputs[i] @ inputs[i].mT + 1
+        for dim in (-1, -2):
+            ahead = ahead.repeat_interleave(outputs, dim)
+        kernel = kernel + (flat @ flat.mT) * ahead
+        if i:
+            back = (back @ params[f"{i}.weight"]) * (1 - inputs[i].square()).unsqueeze(-2)
+    return kernel

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp, vmap
+from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
@@ -18,7 +18,7 @@ from relax_exp.envs.resting import Resting
 from relax_exp.errors import SettingError
 from relax_exp.estimators.actor_critic import A2C
 from relax_exp.estimators.base import FromSample
-from relax_exp.models.policy import init_policy, policy_logits
+from relax_exp.models.policy import init_policy, policy_logits, tangent_kernel
 from relax_exp.numerics.optimizers import adam
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import BatchTask, Gradients, Model
@@ -140,11 +140,12 @@ class Continuous(BatchTask):
             advantage = centred / ((weight * centred.square()).sum().sqrt() + 1e-8)
         return rows | {"weight": weight, "loss": -advantage}
 
-    def _policy_gradient(self, model: Model, rows: dict[str, Tensor]):
-        """Return the batch's gradient as a function of the surrogate's parameters.
+    def _policy_gradient(self, model: Model, batch: dict[str, Tensor], rows: dict[str, Tensor]):
+        """Return the gradient of the ``batch``, whose `_rows` are given, as a function of the surrogate's parameters.
 
         The function returns (square norm, (gradient, scalars)).
         """
+        kernel = self._kernel_of_episodes(model.params, batch) if self.by_episode else None
         parameters, pull = vjp(lambda params: self.distribution(params, rows["state"]), model.params)[:2]
         parameters = parameters.detach()
 
@@ -154,37 +155,38 @@ class Continuous(BatchTask):
             (gradient,) = pull(rows["weight"].view(-1, 1, 1) * out.grad)
             scalars = {k: v for k, v in out.aux.items() if v.dim() == 0}
             square = sum(leaf.square().sum() for leaf in tree_leaves(gradient))
-            if self.by_episode:
-                square = self._square_of_episodes(model.params, rows, out.grad)
+            if kernel is not None:
+                square = self._square_of_episodes(kernel, rows, out.grad)
             if "penalty" in scalars:
                 square = square + self.estimator_options["weight_decay"] * scalars["penalty"]
             return square, (square, gradient, scalars)
 
         return of
 
-    def _square_of_episodes(self, params, rows: dict[str, Tensor], at_rows: Tensor) -> Tensor:
+    def _kernel_of_episodes(self, params, batch: dict[str, Tensor]) -> Tensor:
+        """Return the tangent kernel of the means within each slot, ``(E, T A, T A)``, 0 between different episodes."""
+        episode = batch["episode"].repeat_interleave(self.actions, -1)
+        return tangent_kernel(params["mean"], batch["state"]) * (episode.unsqueeze(-1) == episode.unsqueeze(-2))
+
+    def _square_of_episodes(self, kernel: Tensor, rows: dict[str, Tensor], at_rows: Tensor) -> Tensor:
         """Average the square norm of each episode's gradient, itself the mean over the episode's steps.
 
-        ``at_rows`` is the gradient with respect to the parameters of the policy's distribution, ``(N, A, 2)``.
+        ``at_rows`` is the gradient with respect to the parameters of the policy's distribution, ``(N, A, 2)``. The
+        policy, and with it ``kernel``, stays the same while the surrogate takes its updates.
         """
         alive, episode = rows["alive"], rows["episode"].long()
         lengths = torch.zeros_like(alive).index_add(0, episode, alive)
         at_rows = (alive / lengths.clamp(min=1)[episode]).view(-1, 1, 1) * at_rows
-
-        def of_row(state: Tensor, at_row: Tensor) -> Tensor:
-            pull = vjp(lambda params: self.distribution(params, state.unsqueeze(0)), params)[1]
-            return torch.cat([leaf.flatten() for leaf in tree_leaves(pull(at_row.unsqueeze(0)))])
-
-        gradients = vmap(of_row)(rows["state"], at_rows)
-        sums = torch.zeros_like(gradients).index_add(0, episode, gradients)
-        return sums.square().sum() / (lengths > 0).sum().clamp(min=1)
+        at_means = at_rows[..., 0].reshape(*kernel.shape[:-1], 1)
+        at_spreads = torch.zeros_like(at_rows[..., 1]).index_add(0, episode, at_rows[..., 1])
+        squares = (at_means * (kernel @ at_means)).sum() + at_spreads.square().sum()
+        return squares / (lengths > 0).sum().clamp(min=1)
 
     def gradients(self, model, batch, noise):
         """Draw all gradients of one replica once; ``tuning`` holds the first of the updates that `tune` makes."""
         rows = self._rows(batch)
-        surrogate, (square, gradient, scalars) = grad(self._policy_gradient(model, rows), has_aux=True)(
-            model.tuning["surrogate"]
-        )
+        of = self._policy_gradient(model, batch, rows)
+        surrogate, (square, gradient, scalars) = grad(of, has_aux=True)(model.tuning["surrogate"])
         value, value_loss = torch.func.grad_and_value(self._value_loss)(model.tuning["value"], rows)
         weight, target = rows["weight"], rows["target"]
         spread = (weight * (target - (weight * target).sum()).square()).sum()
@@ -206,9 +208,10 @@ class Continuous(BatchTask):
     def tune(self, model, grads, moments, t, lr, batch, noise):
         """Take ``updates`` Adam steps for each network, all with this batch, at the same policy."""
         rows, (new, m, v) = self._rows(batch), ({}, {}, {})
+        of = self._policy_gradient(model, batch, rows)
         slopes = {
             "value": grad(lambda value: self._value_loss(value, rows)),
-            "surrogate": lambda surrogate: grad(self._policy_gradient(model, rows), has_aux=True)(surrogate)[0],
+            "surrogate": lambda surrogate: grad(of, has_aux=True)(surrogate)[0],
         }
         for key, slope in slopes.items():
             params, own, gradient = (
