@@ -43,12 +43,12 @@ def tangent_kernel(params: dict[str, Tensor], x: Tensor) -> Tensor:
         inputs.append(torch.tanh(inputs[-1] @ params[f"{i}.weight"].mT + params[f"{i}.bias"].unsqueeze(-2)))
     outputs = params[f"{layers - 1}.bias"].shape[-1]
     back = torch.eye(outputs, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], outputs, outputs)
-    kernel = x.new_zeros(())
+    parts: list[Tensor] = []
     for i in reversed(range(layers)):
-        flat, ahead = back.flatten(-3, -2), inputs[i] @ inputs[i].mT + 1
-        for dim in (-1, -2):
-            ahead = ahead.repeat_interleave(outputs, dim)
-        kernel = kernel + (flat @ flat.mT) * ahead
+        into = torch.cat([inputs[i], torch.ones_like(inputs[i][..., :1])], -1).repeat_interleave(outputs, -2)
+        flat = back.flatten(-3, -2)
+        part = (into @ into.mT).mul_(flat @ flat.mT)
+        parts = [parts[0].add_(part) if parts else part]
         if i:
             back = (back @ params[f"{i}.weight"]) * (1 - inputs[i].square()).unsqueeze(-2)
-    return kernel
+    return parts[0]

@@ -166,7 +166,7 @@ class Continuous(BatchTask):
     def _kernel_of_episodes(self, params, batch: dict[str, Tensor]) -> Tensor:
         """Return the tangent kernel of the means within each slot, ``(E, T A, T A)``, 0 between different episodes."""
         episode = batch["episode"].repeat_interleave(self.actions, -1)
-        return tangent_kernel(params["mean"], batch["state"]) * (episode.unsqueeze(-1) == episode.unsqueeze(-2))
+        return tangent_kernel(params["mean"], batch["state"]).mul_(episode.unsqueeze(-1) == episode.unsqueeze(-2))
 
     def _square_of_episodes(self, kernel: Tensor, rows: dict[str, Tensor], at_rows: Tensor) -> Tensor:
         """Average the square norm of each episode's gradient, itself the mean over the episode's steps.
