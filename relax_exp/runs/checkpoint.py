@@ -24,7 +24,8 @@ def save(path: Path, state: Any, **extra: Any) -> None:
     Raises:
         OSError: The disk is full. The old checkpoint is then still whole.
     """
-    leaves, _ = tree_flatten(state)
+    # Of a share of larger memory torch would write all of it.
+    leaves = [x if x.untyped_storage().nbytes() == x.nbytes else x.clone() for x in tree_flatten(state)[0]]
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "leaves": leaves, "extra": extra}, buffer)
     write_atomically(path, buffer.getbuffer())

@@ -30,6 +30,7 @@ NAMES = [
     "table1",
     "temperature",
     "toy",
+    "toy_draft",
 ]
 
 

@@ -77,6 +77,8 @@ def test_each_leaves_the_folder_of_the_run_alone(sweep, capfd):
     for name, path in together.items():
         assert f"task.dataset={name}" in meta(path)["command"] and len(meta(path)["trained_together"]) == 2
         assert "trained_together" not in meta(apart[name])
+        sizes = [(folder / "checkpoint.pt").stat().st_size for folder in (path, apart[name])]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
 def test_a_stopped_pair_goes_on_together_and_one_of_it_alone(sweep, monkeypatch, capfd):
