@@ -139,8 +139,16 @@ def draw(rows: list[dict], path: Path) -> None:
     columns = cells(rows)
     ways = {"kept": ("#D55E00", "s"), "dropped": ("#0072B2", "o")}
     with look():
-        fig = figure(3.9 * len(columns), 5)
-        panels = fig.subplots(1, len(columns), squeeze=False)[0]
+        models = list(dict.fromkeys(column[:2] for column in columns))
+        across = max(sum(column[:2] == model for column in columns) for model in models)
+        fig = figure(3.9 * across, 4.6 * len(models))
+        grid = fig.subplots(len(models), across, squeeze=False)
+        panels = []
+        for axes, model in zip(grid, models, strict=True):
+            count = sum(column[:2] == model for column in columns)
+            panels += list(axes[:count])
+            for unused in axes[count:]:
+                unused.set_axis_off()
         letters(panels)
         for axes, column in zip(panels, columns, strict=True):
             chosen = sorted((r for r in rows if tuple(r[k] for k in KEYS[:3]) == column), key=lambda r: -r["dropped"])

@@ -49,6 +49,7 @@ def main() -> int:
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions come to us
     _codes.clear()
+    sweep_module.forget()
     provenance.command = None
     try:
         arguments = sys.argv[1:] = typed.readable(arguments)

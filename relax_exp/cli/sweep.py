@@ -100,6 +100,11 @@ def later(path: Path) -> list[Other]:
     return _later.get(path, [])
 
 
+def forget() -> None:
+    """Forget the jobs of an earlier command of this process."""
+    _later.clear()
+
+
 def alike(runs: list[Other]) -> dict[Path, list[Other]]:
     """Return, by the folder of each run, those behind it that differ from it in nothing but a data set of that size."""
     groups: dict[str, list[Other]] = {}
@@ -107,7 +112,7 @@ def alike(runs: list[Other]) -> dict[Path, list[Other]]:
         config, task = run[0], dict(run[0]["task"])
         if "dataset" in task and not config["track"]:
             task["dataset"] = PIXELS[task["dataset"]]
-            groups.setdefault(json.dumps({**config, "task": task}), []).append(run)
+            groups.setdefault(json.dumps({**config, "task": task}, sort_keys=True), []).append(run)
     return {identity.run_path(run[0]): group[k + 1 :] for group in groups.values() for k, run in enumerate(group)}
 
 

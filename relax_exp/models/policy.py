@@ -36,7 +36,7 @@ def tangent_kernel(params: dict[str, Tensor], x: Tensor) -> Tensor:
 
     Element (r A + a, r' A + a') is that of output a at row r of ``x`` ``(..., N, S)`` with output a' at row r'; the
     result is ``(..., N A, N A)``. The derivative with respect to a weight is the outer product of what comes to the
-    layer, backwards and forwards, so no derivative is ever written out.
+    layer, backwards and forwards, so no derivative is ever written out; the memory is that of a few such results.
     """
     layers, inputs = len(params) // 2, [x]
     for i in range(layers - 1):

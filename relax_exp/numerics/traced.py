@@ -13,6 +13,8 @@ PAYS_FROM = 200  # calls; to trace a step takes as long as a hundred of them
 class Traced:
     """``call(*trees)`` on pytrees of tensors of fixed shapes, which from the first call on is a trace of its operators.
 
+    The function has to be pure: what it does besides, such as printing, is done once.
+
     What functorch and Python do between the operators of a small step takes longer than they do. Nothing is fused, so
     numbers stay what they are, bit for bit. A function that cannot be traced, such as one that looks at the value of a
     tensor, is called as it is.

@@ -31,12 +31,15 @@ def save(path: Path, state: Any, **extra: Any) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def step(folder: Path) -> int | None:
-    """Return the step of the checkpoint in a run's folder: 0 where there is none, None where it does not tell."""
+def position(folder: Path) -> tuple[int, ...] | None:
+    """Return where the run in a folder stands: steps, updates of its estimator and the last evaluation.
+
+    They are 0 where there is no checkpoint; None where it does not tell.
+    """
     try:
-        return torch.load(folder / NAME, map_location="cpu", weights_only=True)["extra"].get("step")
+        return torch.load(folder / NAME, map_location="cpu", weights_only=True)["extra"].get("position")
     except FileNotFoundError:
-        return 0
+        return 0, 0, 0
     except Exception:  # damaged: whoever loads it says so
         return None
 

@@ -23,6 +23,7 @@ class Record:
         evaluated: The step of the last evaluation.
         failed: Reasons by replica, as reported up to then.
         elapsed: Seconds of work up to the checkpoint.
+        resumed: Whether there was one.
     """
 
     def __init__(self, config: dict, task, folder: RunFolder, replicas, known: dict[str, Any]):
@@ -45,12 +46,17 @@ class Record:
         done = self.evaluated == self.config["steps"] or (self.replicas.finished and here)
         return done or len(self.failed) == len(self.labels)
 
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """The steps taken, the updates of the estimator, and the step of the last evaluation."""
+        return self.replicas.taken, int(self.replicas.state.tuning_t[0]), self.evaluated
+
     def save(self, elapsed: float) -> None:
         """Write a checkpoint."""
         checkpoint.save(
             self.checkpoint_path,
             self.replicas.saved,
-            step=self.replicas.taken,
+            position=self.position,
             evaluated=self.evaluated,
             failed=self.failed,
             metrics_size=self.file.size,
@@ -89,7 +95,8 @@ class Record:
                 self.tensorboard.images(self.labels[i], pictures, self.evaluated)
         for row in rows:
             if "failed" in row:
-                console.say(f"{label(row['seed'], row['lr'])} failed: {row['failed']}")
+                whose = f"{name}, " if name else ""
+                console.say(f"{whose}{label(row['seed'], row['lr'])} failed: {row['failed']}")
         console.rows(rows, self.task.measured_on, name)
         self._write_status()
 

@@ -12,11 +12,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
 from relax_exp.config.identity import run_path
-from relax_exp.errors import SettingError
+from relax_exp.data import DataError
+from relax_exp.errors import RunError, SettingError
 from relax_exp.report.tables import run_printed
 from relax_exp.runs import checkpoint, provenance
 from relax_exp.runs import device as devices
@@ -57,18 +59,34 @@ def execute(config: dict, others: Sequence[tuple[dict, str]] = ()) -> int:
     torch.set_flush_denormal(True)
     devices.prepare(device, config["allow_tf32"], config["deterministic"])
     chosen = [(config, provenance.command_line())]
-    if others and trains_together(device) and (at := checkpoint.step(path)) is not None:
+    if others and trains_together(device) and (at := checkpoint.position(path)) is not None:
         paths = [run_path(other) for other, _ in others]
-        free = [status(it) not in OVER and not is_locked(it) and checkpoint.step(it) == at for it in paths]
+        free = [status(it) not in OVER and not is_locked(it) and checkpoint.position(it) == at for it in paths]
         chosen += itertools.compress(others, free)
-    tasks = [build_task(config, device) for config, _ in chosen]
-    for (config, _), task in zip(chosen, tasks, strict=True):
-        if task.data is not None and config["batch_size"] > len(task.data):
-            given, rows = f"batch_size={config['batch_size']}", len(task.data)
-            raise SettingError(f"{given}, but the training set has {rows} images only")
     with ExitStack() as stack, torch.no_grad():
-        folders = [stack.enter_context(RunFolder(run_path(it), it, command)) for it, command in chosen]
-        return Run([config for config, _ in chosen], tasks, folders, device).finish()
+        claimed: list[tuple[dict, Any, RunFolder]] = []
+        for it, command in chosen:
+            try:
+                task = build(it, device)
+                claimed.append((it, task, stack.enter_context(RunFolder(run_path(it), it, command))))
+            except (DataError, RunError) as error:
+                if it is config:
+                    raise
+                say(f"{run_path(it)} is left for later: {error}")  # its own job says it again
+        return Run(*map(list, zip(*claimed, strict=True)), device).finish()
+
+
+def build(config: dict, device: torch.device) -> Any:
+    """Build the task of a run.
+
+    Raises:
+        SettingError: A batch has more images than the training set.
+        DataError: Its data cannot be had.
+    """
+    task = build_task(config, device)
+    if task.data is not None and config["batch_size"] > len(task.data):
+        raise SettingError(f"batch_size={config['batch_size']}, but the training set has {len(task.data)} images only")
+    return task
 
 
 def trains_together(device: torch.device) -> bool:
@@ -122,6 +140,8 @@ class Run:
             Record(config, task, folder, part, known)
             for config, task, folder, part in zip(configs, tasks, folders, parts, strict=True)
         ]
+        if len({record.position for record in self.records}) > 1:
+            raise RunError("these runs do not stand at the same step any more: type the command again")
         self._ticked, self._stop_signal = False, 0
         self._compiling, self._evaluation_compiled = False, not self.compiled
 
@@ -233,7 +253,7 @@ class Run:
 
     def _advance(self) -> None:
         """Go on to the next evaluation, which may be due already where a run was stopped right before it."""
-        evaluated = self.records[0].evaluated
+        evaluated = next(record.evaluated for record in self.records if not record.over)
         target = min(self.steps, (evaluated // self.eval_every + 1) * self.eval_every)
         for step in self.replicas.advance(target - self.step):
             self.console.update(step)
@@ -251,13 +271,14 @@ class Run:
         if not self._evaluation_compiled:  # programs are compiled the first time, from a checkpoint on
             self._save()
             self._compiling = not self._stop_signal
-        measured = [record.measure(step == self.steps or self.replicas.finished) for record in self.records]
+        records = [record for record in self.records if not record.over]
+        measured = [record.measure(step == self.steps or self.replicas.finished) for record in records]
         self._compiling, self._evaluation_compiled = False, True
         rows = [[row | timing for row in found] for found, _ in measured]
-        for record, new, (_, failures) in zip(self.records, rows, measured, strict=True):
+        for record, new, (_, failures) in zip(records, rows, measured, strict=True):
             record.append(new, failures)
         if self.over or time.monotonic() - self._saved > CHECKPOINT_SECONDS:
             self._save()
-        for record, new in zip(self.records, rows, strict=True):
+        for record, new in zip(records, rows, strict=True):
             record.show(new, self.console, record.config["task"]["dataset"] if len(self.records) > 1 else "")
         self._last = (step, time.monotonic())

@@ -30,7 +30,7 @@ class Replicas:
 
     ``advance`` takes steps, and ``state`` is stacked over replicas. Replica i uses the noise and the data order of the
     same run made alone. With ``compiled`` the step is wrapped with ``torch.compile`` (``backend`` is for tests);
-    without, it is traced on the CPU where many of them are asked for at once.
+    without, it is traced on the CPU where many of them are asked for.
 
     On a GPU the steps of a whole chunk are one CUDA graph, and a step is another, for the steps before and after whole
     chunks; both overwrite the state where it is. ``capture`` makes such graphs; a test emulates it.
@@ -59,6 +59,7 @@ class Replicas:
                 task.compile()
         capture = capture if here else capture or cuda_graph.capture
         self._to_trace = here and not compiled and not capture and self.whole_chunks
+        self._asked = 0
         self.step, self.chunk_step, self._ahead = step, None, None
         if capture:
             self.step, self._ahead = Graphed(step, capture), Ahead(lambda key: self._draw_chunk(*key), self.device)
@@ -237,8 +238,9 @@ class Replicas:
         return state
 
     def _trace(self, count: int) -> None:
-        """Trace the step where so many steps are worth it."""
-        if self._to_trace and count >= PAYS_FROM:
+        """Trace the step where so many more steps, with those before, are worth it."""
+        self._asked += count
+        if self._to_trace and self._asked >= PAYS_FROM:
             self.step, self._to_trace = Traced(self.step), False
 
     def warm_up(self, updates: int) -> Iterator[int]:

@@ -18,7 +18,9 @@ class Together(Replicas):
     """Replicas of several tasks with the same grid of seeds and learning rates, whose data differ and have one shape.
 
     Each task keeps its own `Replicas` in ``parts``, which evaluate it and are saved, and whose numbers are those of
-    the task trained alone, up to rounding. Between two steps ``state`` of a part is its share of the state of all.
+    the task trained alone, up to rounding. After a step ``state`` of a part is its share of the state of all; it
+    may be changed between two calls, as by a checkpoint, and is collected at the next. Of this object itself only
+    ``advance``, ``warm_up`` and ``taken`` are for use: all else is the parts'.
     """
 
     def __init__(
@@ -40,6 +42,9 @@ class Together(Replicas):
 
     def _initial_state(self):
         return tree_map(lambda *leaves: torch.cat(leaves), *(part.state for part in self.parts))
+
+    def _no_best(self) -> dict[str, Any]:
+        return {}  # the parts keep theirs
 
     def _lend(self) -> None:
         """Give every part its share of the state."""
