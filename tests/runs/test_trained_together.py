@@ -13,7 +13,7 @@ from running import meta
 from relax_exp import data
 from relax_exp.cli.main import main
 from relax_exp.cli.sweep import alike
-from relax_exp.data import ImageData
+from relax_exp.data import DataError, ImageData
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs import run
 from relax_exp.runs.folder import status
@@ -100,6 +100,35 @@ def test_a_stopped_pair_goes_on_together_and_one_of_it_alone(sweep, monkeypatch,
     found = sweep(BOTH, "one")
     assert "trained together" not in capfd.readouterr().err
     assert_same(found, whole)
+
+
+def test_one_in_its_warm_up_is_not_joined_with_a_fresh_one(sweep, monkeypatch, capfd):
+    line = LINE.replace("rebar", "relax") + " estimator.warmup=30 estimator.width=4 estimator.depth=1 task.dataset="
+    apart = sweep(f"-m {line}mnist,omniglot", "apart", together=False)
+
+    def tick(self):
+        if int(self.replicas.state.tuning_t[0]) == 10:
+            self._save()
+            raise KeyboardInterrupt("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "_tick", tick)
+        sweep(f"{line}mnist", "warm", code=130)
+    found = sweep(f"-m {line}mnist,omniglot", "warm")
+    assert "trained together" not in capfd.readouterr().err
+    assert_same(found, apart)
+
+
+def test_what_hinders_one_leaves_the_other(sweep, monkeypatch, capfd):
+    def no_omniglot(name: str, *given):
+        if name == "omniglot":
+            raise DataError("no omniglot here")
+        return load(name, *given)
+
+    monkeypatch.setattr(data, "load", no_omniglot)
+    (mnist,) = sweep(BOTH, "run", code=1).items()
+    assert mnist[0] == "mnist" and status(mnist[1]) == "done"
+    assert "is left for later: no omniglot here" in capfd.readouterr().err
 
 
 def test_which_runs_go_together():
