@@ -64,16 +64,18 @@ def execute(config: dict, others: Sequence[tuple[dict, str]] = ()) -> int:
         free = [status(it) not in OVER and not is_locked(it) and checkpoint.position(it) == at for it in paths]
         chosen += itertools.compress(others, free)
     with ExitStack() as stack, torch.no_grad():
-        claimed: list[tuple[dict, Any, RunFolder]] = []
+        tasks: list[Any] = []
+        folders: list[RunFolder] = []
         for it, command in chosen:
             try:
                 task = build(it, device)
-                claimed.append((it, task, stack.enter_context(RunFolder(run_path(it), it, command))))
+                folders.append(stack.enter_context(RunFolder(run_path(it), it, command)))
+                tasks.append(task)
             except (DataError, RunError) as error:
                 if it is config:
                     raise
                 say(f"{run_path(it)} is left for later: {error}")  # its own job says it again
-        return Run(*map(list, zip(*claimed, strict=True)), device).finish()
+        return Run([folder.config for folder in folders], tasks, folders, device).finish()
 
 
 def build(config: dict, device: torch.device) -> Any:
