@@ -17,6 +17,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -139,13 +140,11 @@ def draw(rows: list[dict], path: Path) -> None:
     columns = cells(rows)
     ways = {"kept": ("#D55E00", "s"), "dropped": ("#0072B2", "o")}
     with look():
-        models = list(dict.fromkeys(column[:2] for column in columns))
-        across = max(sum(column[:2] == model for column in columns) for model in models)
-        fig = figure(3.9 * across, 4.6 * len(models))
-        grid = fig.subplots(len(models), across, squeeze=False)
+        counts = Counter(column[:2] for column in columns).values()  # a row for each data set and model
+        fig = figure(3.9 * max(counts), 4.6 * len(counts))
+        grid = fig.subplots(len(counts), max(counts), squeeze=False)
         panels = []
-        for axes, model in zip(grid, models, strict=True):
-            count = sum(column[:2] == model for column in columns)
+        for axes, count in zip(grid, counts, strict=True):
             panels += list(axes[:count])
             for unused in axes[count:]:
                 unused.set_axis_off()

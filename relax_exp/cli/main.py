@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 import relax_exp
 from relax_exp.cli import help, typed
 from relax_exp.cli import sweep as sweep_module
-from relax_exp.cli.sweep import Outcome, _codes, _take_plan
+from relax_exp.cli.sweep import Outcome, _codes, _later, _take_plan
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, RunError, SettingError
@@ -49,7 +49,7 @@ def main() -> int:
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions come to us
     _codes.clear()
-    sweep_module.forget()
+    _later.clear()
     provenance.command = None
     try:
         arguments = sys.argv[1:] = typed.readable(arguments)
@@ -98,7 +98,7 @@ def job(cfg: DictConfig) -> Outcome:
         if sys.stderr.isatty():  # some seconds in which nothing else would be said
             print("starting: torch is loaded, the data are read, the task is built", file=sys.stderr, flush=True)
         runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
-        later = sweep_module.later(identity.run_path(resolved))
+        later = _later.get(identity.run_path(resolved))
         code = runner.execute(resolved, later) if later else runner.execute(resolved)
     except Exception as error:
         code, said = _report(error), _in_one_line(error)

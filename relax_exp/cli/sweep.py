@@ -71,11 +71,10 @@ def sweep(
         if other is not overrides:
             raise ConfigError(f"two jobs write to one folder: {shlex.join(other)} and {shlex.join(overrides)}")
         runs.append((resolved, shlex.join(["relax-exp", *overrides])))
-    _later.clear()
-    _later.update(alike(runs))
     if dry_run:
         _list(folders)
         return []
+    _later.update(alike(runs))
     results, outcomes = [], []
     size = at_once or len(jobs)
     for batch in [jobs[start : start + size] for start in range(0, len(jobs), size)]:
@@ -93,16 +92,6 @@ def sweep(
     if failed := [f"  {shlex.join(overrides)}: {outcome.error}" for overrides, outcome in outcomes if outcome.code]:
         print(f"relax-exp: {len(failed)} of {len(outcomes)} jobs failed:", *failed, sep="\n", file=sys.stderr)
     return results
-
-
-def later(path: Path) -> list[Other]:
-    """Return the jobs to come of this process that differ from the one with this folder in the data set alone."""
-    return _later.get(path, [])
-
-
-def forget() -> None:
-    """Forget the jobs of an earlier command of this process."""
-    _later.clear()
 
 
 def alike(runs: list[Other]) -> dict[Path, list[Other]]:

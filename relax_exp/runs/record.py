@@ -26,8 +26,8 @@ class Record:
         resumed: Whether there was one.
     """
 
-    def __init__(self, config: dict, task, folder: RunFolder, replicas, known: dict[str, Any]):
-        self.config, self.task, self.folder, self.replicas, self.known = config, task, folder, replicas, known
+    def __init__(self, task, folder: RunFolder, replicas, known: dict[str, Any]):
+        self.config, self.task, self.folder, self.replicas, self.known = folder.config, task, folder, replicas, known
         self.path, self.labels = folder.path, replicas.labels
         self.checkpoint_path = self.path / checkpoint.NAME
         self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0

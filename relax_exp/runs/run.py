@@ -75,7 +75,7 @@ def execute(config: dict, others: Sequence[tuple[dict, str]] = ()) -> int:
                 if it is config:
                     raise
                 say(f"{run_path(it)} is left for later: {error}")  # its own job says it again
-        return Run([folder.config for folder in folders], tasks, folders, device).finish()
+        return Run(tasks, folders, device).finish()
 
 
 def build(config: dict, device: torch.device) -> Any:
@@ -122,8 +122,8 @@ def say(text: str) -> None:
 class Run:
     """Claimed run folders, of one run or of several that are trained together, from wherever they stand to the end."""
 
-    def __init__(self, configs: list[dict], tasks: list, folders: list[RunFolder], device: torch.device):
-        config, task = configs[0], tasks[0]
+    def __init__(self, tasks: list, folders: list[RunFolder], device: torch.device):
+        config, task = folders[0].config, tasks[0]
         self.config, self.task = config, task
         self.steps, self.eval_every = config["steps"], config["eval_every"]
         self.compiled = should_compile(config, task)
@@ -139,8 +139,7 @@ class Run:
             known["trained_together"] = [str(folder.path) for folder in folders]
         parts = [self.replicas] if len(tasks) == 1 else self.replicas.parts
         self.records = [
-            Record(config, task, folder, part, known)
-            for config, task, folder, part in zip(configs, tasks, folders, parts, strict=True)
+            Record(task, folder, part, known) for task, folder, part in zip(tasks, folders, parts, strict=True)
         ]
         if len({record.position for record in self.records}) > 1:
             raise RunError("these runs do not stand at the same step any more: type the command again")

@@ -32,8 +32,8 @@ class Together(Replicas):
         self._first_rows = [sum(map(len, data[:k])) for k in range(len(data))]
         self._of_data = stack(part.task.of_data() for part in self.parts for _ in part.labels)
         super().__init__(tasks[0], seeds, lrs, device, compiled, **options)
-        for part in self.parts[1:]:
-            if compiled:
+        if compiled:
+            for part in self.parts[1:]:
                 part.task.compile()
         self._lend()
 

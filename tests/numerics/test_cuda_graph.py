@@ -8,20 +8,14 @@ import time
 
 import pytest
 import torch
+from captures import recorded
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import data
 from relax_exp.numerics.ahead import Ahead
-from relax_exp.numerics.cuda_graph import WARM_UPS, Graphed
+from relax_exp.numerics.cuda_graph import Graphed
 from relax_exp.runs.build import make_task
 from relax_exp.training.replicas import CHUNK, Replicas
-
-
-def recorded(call):
-    """What a capture does, without a GPU: some calls to warm up, and then a replay that makes the call again."""
-    for _ in range(WARM_UPS):
-        call()
-    return call
 
 
 def test_the_state_stays_where_it_is_and_inputs_are_copied():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from captures import recorded
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import data
-from relax_exp.numerics.cuda_graph import WARM_UPS
 from relax_exp.runs.build import make_task
 from relax_exp.training.replicas import Replicas
 from relax_exp.training.together import Together
@@ -20,12 +20,6 @@ CASES = {
     "categorical": ("categorical_vae", {"name": "rebar"}, SHAPE),
     "pixels drawn anew": ("vae", {"name": "rebar"}, {"latents": 3, "binarize": "dynamic"}),
 }
-
-
-def recorded(call):
-    for _ in range(WARM_UPS):
-        call()
-    return call
 
 
 def tasks(name: str, dtype=torch.float64):
