@@ -85,6 +85,11 @@ class Run:
         """The last step that has an evaluation."""
         return max((row["step"] for row in self.rows if "step" in row), default=0)
 
+    @property
+    def trained_at_once(self) -> int:
+        """How many replicas share the time of the run: its own, and those of runs that were trained together with it."""
+        return len(self.replicas()) * len(self.meta.get("trained_together", ["itself"]))
+
     def replicas(self) -> list[Replica]:
         """Return every replica as `meta.json` lists them, else the configuration's grid of seeds and rates."""
         grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]

@@ -81,7 +81,7 @@ class RunFolder:
             meta = provenance.collect(self.config, self.command)
             if earlier := _read(self.path / "meta.json", json.loads):
                 meta["resumed"] = [*earlier.get("resumed", []), meta["start"]]
-                meta |= {"start": earlier["start"], "replicas": earlier["replicas"]}
+                meta |= {k: earlier[k] for k in ("start", "replicas", "trained_together") if k in earlier}
             self.update_meta(**meta)
         except BaseException as error:
             self._leave()

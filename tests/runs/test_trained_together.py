@@ -99,6 +99,7 @@ def test_a_stopped_pair_goes_on_together_and_one_of_it_alone(sweep, monkeypatch,
     sweep(f"{LINE} task.dataset=omniglot", "one")  # of the two, the later one alone
     found = sweep(BOTH, "one")
     assert "trained together" not in capfd.readouterr().err
+    assert all(len(meta(path)["trained_together"]) == 2 for path in found.values())  # its time was that of both
     assert_same(found, whole)
 
 

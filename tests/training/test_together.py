@@ -91,3 +91,12 @@ def test_as_graphs_bit_for_bit():
     graphs = train(Together(tasks("relax", torch.float32), [0, 1], [0.01], "cpu", False, capture=recorded), [7, 33, 7])
     for ours, theirs in zip(graphs.parts, plain.parts, strict=True):
         assert_same(ours.saved, theirs.saved, exactly=True)
+
+
+def test_compiled():
+    plain, compiled = (
+        train(Together(tasks("relax"), [0, 1], [0.01], "cpu", **options), [7, 6])
+        for options in ({"compiled": False}, {"compiled": True, "backend": "aot_eager"})
+    )
+    for ours, theirs in zip(compiled.parts, plain.parts, strict=True):
+        assert_same(ours.saved, theirs.saved)

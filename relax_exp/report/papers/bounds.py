@@ -52,7 +52,7 @@ def reached(cell: Cell, bound: float | None) -> dict[str, float] | None:
     if not len(at):
         return None
     step, run = int(steps[at[0]]), cell.counted[0].run
-    seconds = [r.value("time/elapsed", step) / len(r.run.replicas()) for r in cell.counted]
+    seconds = [r.value("time/elapsed", step) / r.run.trained_at_once for r in cell.counted]
     each = evaluations(run)
     return {
         "step": step,

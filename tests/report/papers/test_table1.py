@@ -23,7 +23,7 @@ from relax_exp.runs.build import make_task
 
 
 def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1), lrs=(1e-3,), levels=(-120.0, -110.0),
-        steps=1000, state="done", evaluations=None, whole=False, **options):  # fmt: skip
+        steps=1000, state="done", evaluations=None, whole=False, about=None, **options):  # fmt: skip
     """A VAE run whose bounds rise through ``levels`` at equal distances; seed s adds s, rates above 1e-3 take 5 off."""
     task = {"name": "vae", "dataset": dataset, "model": model, **options}
     estimator = estimator if isinstance(estimator, dict) else {"name": estimator, "noise": "tied"}
@@ -40,7 +40,7 @@ def run(path, estimator="relax", dataset="mnist", model="linear1", seeds=(0, 1),
                     values |= {"test/elbo_best": bound - 3, "test/bound100_best": bound + 3}
                 rows.append({"step": steps * i // len(levels), "seed": seed, "lr": lr, **values})
     meta = {} if evaluations is None else {"evaluations": evaluations}
-    return write_run(path, config, rows, state=state, **meta)
+    return write_run(path, config, rows, state=state, **meta, **(about or {}))
 
 
 def lines(table, *start):
@@ -142,7 +142,8 @@ def test_of_runs_of_different_lengths_those_count_that_came_furthest(tmp_path):
 def test_what_it_takes_to_reach_a_bound(tmp_path):
     run(tmp_path / "a", "rebar", steps=20_830, levels=(-120, -115, -110, -112), evaluations=2)
     run(tmp_path / "b", steps=20_830, levels=(-118, -109, -108, -107), evaluations=2)
-    run(tmp_path / "c", "nvil", steps=20_830, levels=(-130, -125, -120, -115), evaluations=1)
+    together = {"evaluations": 1, "trained_together": ["runs/vae/c", "runs/vae/d"]}
+    run(tmp_path / "c", "nvil", steps=20_830, levels=(-130, -125, -120, -115), about=together)
     table = reach(cells_of(tmp_path))
     rebar, relax, nvil = (lines(table, "mnist linear1", name)[0] for name in ("rebar", "relax", "nvil"))
     key = "epochs to REBAR's best"
@@ -153,6 +154,7 @@ def test_what_it_takes_to_reach_a_bound(tmp_path):
     assert [line["step"] for line in (rebar, relax, nvil)] == ["10,415", "10,415", "20,830"]
     assert [line["evaluations"] for line in (rebar, relax, nvil)] == ["20,830", "20,830", "20,830"]
     assert relax["wall time"] == "10 s"  # 20 seconds of a run with two replicas
+    assert nvil["wall time"] == "10 s"  # 40 seconds of two runs with two replicas each
 
 
 def test_a_run_whose_bound_still_rises_has_no_best(tmp_path):
