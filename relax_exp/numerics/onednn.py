@@ -2,15 +2,13 @@
 
 On AMD processors MKL, the usual BLAS of PyTorch's CPU builds, multiplies with AVX2; oneDNN, which comes with them too,
 uses AVX-512 where there is one: 1.3 to 2 times faster on products of more than a million multiplications. Float32 stays
-float32. `compile` is ``torch.compile`` with this change; the other functions are for products outside of compiled
-programs, and for weights that are applied so often that they are worth packing: laying out as oneDNN reads them.
+float32. `replace` is for compiled programs (`cpu_programs`); the other functions are for products outside of them, and
+for weights that are applied so often that they are worth packing: laying out as oneDNN reads them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,29 +107,10 @@ def replace(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
-@functools.cache
-def options() -> dict:
-    """Return what ``torch.compile`` is told."""
-    if not useful():
-        return {}
-    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+def lower() -> None:
+    """Tell Inductor how to call `product`."""
     from torch._inductor.lowering import fallback_handler, lowerings, permute
 
     call = fallback_handler(torch.ops.mkldnn._linear_pointwise.default, add_to_fallback_set=False)
     operator = torch.ops.relax_exp.product.default
     lowerings[operator] = lambda a, b, bias: call(a, permute(b, [1, 0]), bias, "none", [], None)
-
-    class Replace(CustomGraphPass):
-        def __call__(self, graph):
-            replace(graph)
-
-        def uuid(self):
-            return get_hash_for_files((__file__,))
-
-    return {"post_grad_custom_post_pass": Replace()}
-
-
-def compile(function: Callable[..., Any], backend: str = "inductor", **more: Any) -> Callable[..., Any]:
-    """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``."""
-    chosen = {**options(), **more} if backend == "inductor" else more
-    return torch.compile(function, backend=backend, dynamic=False, options=chosen or None)

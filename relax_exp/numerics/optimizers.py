@@ -41,13 +41,20 @@ def adam(
         New parameters and moments.
     """
     beta1, beta2 = betas
-    # 1 - beta^t without cancellation: in single precision 1 - .99999 is wrong in the third digit.
-    correction1, correction2 = (-torch.expm1(t.to(lr.dtype) * math.log(beta)) for beta in betas)
+    correction1, correction2 = (_one_minus_exp(t.to(lr.dtype) * math.log(beta)) for beta in betas)
     size = lr * correction2.sqrt() / correction1
     m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
     v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
     new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)
     return new, {"m": m, "v": v}
+
+
+def _one_minus_exp(x: Tensor) -> Tensor:
+    """Compute 1 - e^x without cancellation: in single precision 1 - .99999 is wrong in the third digit.
+
+    What has an exp in it Inductor computes once on a CPU; expm1 it would compute anew for every parameter.
+    """
+    return torch.tanh(-0.5 * x) * (torch.exp(x) + 1)
 
 
 def sgd(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS) -> Step:

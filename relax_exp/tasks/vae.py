@@ -21,7 +21,7 @@ from relax_exp import estimators
 from relax_exp.data import ImageData
 from relax_exp.models.mlp import he_
 from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
-from relax_exp.numerics import onednn
+from relax_exp.numerics import cpu_programs
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
@@ -193,7 +193,7 @@ class LatentModel(Task):
         if self.stacked:
             self.stacked.compile()
         else:
-            self._compiled = onednn.compile(self._sums)
+            self._compiled = cpu_programs.compile(self._sums)
 
     def _each(self, params, images: Tensor, seeds: list[int], *purpose) -> list[dict[str, float]]:
         """Return `_bounds` of every replica, ``params`` stacked; each draws from its seed's stream for the purpose."""

@@ -229,7 +229,9 @@ class Replicas:
         self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Pick batch and noise of one step of a chunk."""
-        return {k: self._data[v[within]] for k, v in indices.items()}, {k: v[within] for k, v in noise.items()}
+        rows = {k: v[within] for k, v in indices.items()}
+        batch = {k: self._data.index_select(0, v.flatten()).unflatten(0, v.shape) for k, v in rows.items()}
+        return batch, {k: v[within] for k, v in noise.items()}
 
     def _steps(self, step: Step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:
         """Take all steps of a chunk."""

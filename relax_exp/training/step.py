@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.numerics import gpu_programs, onednn
+from relax_exp.numerics import cpu_programs, gpu_programs
 from relax_exp.numerics.optimizers import OPTIMIZERS
 from relax_exp.numerics.random_streams import stream
 from relax_exp.numerics.trees import each
@@ -109,7 +109,7 @@ def compile_step(step: Step, backend: str, device: torch.device) -> Step:
     if device.type == "cuda" and backend == "inductor":
         program = gpu_programs.compile(overwrite, guard_filter_fn=unguarded)
     else:
-        program = onednn.compile(overwrite, backend, guard_filter_fn=unguarded)
+        program = cpu_programs.compile(overwrite, backend, often=True, guard_filter_fn=unguarded)
 
     def call(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> State:
         program(state, batch, noise)

@@ -19,7 +19,7 @@ PINNED = {  # hashes of committed runs, by label
     "vae/concrete-2fc4ca0d71": "2fc4ca0d71",
     "issue5/temperature-arsm30": "421baf75ad",
     "toy/rebar-b1d8e89607": "b1d8e89607",
-    "verify-run/all-1e5": "3d651f5639",
+    "verify-run/all-1e6": "a58c095905",
 }
 
 

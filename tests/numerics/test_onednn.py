@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relax_exp.numerics import onednn
+from relax_exp.numerics import cpu_programs, onednn
 from relax_exp.numerics.random_streams import stream
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
@@ -26,11 +26,11 @@ def used():
 
     patch.setattr(onednn, "useful", lambda: True)
     patch.setattr(onednn, "replace", counting)
-    onednn.options.cache_clear()
+    cpu_programs.options.cache_clear()
     with torch._inductor.config.patch(fx_graph_cache=False):
         yield made
     patch.undo()
-    onednn.options.cache_clear()
+    cpu_programs.options.cache_clear()
 
 
 def test_a_single_product(monkeypatch):
@@ -55,7 +55,7 @@ def program(x, w, v, bias):
 
 def test_compiled_products_are_those_of_eager_pytorch(used):
     inputs = tensors((48, 784), (200, 784), (200, 200), (200,))
-    for got, wanted in zip(onednn.compile(program)(*inputs), program(*inputs), strict=True):
+    for got, wanted in zip(cpu_programs.compile(program)(*inputs), program(*inputs), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
         assert got.is_contiguous() == wanted.is_contiguous()
     assert used[-1] == 3
@@ -63,7 +63,7 @@ def test_compiled_products_are_those_of_eager_pytorch(used):
 
 def test_other_precisions_are_left_alone(used):
     inputs = [x.double() for x in tensors((48, 784), (200, 784), (200, 200), (200,))]
-    for got, wanted in zip(onednn.compile(program)(*inputs), program(*inputs), strict=True):
+    for got, wanted in zip(cpu_programs.compile(program)(*inputs), program(*inputs), strict=True):
         torch.testing.assert_close(got, wanted)
     assert used[-1] == 0
 

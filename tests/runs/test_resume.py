@@ -18,7 +18,7 @@ from processes import Command, full_disk, kill, moments, save_always, send, tear
 from running import TOY, VAE, check_complete, check_tensorboard, execute, meta, numbers, whole
 
 from relax_exp.errors import RunError
-from relax_exp.numerics import onednn
+from relax_exp.numerics import cpu_programs
 from relax_exp.runs import checkpoint
 from relax_exp.tasks.toy import Toy
 
@@ -133,7 +133,7 @@ def compile_forever(after: int, number: int) -> None:
 
         return slow
 
-    onednn.compile = compile
+    cpu_programs.compile = compile
 
 
 @pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -310,8 +310,8 @@ def test_a_full_disk(here, moment, count):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_a_compiled_run_goes_on_with_the_same_numbers(here, monkeypatch, capsys):
-    compile = onednn.compile
-    monkeypatch.setattr(onednn, "compile", lambda f, backend, **options: compile(f, "aot_eager", **options))
+    compile = cpu_programs.compile
+    monkeypatch.setattr(cpu_programs, "compile", lambda f, backend, **options: compile(f, "aot_eager", **options))
     line = TOY.replace("relax", "reinforce") + "compile=true "
     assert execute(line) == 0
     assert re.search(r"compiled in \d+ s", capsys.readouterr().err) and meta(here / "run")["compiled"]

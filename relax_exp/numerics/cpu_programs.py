@@ -1,0 +1,64 @@
+"""Programs for CPUs: ``torch.compile`` and what Inductor leaves undone there.
+
+PyTorch lays the bias of an affine map out under the product before it is made, a pass over the result of its own. Here
+the kernel that reads the result adds it. Where oneDNN is the faster, large products are oneDNN's (`onednn`). Both
+change last bits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Graph
+
+from relax_exp.numerics import onednn
+
+aten = torch.ops.aten
+
+
+def compile(function: Callable[..., Any], backend: str = "inductor", often: bool = False, **more: Any) -> Callable:
+    """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``.
+
+    A program that is called ``often`` has what the host does between its kernels written in C++ too. That takes a
+    twentieth of a small training step away, and adds some seconds to the first compilation.
+    """
+    chosen = {**options(), "cpp_wrapper": often, **more} if backend == "inductor" else more
+    return torch.compile(function, backend=backend, dynamic=False, options=chosen or None)
+
+
+@functools.cache
+def options() -> dict[str, Any]:
+    """Return what ``torch.compile`` is told for every program."""
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+
+    quick = onednn.useful()
+    if quick:
+        onednn.lower()
+
+    class Rewrite(CustomGraphPass):
+        def __call__(self, graph: Graph) -> None:
+            if quick:
+                onednn.replace(graph)
+            add_biases_apart(graph)
+
+        def uuid(self) -> Any:
+            return quick, get_hash_for_files((__file__, onednn.__file__))
+
+    return {"post_grad_custom_post_pass": Rewrite()}
+
+
+def add_biases_apart(graph: Graph) -> None:
+    """Turn products with a bias, a vector, into a product and a sum, which Inductor makes part of what reads it."""
+    for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
+        bias, a, b = node.args
+        if node.kwargs or bias.meta["val"].dim() != 1:
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(aten.mm.default, (a, b))
+            total = graph.call_function(aten.add.Tensor, (product, bias))
+        product.meta["val"] = total.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)

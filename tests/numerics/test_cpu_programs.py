@@ -1,0 +1,31 @@
+"""What is changed in compiled programs for CPUs: the same numbers, and where a bias goes."""
+
+import pytest
+import torch
+
+from relax_exp.numerics import cpu_programs
+from relax_exp.numerics.random_streams import stream
+
+
+def program(x, w, bias, below):
+    hidden = torch.addmm(bias, x, w).relu()
+    return hidden, torch.addmm(below, hidden, w.T), torch.addmm(bias, x, w, beta=2)
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_biases_that_are_vectors_are_added_apart(monkeypatch, often):
+    made, rewrite = [], cpu_programs.add_biases_apart
+
+    def counting(graph):
+        before = len(graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default))
+        rewrite(graph)
+        made.append((before, len(graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default))))
+
+    monkeypatch.setattr(cpu_programs, "add_biases_apart", counting)
+    generator = stream(0, "bias")
+    inputs = [torch.rand(shape, generator=generator) - 0.5 for shape in ((6, 5), (5, 7), (7,), (6, 5))]
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        got = cpu_programs.compile(program, often=often)(*inputs)
+    for ours, wanted in zip(got, program(*inputs), strict=True):
+        torch.testing.assert_close(ours, wanted)
+    assert made == [(3, 2)]  # a matrix, and a bias that is scaled, stay where they are
