@@ -21,7 +21,12 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
             "initial_weights": "glorot",
             "moving_variance": None,
         },
-        "categorical_vae": {"score_term": "kept"},
+        "categorical_vae": {
+            "score_term": "kept",
+            "initial_weights": "glorot",
+            "optimizer": "adam",
+            "train_images": "train",
+        },
         "sequence": {"score_term": "kept"},
         "atari": {"life_loss_ends": False},
         "continuous": {"surrogate_objective": "batch"},

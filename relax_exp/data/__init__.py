@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BINARIZATIONS",
     "DATASETS",
+    "GREY",
     "PIXELS",
     "Binarization",
     "DataError",
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 Dataset = Literal["mnist", "omniglot", "digits"]
-Binarization = Literal["static", "dynamic", "threshold"]
+Binarization = Literal["static", "dynamic", "threshold", "none"]
+GREY: tuple[Binarization, ...] = ("dynamic", "none")  # those whose images are grey values 0..255
 PIXELS: dict[Dataset, int] = {"mnist": 784, "omniglot": 784, "digits": 64}  # of an image
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 BINARIZATIONS: tuple[Binarization, ...] = get_args(Binarization)
@@ -39,10 +41,10 @@ class ImageData(NamedTuple):
 
     Attributes:
         train: ``(N, pixels)`` uint8, {0, 1} when `binarize` is static or threshold, grey values 0..255 when it is
-            dynamic (whoever uses them divides by 255 and draws, from noise of its own).
+            dynamic (whoever uses them divides by 255 and draws, from noise of its own) or none (divides by 255).
         valid: Likewise.
         test: Likewise.
-        mean: The mean of `train`, ``(pixels,)`` float64, divided by 255 when dynamic.
+        mean: The mean of `train`, ``(pixels,)`` float64, divided by 255 where they are grey values.
     """
 
     name: str
@@ -73,7 +75,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, binarize: str = 
     Args:
         name: "mnist", "omniglot" or "digits".
         root: Where files are looked for, and downloaded to if missing (None: `default_root()`); digits needs none.
-        binarize: "static", "threshold" or "dynamic", see `relax_exp.data.binarization`.
+        binarize: "static", "threshold", "dynamic" or "none", see `relax_exp.data.binarization`.
 
     Raises:
         ValueError: The name or the binarisation is unknown.
@@ -96,6 +98,6 @@ def load(name: str, root: str | os.PathLike[str] | None = None, binarize: str = 
         raise DataError(
             f"cannot read the {name} data in {root}: {error}. Check its permissions or choose another data_root."
         ) from error
-    mean = train.sum(axis=0, dtype="int64") / len(train) / (255 if binarize == "dynamic" else 1)
+    mean = train.sum(axis=0, dtype="int64") / len(train) / (255 if binarize in GREY else 1)
     tensors = [torch.from_numpy(array) for array in (train, valid, test, mean)]
     return ImageData(name, tensors[0], tensors[1], tensors[2], tensors[3], dataset.IMAGE_SHAPE, binarize)

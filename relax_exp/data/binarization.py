@@ -13,11 +13,12 @@ def binarizer(how: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that maps values (N, pixels) to uint8 (N, pixels).
 
     static: one Bernoulli draw per pixel from RandomState(5), which goes on from one call to the next, so the order of
-    the calls matters. threshold: value > 0.5. dynamic: nothing is drawn, grey values 0..255 are returned.
+    the calls matters. threshold: value > 0.5. dynamic and none: nothing is drawn, grey values 0..255 are
+    returned, from which a run draws pixels anew at each step, or which it models as they are.
     """
     if how == "static":
         return partial(_bernoulli, np.random.RandomState(SEED))
-    return {"threshold": _threshold, "dynamic": _grey}[how]
+    return {"threshold": _threshold, "dynamic": _grey, "none": _grey}[how]
 
 
 def _bernoulli(random: np.random.RandomState, values: np.ndarray) -> np.ndarray:

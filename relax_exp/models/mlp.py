@@ -35,6 +35,17 @@ def he_(module: nn.Module, generator: torch.Generator) -> None:
                 part.weight.copy_(weight * math.sqrt(2 / part.in_features))
 
 
+def uniform_(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw weights and biases of every affine map within 1 / sqrt(inputs) of zero, in place, as PyTorch does."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            bound = 1 / math.sqrt(part.in_features)
+            for parameter in part.parameters():
+                drawn = torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype)
+                with torch.no_grad():
+                    parameter.copy_((2 * drawn - 1) * bound)
+
+
 class Linear(nn.Linear):
     """An affine map with Glorot-uniform weights and zero bias."""
 

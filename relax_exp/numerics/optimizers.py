@@ -1,4 +1,4 @@
-"""Adam, RMSProp and gradient descent as pure functions: state in, state out, one learning rate for each replica."""
+"""Optimisers as pure functions: state in, state out, one learning rate for each replica."""
 
 from __future__ import annotations
 
@@ -57,6 +57,34 @@ def _one_minus_exp(x: Tensor) -> Tensor:
     return torch.tanh(-0.5 * x) * (torch.exp(x) + 1)
 
 
+def radam(
+    params: Any,
+    grads: Any,
+    moments: Moments,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-8,
+) -> Step:
+    """Take one step of rectified Adam, with the arguments of `adam` (Liu et al. 2020, Algorithm 2, in torch's form).
+
+    While the variance of the second moment is unbounded (the first five steps with beta2 = .999) a step is that of
+    momentum alone, lr m / (1 - beta1^t).
+    """
+    beta1, beta2 = betas
+    steps = t.to(lr.dtype)
+    correction1, correction2 = (_one_minus_exp(steps * math.log(beta)) for beta in betas)
+    most = 2 / (1 - beta2) - 1
+    length = most - 2 * steps * (1 - correction2) / correction2
+    rectified = ((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)).clamp(min=0).sqrt()
+    plain, size, root = length <= 5, lr / correction1, correction2.sqrt()
+    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
+    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
+    scale = tree_map(lambda v: torch.where(plain, 1.0, rectified * root / (v.sqrt() + eps)), v)
+    new = tree_map(lambda p, m, scale: p - size * m * scale, params, m, scale)
+    return new, {"m": m, "v": v}
+
+
 def sgd(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS) -> Step:
     """Take one step of plain gradient descent, with the arguments of `adam`; moments stay as they are."""
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
@@ -95,6 +123,7 @@ def none(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas
 
 OPTIMIZERS: dict[str, Callable[..., Step]] = {
     "adam": adam,
+    "radam": radam,
     "rmsprop": rmsprop,
     "rmsprop_tf": rmsprop_tf,
     "sgd": sgd,

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def trained_at_once(self) -> int:
-        """How many replicas share the time of the run: its own, and those of runs that were trained together with it."""
+        """How many replicas share the time of the run: its own, and those of the runs trained together with it."""
         return len(self.replicas()) * len(self.meta.get("trained_together", ["itself"]))
 
     def replicas(self) -> list[Replica]:

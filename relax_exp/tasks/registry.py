@@ -150,7 +150,7 @@ class LaxToyOptions:
     "categorical_vae",
     "categorical_vae:CategoricalVAE",
     family="categorical",
-    headline=OF_BOUNDS,
+    headline=(*OF_BOUNDS[:-1], "test/elbo_full", OF_BOUNDS[-1]),
     encoder=True,
     gpu=True,
 )
@@ -163,7 +163,10 @@ class CategoricalVAEOptions:
     categories: Categories
     hidden: list[Count]
     activation: Literal["tanh", "relu", "leaky_relu"]
+    initial_weights: Literal["glorot", "torch"]
+    optimizer: Literal["adam", "radam"]
     binarize: Binarization
+    train_images: Literal["train", "all"]
     centred: bool
     learned_prior: bool
     pinned: bool

@@ -18,8 +18,8 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
-from relax_exp.data import ImageData
-from relax_exp.models.mlp import he_
+from relax_exp.data import GREY, ImageData
+from relax_exp.models.mlp import he_, uniform_
 from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
 from relax_exp.numerics import cpu_programs
 from relax_exp.numerics.random_streams import stream
@@ -32,15 +32,17 @@ from relax_exp.tasks.stacked_evaluation import Stacked
 BOUND_SAMPLES = 100
 BOUND_IMAGES = 1000  # of the validation set, at each evaluation
 BLOCK = 10  # images in one pass of the bound, and in one draw of its noise
+NAMES = {"valid": "validation", "test": "test"}  # of the parts of a data set
 DRAWS_AT_ONCE = 10  # of the gradient's variance, at most
 EVALUATIONS_AT_ONCE = 50_000  # of f, in these draws
+INITIAL_WEIGHTS = {"he": he_, "torch": uniform_}  # drawn in the place of Glorot's
 
 
-def parts(images: int) -> dict[str, str]:
-    """Say of the metrics on so many validation images which of them they are measured on."""
+def parts(part: str, images: int) -> dict[str, str]:
+    """Say of the metrics on so many validation or test images which of them they are measured on."""
     first = f"first {BOUND_IMAGES:,} images" if images > BOUND_IMAGES else f"all {images:,} images"
-    each = {f"valid/{name}": first for name in ("elbo", "bound100", "relaxed_kl", "relaxed_density")}
-    return each | {f"valid/{name}_full": f"all {images:,} images" for name in ("elbo", "bound100")}
+    each = {f"{part}/{name}": first for name in ("elbo", "bound100", "relaxed_kl", "relaxed_density")}
+    return each | {f"{part}/{name}_full": f"all {images:,} images" for name in ("elbo", "bound100")}
 
 
 class LatentModel(Task):
@@ -58,7 +60,8 @@ class LatentModel(Task):
     relaxed: str = "elbo"  # what pathwise estimators train, see `Hierarchy.relaxed`
     initial_weights: str = "glorot"
     moving: MovingVariance | None = None
-    has_test: bool = True
+    part: str = "valid"  # of the images, what evaluations are on
+    has_test: bool = True  # besides
     data_noise = ("binarize",)
     data: Tensor
     options: VAEOptions | CategoricalVAEOptions | SequenceOptions
@@ -67,10 +70,10 @@ class LatentModel(Task):
         super().__init__(estimator, options, **given)
         if self.has_test:
             self.selection = "valid/elbo_full" if options.bound_every else "valid/elbo"
-        self.dynamic = data.binarize == "dynamic"
+        self.dynamic, self.grey = data.binarize == "dynamic", data.binarize in GREY
         self.image_shape = data.image_shape
         self.data, self.valid, self.tested = (x.to(self.device) for x in (data.train, data.valid, data.test))
-        self.measured_on = parts(len(self.valid))
+        self.measured_on = parts(self.part, len(self.valid))
         self.mean = data.mean.to(self.dtype)  # the networks take it to the device
         self.hierarchy = self._build(stream(0, "template"))
         self.evaluations = self.hierarchy.evaluations
@@ -93,8 +96,8 @@ class LatentModel(Task):
             )
             for layer, context, extra in zip(vae.layers, context_shapes(vae), extras, strict=False)
         ]
-        if self.initial_weights == "he":
-            he_(vae, generator)
+        if self.initial_weights in INITIAL_WEIGHTS:
+            INITIAL_WEIGHTS[self.initial_weights](vae, generator)
         vae, built = vae.to(self.device, self.dtype), [it.to(self.device, self.dtype) for it in built]
         return Hierarchy(vae, built, self.relaxed, self.options.score_term)
 
@@ -127,10 +130,10 @@ class LatentModel(Task):
         return shapes | {"binarize": (self.batch_size, len(self.mean))} if self.dynamic else shapes
 
     def pixels(self, rows: Tensor, uniform: Tensor | None) -> Tensor:
-        """Return rows of ``data`` as pixels in {0, 1}; ``uniform`` binarises grey values."""
+        """Return rows of ``data`` as pixels in [0, 1]; ``uniform`` binarises grey values."""
         if self.dynamic and uniform is not None:
             return (uniform < rows / 255).to(self.dtype)
-        return rows.to(self.dtype)
+        return rows.to(self.dtype) / 255 if self.grey else rows.to(self.dtype)
 
     def of_data(self):
         """Return the constants of the networks that come from the mean of the training images."""
@@ -158,11 +161,11 @@ class LatentModel(Task):
         every = self.options.bound_every
         full = final or bool(every and step % every == 0)
         some = self._each(models.params, self.valid[:BOUND_IMAGES], seeds, "evaluation/bound", step)
-        results = [{f"valid/{k}": v for k, v in row.items()} for row in some]
+        results = [{f"{self.part}/{k}": v for k, v in row.items()} for row in some]
         if full:
             everything = self._each(models.params, self.valid, seeds, "evaluation/bound_full", step)
             results = [
-                row | {f"valid/{k}_full": v for k, v in other.items()}
+                row | {f"{self.part}/{k}_full": v for k, v in other.items()}
                 for row, other in zip(results, everything, strict=True)
             ]
         return [row | other for row, other in zip(results, self.variance(models, seeds, step), strict=True)]
@@ -266,17 +269,17 @@ class LatentModel(Task):
         return {k: float(v) for k, v in summarize_variance(variance).items()}
 
     def images(self, models, replica, seed):
-        """Return eight validation images above their reconstructions, and sixteen draws from the prior."""
+        """Return eight of the images of evaluations above their reconstructions, and sixteen draws from the prior."""
         params = tree_map(lambda leaf: leaf[replica], models.params)
         generator = stream(seed, "evaluation/images")
-        x = self.valid[:8].to(self.dtype) / (255 if self.dynamic else 1)
+        x = self.pixels(self.valid[:8], None)
         uniforms = [self._uniform(generator, 16, *layer.shape) for layer in self.hierarchy.vae.layers]
         _, (_, samples, *_) = self.hierarchy.bound_terms(params, x, self._sample([u[:8] for u in uniforms]))
         reconstruction = torch.sigmoid(self.hierarchy.call(params, "decode", 0, samples[0]))
         prior = self.hierarchy.call(params, "generate", uniforms)
-        shape = (-1, 1, *self.image_shape)
+        shape, rows = (-1, 1, *self.image_shape), torch.cat([x, reconstruction])
         return {
-            "validation images above their reconstructions": torch.cat([x, reconstruction]).reshape(shape).cpu(),
+            f"{NAMES[self.part]} images above their reconstructions": rows.reshape(shape).cpu(),
             "draws from the prior": prior.reshape(shape).cpu(),
         }
 

@@ -23,6 +23,7 @@ NAMES = [
     "categorical",
     "original",
     "permutation",
+    "reinmax_vae",
     "rl_continuous",
     "rl_discrete",
     "rl_published",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, rmsprop, rmsprop_tf, sgd
+from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, radam, rmsprop, rmsprop_tf, sgd
 
 STEPS = 20
 
@@ -99,3 +99,17 @@ def test_nothing_is_changed_in_place():
     adam(params, grads, moments, torch.tensor(1), torch.tensor(0.1))
     assert (params["w"] == 1).all() and (grads["w"] == 1).all()
     assert (moments["m"]["w"] == 0).all() and (moments["v"]["w"] == 0).all()
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.9)])
+def test_radam_is_torchs(betas):
+    """Through the steps in which it is not rectified, and some in which it is."""
+    theta = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.RAdam([theta], lr=0.1, betas=betas)
+    params, moments = {"w": torch.ones(2, 3, dtype=torch.float64)}, adam_init({"w": torch.zeros(2, 3).double()})
+    lr = torch.tensor(0.1, dtype=torch.float64)
+    for t, g in enumerate(gradients(), 1):
+        theta.grad = g.clone()
+        optimizer.step()
+        params, moments = radam(params, {"w": g}, moments, torch.tensor(t), lr, betas)
+        torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-9, atol=1e-12)
