@@ -19,7 +19,9 @@ from relax_exp.numerics import onednn
 aten = torch.ops.aten
 
 
-def compile(function: Callable[..., Any], backend: str = "inductor", often: bool = False, **more: Any) -> Callable:
+def compile(
+    function: Callable[..., Any], backend: str = "inductor", often: bool = False, **more: Any
+) -> Callable[..., Any]:
     """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``.
 
     A program that is called ``often`` has what the host does between its kernels written in C++ too. That takes a

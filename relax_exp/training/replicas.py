@@ -229,8 +229,10 @@ class Replicas:
         self, within: int, indices: dict[str, Tensor], noise: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Pick batch and noise of one step of a chunk."""
-        rows = {k: v[within] for k, v in indices.items()}
-        batch = {k: self._data.index_select(0, v.flatten()).unflatten(0, v.shape) for k, v in rows.items()}
+        batch: dict[str, Any] = {}
+        for name, rows in indices.items():
+            drawn = rows[within]
+            batch[name] = self._data.index_select(0, drawn.flatten()).reshape(*drawn.shape, *self._data.shape[1:])
         return batch, {k: v[within] for k, v in noise.items()}
 
     def _steps(self, step: Step, state: State, indices: dict[str, Tensor], noise: dict[str, Tensor]) -> State:

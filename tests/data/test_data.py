@@ -21,8 +21,8 @@ def test_digits(binarize, tmp_path):
     assert [tuple(x.shape) for x in (digits.train, digits.valid, digits.test)] == [(1297, 64), (250, 64), (250, 64)]
     assert (digits.name, digits.image_shape, digits.binarize) == ("digits", (8, 8), binarize)
     assert digits.train.dtype == torch.uint8 and digits.mean.dtype == torch.float64 and digits.mean.shape == (64,)
-    assert int(digits.train.max()) == (255 if binarize == "dynamic" else 1)
-    scale = 255 if binarize == "dynamic" else 1
+    assert int(digits.train.max()) == (255 if binarize in data.GREY else 1)
+    scale = 255 if binarize in data.GREY else 1
     torch.testing.assert_close(digits.mean, digits.train.double().mean(0) / scale)
     assert not (tmp_path / "absent").exists()
 
