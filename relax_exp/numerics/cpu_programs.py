@@ -15,6 +15,7 @@ import torch
 from torch.fx import Graph
 
 from relax_exp.numerics import onednn
+from relax_exp.numerics.inductor import either
 
 aten = torch.ops.aten
 
@@ -25,10 +26,17 @@ def compile(
     """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``.
 
     A program that is called ``often`` has what the host does between its kernels written in C++ too. That takes a
-    twentieth of a small training step away, and adds some seconds to the first compilation.
+    twentieth of a small training step away, and adds some seconds to the first compilation. Where Inductor fails on
+    loops that it would put into one, it says so and leaves them apart.
     """
-    chosen = {**options(), "cpp_wrapper": often, **more} if backend == "inductor" else more
-    return torch.compile(function, backend=backend, dynamic=False, options=chosen or None)
+    if backend != "inductor":
+        return torch.compile(function, backend=backend, dynamic=False, options=more or None)
+    usual: dict[str, Any] = {**options(), "cpp_wrapper": often, **more}
+    fused, apart = (
+        torch.compile(function, dynamic=False, options=chosen)
+        for chosen in (usual, {**usual, "cpp.max_horizontal_fusion_size": 0})
+    )
+    return either(fused, apart, "fewer loops in one")
 
 
 @functools.cache

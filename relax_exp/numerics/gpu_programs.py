@@ -9,13 +9,14 @@ sum, which needs no kernel of its own. Both change last bits; on a CPU neither g
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map
+
+from relax_exp.numerics.inductor import either
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mm.default, aten.bmm.default, aten.addmm.default)
@@ -34,29 +35,9 @@ def compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
 
     Combo kernels are called experimental by PyTorch. Where Inductor fails with them, it says so and does without.
     """
-    from torch._dynamo.exc import BackendCompilerFailed
-    from torch._inductor.exc import InductorError
-
     fewer = torch.compile(function, dynamic=False, options={**options(), **more})
     usual = torch.compile(function, dynamic=False, options=more or None)
-    program = None
-
-    def call(*inputs):
-        nonlocal program
-        if program:
-            return program(*inputs)
-        try:
-            out = fewer(*inputs)
-        except (BackendCompilerFailed, InductorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            print(f"compiling anew with more kernels, since Inductor failed with few: {reason}", file=sys.stderr)
-            torch.compiler.reset()
-            program = usual
-            return usual(*inputs)
-        program = fewer
-        return out
-
-    return call
+    return either(fewer, usual, "more kernels")
 
 
 def options() -> dict[str, Any]:

@@ -29,3 +29,23 @@ def test_biases_that_are_vectors_are_added_apart(monkeypatch, often):
     for ours, wanted in zip(got, program(*inputs), strict=True):
         torch.testing.assert_close(ours, wanted)
     assert made == [(3, 2)]  # a matrix, and a bias that is scaled, stay where they are
+
+
+def test_where_inductor_fails_it_says_so_and_compiles_anew(monkeypatch, capsys):
+    from torch._inductor.codegen.cpp import CppScheduling
+
+    whole = CppScheduling.codegen_node
+
+    def failing(self, node):
+        if torch._inductor.config.cpp.max_horizontal_fusion_size:
+            raise KeyError("buf300")
+        return whole(self, node)
+
+    monkeypatch.setattr(CppScheduling, "codegen_node", failing)
+    x = torch.arange(4.0)
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        program = cpu_programs.compile(lambda x: x.exp() + 1)
+        for _ in range(2):
+            torch.testing.assert_close(program(x), x.exp() + 1)
+    said = capsys.readouterr().err
+    assert said.count("compiling anew with fewer loops in one") == 1 and "buf300" in said
