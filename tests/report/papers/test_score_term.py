@@ -1,0 +1,38 @@
+"""The score term dropped against kept, from synthetic runs."""
+
+import pytest
+from folders import cells_of, configuration, write_run
+
+from relax_exp.report.papers.score_term import score_term
+
+
+def run(path, term, above, seeds=(0, 1), estimator="rebar", lr=1e-3):
+    """A run whose training bound at seed s is ``above[s]`` over -120, and whose validation bound is s under it."""
+    task = {"name": "vae", "dataset": "mnist", "model": "linear1", "score_term": term}
+    config = configuration(task, estimator, seeds, (lr,), 20_000)
+    rows = [
+        {"step": step, "seed": seed, "lr": lr, "train/elbo": a - 120, "valid/elbo": -120 if term == "kept" else a - 120}
+        for step in (10_000, 20_000)
+        for seed, a in zip(seeds, above, strict=True)
+    ]
+    return write_run(path, config, rows)
+
+
+def test_differences_of_runs_that_differ_in_the_term_alone(tmp_path):
+    run(tmp_path / "a", "dropped", (1.0, 1.2))
+    run(tmp_path / "b", "kept", (0.0, 0.2))
+    run(tmp_path / "c", "dropped", (1.0, 1.0), estimator="disarm")  # alone
+    run(tmp_path / "d", "kept", (1.0, 1.0), estimator="rloo", lr=1e-4)  # at another rate
+    run(tmp_path / "e", "dropped", (1.0, 1.0), estimator="rloo")
+    table = score_term(cells_of(tmp_path))
+    assert table.rows == [
+        ["mnist linear1", "rebar", "20k", "2", "+1.00 ± 0.00", "better", "+1.10 ± 1.27", "undecided"],
+    ]
+    assert table.records[0]["train verdict"] == "better"
+
+
+@pytest.mark.parametrize("seeds", [(0,), (2, 3)])
+def test_pairs_of_one_seed_or_none_say_nothing(tmp_path, seeds):
+    run(tmp_path / "a", "dropped", (1.0, 1.0))
+    run(tmp_path / "b", "kept", [0.0] * len(seeds), seeds)
+    assert score_term(cells_of(tmp_path)) is None
