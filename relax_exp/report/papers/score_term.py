@@ -56,7 +56,7 @@ def _pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
 
 NOTE = (
     "Differences of one-sample bounds in nats per image, positive where leaving the term out is better: mean over "
-    "pairs of runs with the same seed, which start from the same weights and see the same images and noise, ± 95% t interval "
-    "over seeds. Training: mean since the evaluation before. Validation: on the first 1,000 images. Undecided: the "
-    "interval holds zero."
+    "pairs of runs with the same seed, which start from the same weights and see the same images and noise, ± 95% t "
+    "interval over seeds. Training: mean since the evaluation before. Validation: on the first 1,000 images. "
+    "Undecided: the interval holds zero."
 )
