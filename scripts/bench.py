@@ -125,7 +125,7 @@ def product_shapes(task: VAE, device) -> list[tuple[tuple[int, ...], ...]]:
 
 def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
     """The step's matrix products and its optimiser update alone, each product by the faster of PyTorch's libraries."""
-    # A weight that several products read is in the processor's cache after the first.
+    # A weight that several products read is in the cache after the first; so are all factors of one shape here.
     alike = {shape: torch.rand(shape, device=device, dtype=task.dtype) for pair in shapes for shape in pair}
     pairs = [tuple(alike[shape] for shape in pair) for pair in shapes]
     by_onednn = [onednn.useful() and onednn.large(a, b) for a, b in pairs]
@@ -141,7 +141,7 @@ def arithmetic_bound(task: VAE, device, shapes) -> Callable[[], None]:
         new = adam(params, grads, moments, t, lr, task.betas)
         tree_map(lambda old, new: old.copy_(new), (params, moments), new)
 
-    update = cpu_programs.compile(overwrite, often=True)
+    update = cpu_programs.compile(overwrite, often=torch.device(device).type == "cpu")
 
     def call() -> None:
         for (a, b), out, there in zip(pairs, outs, by_onednn, strict=True):

@@ -26,17 +26,15 @@ def compile(
     """Call ``torch.compile(function)`` for fixed shapes, with the options ``more``.
 
     A program that is called ``often`` has what the host does between its kernels written in C++ too. That takes a
-    twentieth of a small training step away, and adds some seconds to the first compilation. Where Inductor fails on
-    loops that it would put into one, it says so and leaves them apart.
+    twentieth of a small training step away, and adds some seconds to the first compilation. Where Inductor fails, as it
+    does on some of the loops that it would put into one, it says so, leaves them apart and does without the rest.
     """
     if backend != "inductor":
         return torch.compile(function, backend=backend, dynamic=False, options=more or None)
     usual: dict[str, Any] = {**options(), "cpp_wrapper": often, **more}
-    fused, apart = (
-        torch.compile(function, dynamic=False, options=chosen)
-        for chosen in (usual, {**usual, "cpp.max_horizontal_fusion_size": 0})
-    )
-    return either(fused, apart, "fewer loops in one")
+    careful = {**usual, "cpp_wrapper": False, "cpp.max_horizontal_fusion_size": 0}
+    first, second = (torch.compile(function, dynamic=False, options=chosen) for chosen in (usual, careful))
+    return either(first, second, "fewer loops in one and none of the host's work in C++")
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from typing import Any
 def either(first: Callable[..., Any], second: Callable[..., Any], instead: str) -> Callable[..., Any]:
     """Call ``first``, a compiled program; from then on ``second`` where Inductor fails to compile it.
 
-    ``instead`` says what the second has, in a line for the user. Nothing has been computed when compiling fails.
+    ``instead`` says what the second has, in a line for the user. Nothing has been computed when compiling fails, as the
+    functions of this package are one graph each.
     """
     from torch._dynamo.exc import BackendCompilerFailed
     from torch._inductor.exc import InductorError

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from relax_exp.numerics import cpu_programs
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, draw, summarize_variance
 
@@ -27,7 +26,7 @@ class Stacked:
 
     def compile(self) -> None:
         """Compile the bound for whole passes."""
-        self.whole = cpu_programs.compile(vmap(self.task._sums, in_dims=self.axes))
+        self.whole = torch.compile(vmap(self.task._sums, in_dims=self.axes), dynamic=False)
 
     def bounds(self, params: dict[str, Tensor], images: Tensor, generators: list) -> list[dict[str, float]]:
         """Return ``LatentModel._bounds`` of every replica; each draws from a generator, in blocks of images."""

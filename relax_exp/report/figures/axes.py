@@ -51,7 +51,7 @@ LOOK: dict[RcKeyType, Any] = {
 POINTS = 200  # of a curve over frames
 ZONE = 0.17  # of a panel's height: the share of seeds whose gradients have no variance
 LOGARITHMIC = ("excess",)  # metrics that are drawn on a logarithmic axis, where a figure has them
-RISING = ("train/elbo", "valid/bound100", "valid/elbo")
+RISING = ("train/elbo", "valid/bound100", "valid/elbo", "test/elbo_full")
 
 
 @contextmanager

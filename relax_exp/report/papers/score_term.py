@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from relax_exp.config.identity import group_key
 from relax_exp.report.cells import Cell
-from relax_exp.report.formats import Table
+from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.papers.paired import SHOWN, differences, verdict
 from relax_exp.report.papers.published import short
+from relax_exp.report.papers.table1 import BOUND
 from relax_exp.report.statistics import interval
 
-VALID = "valid/elbo"
+PARTS = {"training": BOUND, "validation": "valid/elbo"}
 WORDS = {"ahead": "better", "behind": "worse"}
+MEASURES = ("eval_every", "track")  # keys of a run that change none of these bounds; of a task: variance_draws
 
 
 def score_term(cells: list[Cell]) -> Table | None:
@@ -20,37 +24,37 @@ def score_term(cells: list[Cell]) -> Table | None:
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []
     for dropped, kept in _pairs(cells):
-        steps, train, seeds = differences(dropped, kept)
-        others, valid, _ = differences(dropped, kept, VALID)
+        measured = {part: differences(dropped, kept, metric) for part, metric in PARTS.items()}
+        steps, _, seeds = measured["training"]
         if not len(steps) or len(seeds) < 2:
             continue
-        task = dropped.task.removesuffix(", score_term=dropped")
+        task = dropped.task.replace(", score_term=dropped", "")
         rows += [None] * bool(rows)
-        for at in (i for i, step in enumerate(steps) if step in SHOWN or step == steps[-1]):
-            row, record = [task, dropped.name, short(int(steps[at])), str(len(seeds))], {}
-            for part, values in (("train", train[at]), ("valid", valid[others.tolist().index(steps[at])])):
-                mean, half = interval(values)
-                said = verdict(values)
-                row += [f"{mean:+.2f} ± {half:.2f}", WORDS.get(said, said)]
+        for step in (int(step) for step in steps if step in SHOWN or step == steps[-1]):
+            row, record = [task, dropped.estimator, f"{dropped.lr:g}", short(step), str(len(seeds))], {}
+            for part, (at, values, _) in measured.items():
+                mean, half = interval(values[at == step].ravel())
+                said = EMPTY if np.isnan(mean) else verdict(values[at == step].ravel())
+                row += [EMPTY if half is None else f"{mean:+.2f} ± {half:.2f}", WORDS.get(said, said)]
                 record |= {f"{part} difference": mean, f"{part} difference ±": half, f"{part} verdict": row[-1]}
             rows.append(row)
-            records.append({"task": task, "estimator": dropped.name, "step": int(steps[at]),
-                            "seeds": " ".join(map(str, seeds)), "lr": dropped.lr, **record})  # fmt: skip
-    headers = ["task", "estimator", "step", "seeds", "training bound, dropped − kept", "dropped is"]
-    headers += ["validation bound, dropped − kept", "dropped is "]
+            records.append({"task": task, "estimator": dropped.estimator, "lr": dropped.lr, "step": step,
+                            "seeds": " ".join(map(str, seeds)), **record})  # fmt: skip
+    headers = ["task", "estimator", "lr", "step", "seeds"]
+    headers += [text for part in PARTS for text in (f"{part} bound, dropped − kept", f"{part}: dropped is")]
     title = "The score term dropped against kept, paired"
     return Table("score_term", title, headers, rows, NOTE, records) if rows else None
 
 
 def _pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
-    """Return the cells without and with the term that have all else in common."""
+    """Return the cells without and with the term that have all else in common, but for what they measure besides."""
     of: dict[tuple[str, float], dict[str, Cell]] = {}
     for cell in cells:
         config = cell.runs[0].config
         if cell.kind in ("vae", "categorical_vae") and cell.steps:
-            term = config["task"]["score_term"]
-            alike = {**config, "task": {**config["task"], "score_term": "kept"}}
-            of.setdefault((group_key(alike), cell.lr), {})[term] = cell
+            task = {**config["task"], "score_term": "kept", "variance_draws": 0}
+            alike = {**config, "task": task, "lrs": [], **dict.fromkeys(MEASURES)}
+            of.setdefault((group_key(alike), cell.lr), {})[config["task"]["score_term"]] = cell
     return [(both["dropped"], both["kept"]) for both in of.values() if len(both) == 2]
 
 
