@@ -86,7 +86,8 @@ def test_references_of_environments_and_games():
 
 
 def test_arsms_published_log_is_drawn_beside_its_model(tmp_path):
-    task = {"name": "categorical_vae", "dataset": "mnist", "layers": 1, "variables": 20, "categories": 10}
+    task = {"name": "categorical_vae", "dataset": "mnist", "binarize": "threshold", "layers": 1, "variables": 20}
+    task["categories"] = 10
     values = {"seed": 0, "lr": 0.1, "valid/elbo": -200.0, "valid/bound100": -9.0}
     rows = [{"step": s, "train/elbo": -230 + s / 100, **values} for s in (275, 2750, 5500)]
     config = configuration(task, "arsm", [0], [0.1]) | {"batch_size": 200}
