@@ -40,13 +40,19 @@ def adam(
     Returns:
         New parameters and moments.
     """
-    beta1, beta2 = betas
     correction1, correction2 = (_one_minus_exp(t.to(lr.dtype) * math.log(beta)) for beta in betas)
     size = lr * correction2.sqrt() / correction1
-    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
-    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
+    m, v = _averages(moments, grads, betas)
     new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)
     return new, {"m": m, "v": v}
+
+
+def _averages(moments: Moments, grads: Any, betas: tuple[float, float]) -> tuple[Any, Any]:
+    """Return the moving averages of the gradients and of their squares, one step on."""
+    beta1, beta2 = betas
+    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
+    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
+    return m, v
 
 
 def _one_minus_exp(x: Tensor) -> Tensor:
@@ -71,15 +77,13 @@ def radam(
     While the variance of the second moment is unbounded (the first five steps with beta2 = .999) a step is that of
     momentum alone, lr m / (1 - beta1^t).
     """
-    beta1, beta2 = betas
     steps = t.to(lr.dtype)
     correction1, correction2 = (_one_minus_exp(steps * math.log(beta)) for beta in betas)
-    most = 2 / (1 - beta2) - 1
+    most = 2 / (1 - betas[1]) - 1
     length = most - 2 * steps * (1 - correction2) / correction2
     rectified = ((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)).clamp(min=0).sqrt()
     plain, size, root = length <= 5, lr / correction1, correction2.sqrt()
-    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, moments["m"], grads)
-    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, moments["v"], grads)
+    m, v = _averages(moments, grads, betas)
     scale = tree_map(lambda v: torch.where(plain, 1.0, rectified * root / (v.sqrt() + eps)), v)
     new = tree_map(lambda p, m, scale: p - size * m * scale, params, m, scale)
     return new, {"m": m, "v": v}
