@@ -6,12 +6,14 @@ is valid.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
 import shlex
 import sys
 import traceback
+from types import ModuleType
 from typing import Any
 
 import hydra
@@ -97,7 +99,7 @@ def job(cfg: DictConfig) -> Outcome:
             return Outcome(0)
         if sys.stderr.isatty():  # some seconds in which nothing else would be said
             print("starting: torch is loaded, the data are read, the task is built", file=sys.stderr, flush=True)
-        runner = importlib.import_module(f"relax_exp.{TASKS[resolved['task']['name']].runner}")
+        runner = _runner(resolved["task"]["name"])
         later = _later.get(identity.run_path(resolved))
         code = runner.execute(resolved, later) if later else runner.execute(resolved)
     except Exception as error:
@@ -110,6 +112,20 @@ def job(cfg: DictConfig) -> Outcome:
         said = "a replica failed" if code else ""
     _codes.append(code)
     return Outcome(code, said)
+
+
+def _runner(task: str) -> ModuleType:
+    """Import what runs a task, and torch with it.
+
+    Half a second goes by if Python looks for garbage in what modules make while they are imported, which all stays.
+    """
+    gc.disable()
+    try:
+        importlib.import_module("torch._dynamo")  # as torch does at the first gradient
+        return importlib.import_module(f"relax_exp.{TASKS[task].runner}")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _message(error: Exception) -> tuple[str, int] | None:

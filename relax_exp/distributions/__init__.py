@@ -12,7 +12,7 @@ The relaxed variable ``z`` is the one whose hard threshold is the sample: ``b = 
 """
 
 from relax_exp.distributions.base import Family, as_scalar, digits, expand_event, sum_event, weighted
-from relax_exp.distributions.bernoulli import Bernoulli
+from relax_exp.distributions.bernoulli import Bernoulli, BernoulliValues
 from relax_exp.distributions.categorical import Categorical
 from relax_exp.distributions.families import FAMILIES, INDEPENDENT, family_of, states
 from relax_exp.distributions.gaussian import Gaussian
@@ -25,6 +25,7 @@ __all__ = [
     "FAMILIES",
     "INDEPENDENT",
     "Bernoulli",
+    "BernoulliValues",
     "Categorical",
     "Family",
     "Gaussian",

@@ -16,8 +16,8 @@ class Traced:
     The function has to be pure: what it does besides, such as printing, is done once.
 
     What functorch and Python do between the operators of a small step takes longer than they do. Nothing is fused, so
-    numbers stay what they are, bit for bit. A function that cannot be traced, such as one that looks at the value of a
-    tensor, is called as it is.
+    numbers stay what they are, bit for bit; operators that no result depends on are left out. A function that cannot be
+    traced, such as one that looks at the value of a tensor, is called as it is.
     """
 
     def __init__(self, call: Callable[..., Any]):
@@ -28,7 +28,11 @@ class Traced:
         """Return what the function does."""
         if self.program is None:
             try:
-                self.program = make_fx(self.call)(*trees)
+                traced = make_fx(self.call)(*trees)
             except Exception:
                 self.program = self.call
+            else:
+                traced.graph.eliminate_dead_code()
+                traced.recompile()
+                self.program = traced
         return self.program(*trees)

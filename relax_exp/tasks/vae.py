@@ -76,6 +76,7 @@ class LatentModel(Task):
         self.measured_on = parts(self.part, len(self.valid))
         self.mean = data.mean.to(self.dtype)  # the networks take it to the device
         self.hierarchy = self._build(stream(0, "template"))
+        self.measured = Hierarchy(self.hierarchy.vae.for_values(), self.hierarchy.estimators)
         self.evaluations = self.hierarchy.evaluations
         self._compiled = self._sums
         self.stacked = Stacked(self, BOUND_SAMPLES, BLOCK) if self.device.type != "cpu" else None
@@ -154,7 +155,7 @@ class LatentModel(Task):
         return out._replace(buffers=[*out.buffers, moments])
 
     def _sample(self, uniforms: list[Tensor]):
-        return lambda i, logits: self.hierarchy.families[i].sample(logits, uniforms[i])
+        return lambda i, logits: self.measured.families[i].sample(logits, uniforms[i])
 
     def evaluate(self, models, seeds, step, final):
         """Return bounds on validation images and the gradient's variance."""
@@ -210,7 +211,7 @@ class LatentModel(Task):
 
     def _sums(self, params, x: Tensor, uniforms: list[Tensor]) -> Tensor:
         """Return the sums over images of the mean one-sample bound and of the importance bound, ``(2,)``."""
-        log_w = -self.hierarchy.bound_terms(params, x, self._sample(uniforms))[0]
+        log_w = -self.measured.bound_terms(params, x, self._sample(uniforms))[0]
         return torch.stack([log_w.mean(0).sum(), (log_w.logsumexp(0) - math.log(BOUND_SAMPLES)).sum()])
 
     def _bounds(self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator) -> dict[str, float]:

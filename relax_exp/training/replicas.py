@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +20,18 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.numerics.traced import PAYS_FROM, Traced
 from relax_exp.numerics.trees import each, listed, stack
 from relax_exp.tasks.base import Model, Task, draw
-from relax_exp.training.step import WATCHED, State, Step, alone, compile_step, make_step, metric_names
+from relax_exp.training.step import (
+    WATCHED,
+    State,
+    Step,
+    alone,
+    compile_step,
+    make_step,
+    make_tuning_update,
+    metric_names,
+    of_tuning,
+    tuned,
+)
 
 CHUNK = 20  # steps for which noise is drawn ahead: fixed, as other chunks would be other numbers
 
@@ -51,8 +62,8 @@ class Replicas:
         self.task, self.seeds, self.device = task, list(seeds), torch.device(device)
         self.labels = self._grid(lrs)
         here = self.device.type == "cpu"
-        step = make_step(task)
-        step = alone(step) if len(self.labels) == 1 else vmap(step)
+        replicated = alone if len(self.labels) == 1 else vmap
+        step, update = replicated(make_step(task)), replicated(make_tuning_update(task))
         if compiled:
             step = compile_step(step, backend, self.device)
             if backend == "inductor":
@@ -61,6 +72,7 @@ class Replicas:
         self._to_trace = here and not compiled and not capture and self.whole_chunks
         self._asked = 0
         self.step, self.chunk_step, self._ahead = step, None, None
+        self._update = update if self._to_trace else None
         if capture:
             self.step, self._ahead = Graphed(step, capture), Ahead(lambda key: self._draw_chunk(*key), self.device)
             if self.whole_chunks:
@@ -247,20 +259,25 @@ class Replicas:
         if self._to_trace and self._asked >= PAYS_FROM:
             self.step, self._to_trace = Traced(self.step), False
 
+    def _tuning_update(self, count: int) -> Callable[..., dict[str, Any]]:
+        """Return what takes ``count`` updates of the tuning parameters, from state, batch and noise.
+
+        Where there is a program for a whole step, that is used, since a second one would have to be compiled first.
+        """
+        if self._update:
+            return Traced(self._update) if count >= PAYS_FROM else self._update
+
+        def of_step(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> dict[str, Any]:
+            return of_tuning(state, self.step(each(torch.clone, state), batch, noise))
+
+        return of_step
+
     def warm_up(self, updates: int) -> Iterator[int]:
         """Bring the number of tuning-only updates to ``updates``, yielding it; everything else stays as it is."""
-        self._trace(updates)
-        for step in range(int(self.state.tuning_t[0]), updates):
-            old = self.state
-            new = self.step(each(torch.clone, old), *self._inputs("warmup", step))
-            self.state = old._replace(
-                model=old.model._replace(tuning=new.model.tuning),
-                tuning_moments=new.tuning_moments,
-                tuning_t=new.tuning_t,
-                failed_at=torch.where(new.failed_at == old.failed_at, old.failed_at, -new.tuning_t),
-                failed_what=new.failed_what,
-                last_finite=new.last_finite,
-            )
+        first = int(self.state.tuning_t[0])
+        update = self._tuning_update(updates - first)
+        for step in range(first, updates):
+            self.state = tuned(self.state, update(self.state, *self._inputs("warmup", step)))
             yield step + 1
 
     def advance(self, steps: int) -> Iterator[int]:

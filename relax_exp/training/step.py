@@ -16,6 +16,7 @@ from relax_exp.numerics.trees import each
 from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
+SEEN = ("failed_at", "failed_what", "last_finite")  # what the state keeps of them
 
 
 class State(NamedTuple):
@@ -66,9 +67,6 @@ def make_step(task: Task) -> Step:
         zero = torch.zeros_like(grads.loss)
         norms = norm(grads.params, zero), norm(grads.tuning, zero)
         watched = torch.stack([grads.loss, norms[0], grads.tuning_loss, norms[1]])
-        finite = watched.isfinite()
-        alive = state.failed_at == 0
-        fails = alive & ~finite.all()
         metrics = {"train/loss": grads.loss, **grads.metrics}
         return State(
             Model(params, tuning, grads.buffers),
@@ -79,12 +77,54 @@ def make_step(task: Task) -> Step:
             state.lr,
             {k: state.sums[k] + v for k, v in metrics.items()},
             state.summed + 1,
-            torch.where(fails, t, state.failed_at),
-            torch.where(fails, (~finite).to(torch.int64).argmax(), state.failed_what),
-            torch.where(alive & finite, watched, state.last_finite),
+            *_watch(state, watched, t),
         )
 
     return step
+
+
+def make_tuning_update(task: Task) -> Callable[[State, dict[str, Any], dict[str, Tensor]], dict[str, Any]]:
+    """Make the update of the tuning parameters alone, of one replica, for the warm-up of an estimator.
+
+    It returns what `tuned` puts into the state. The gradient of the model's parameters is not looked at, so that a
+    trace of the update need not compute it.
+    """
+
+    def update(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> dict[str, Any]:
+        grads = task.gradients(state.model, batch, noise)
+        t, lr = state.tuning_t + 1, state.lr * task.lr_scale
+        tuning, moments = task.tune(state.model, grads, state.tuning_moments, t, lr, batch, noise)
+        zero = torch.zeros_like(grads.loss)
+        watched = torch.stack([grads.loss, zero, grads.tuning_loss, norm(grads.tuning, zero)])
+        seen = dict(zip(SEEN, _watch(state, watched, -t), strict=True))
+        return {"tuning": tuning, "tuning_moments": moments, "tuning_t": t, **seen}
+
+    return update
+
+
+def of_tuning(old: State, new: State) -> dict[str, Any]:
+    """Return what a whole step has changed of what a tuning update changes."""
+    failed_at = torch.where(new.failed_at == old.failed_at, old.failed_at, -new.tuning_t)
+    kept = {k: getattr(new, k) for k in ("tuning_moments", "tuning_t", *SEEN)}
+    return {"tuning": new.model.tuning, **kept, "failed_at": failed_at}
+
+
+def tuned(state: State, changed: dict[str, Any]) -> State:
+    """Return the state with what `make_tuning_update` or `of_tuning` gave."""
+    others = {k: v for k, v in changed.items() if k != "tuning"}
+    return state._replace(model=state.model._replace(tuning=changed["tuning"]), **others)
+
+
+def _watch(state: State, watched: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return when and where values of `WATCHED` were first not finite, and the last finite ones, at count ``at``."""
+    finite = watched.isfinite()
+    alive = state.failed_at == 0
+    fails = alive & ~finite.all()
+    return (
+        torch.where(fails, at, state.failed_at),
+        torch.where(fails, (~finite).to(torch.int64).argmax(), state.failed_what),
+        torch.where(alive & finite, watched, state.last_finite),
+    )
 
 
 def compile_step(step: Step, backend: str, device: torch.device) -> Step:

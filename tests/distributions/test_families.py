@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch.func import grad, vmap
 
-from relax_exp.distributions import Bernoulli, Categorical, Gaussian, gumbel, logit_uniform
+from relax_exp.distributions import Bernoulli, BernoulliValues, Categorical, Gaussian, gumbel, logit_uniform
 from relax_exp.numerics.random_streams import stream
 
 SHAPES = {Bernoulli: (4,), Categorical: (2, 5)}
@@ -116,3 +116,14 @@ def test_extreme_logits_stay_finite(family, size):
     z = family.conditional_path(logits, b, u.flip(0))
     assert z.isfinite().all() and torch.equal(family.hard(z), b)
     assert family.conditional_slope(logits, b, z).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_of_bernoulli_variables_are_those_that_can_be_differentiated(dtype):
+    generator = stream(0, "test values")
+    logits = 8 * torch.randn((50, 12), generator=generator, dtype=dtype)
+    u = torch.rand((200, 50, 12), generator=generator, dtype=dtype)
+    b = Bernoulli.sample(logits, u)
+    near = (Bernoulli.path(logits, u)).abs() < 1e-4  # where rounding decides
+    assert torch.equal(BernoulliValues.sample(logits, u)[~near], b[~near])
+    torch.testing.assert_close(BernoulliValues.log_prob(logits, b), Bernoulli.log_prob(logits, b))

@@ -12,9 +12,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import data
 from relax_exp.config.resolve import task_options
+from relax_exp.numerics.traced import Traced
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.toy import Toy, ToyTask
 from relax_exp.training.replicas import Replicas
+from relax_exp.training.step import WATCHED, of_tuning
 
 SEEDS, LRS = [0, 1, 2, 3, 4], [1e-3, 3e-4]
 SURROGATE = {"depth": 1, "width": 5, "weight_decay": 1e-3}
@@ -255,3 +257,25 @@ def test_an_absurd_learning_rate_fails_alone():
     replicas = train(task, 6, [0], [1e-3, 1e30])
     assert list(replicas.failures()) == [1]
     same(replica(replicas, 0), train(task, 6, [0], [1e-3]).state, 1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["relax-relaxed", "nvil"])
+def test_an_update_of_the_tuning_alone_is_that_of_a_whole_step(estimator):
+    replicas = Replicas(make("vae", estimator), [0, 1], [0.01])
+    inputs = replicas._inputs("warmup", 0)
+    alone = replicas._update(replicas.state, *inputs)
+    whole = of_tuning(replicas.state, replicas.step(replicas.state, *inputs))
+    assert alone.keys() == whole.keys()
+    not_seen = WATCHED.index("gradient norm")
+    alone["last_finite"][:, not_seen] = whole["last_finite"][:, not_seen]
+    for ours, theirs in zip(tree_leaves(alone), tree_leaves(whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_its_trace_leaves_out_what_only_the_model_needs():
+    replicas = Replicas(make("vae", "relax-relaxed"), [0], [0.01])
+    inputs = replicas._inputs("warmup", 0)
+    update, step = Traced(replicas._update), Traced(replicas.step)
+    update(replicas.state, *inputs)
+    step(replicas.state, *inputs)
+    assert len(update.program.graph.nodes) < 0.85 * len(step.program.graph.nodes)
