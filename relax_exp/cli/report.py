@@ -217,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--collect", metavar="NAME", help="put the runs into OUT/NAME, a folder of results to be committed"
     )
+    out.add_argument("--add", action="store_true", help="with --collect: keep the runs that OUT/NAME has already")
     out.add_argument(
         "--budget",
         metavar="TEXT",
@@ -252,9 +253,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.collect:
             from relax_exp.report.results import collect
 
-            written = collect(args.collect, args.runs, args.out or "results", args.budget)
+            written = collect(args.collect, args.runs, args.out or "results", args.budget, add=args.add)
             print(*(f"wrote {path}" for path in written), sep="\n", flush=True)
             return 0
+        if args.add:
+            print("relax-exp-report: --add goes with --collect NAME", file=sys.stderr)
+            return 2
         if args.check:
             differences = check(args.runs)
             print(*differences, *([] if differences else ["all as the committed runs give it"]), sep="\n", flush=True)

@@ -10,18 +10,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from relax_exp.config.identity import run_hash
 from relax_exp.errors import ReportError
 from relax_exp.report import archive
 from relax_exp.report.papers.readme import PAGE, inserted
 from relax_exp.report.report import Report
-from relax_exp.report.runs import Run, find_folders, read_run
+from relax_exp.report.runs import PROVENANCE, Run, find_folders, read_run
 from relax_exp.report.studies import STUDIES
 
 README, BEGIN, END = "README.md", "<!-- made from the files here: write below the closing mark -->", "<!-- end -->"
 
 
 def collect(
-    name: str, folders: Iterable[str | Path], out: str | Path, budget: str = "", missing: Sequence[str] = ()
+    name: str,
+    folders: Iterable[str | Path],
+    out: str | Path,
+    budget: str = "",
+    missing: Sequence[str] = (),
+    add: bool = False,
 ) -> list[Path]:
     """Put the runs in ``folders`` (and below) into ``out``/``name`` with their tables and figures.
 
@@ -31,6 +37,8 @@ def collect(
         out: Where the folders of results are.
         budget: What the runs were allowed, in words.
         missing: What was planned and not run, for instance commands.
+        add: Keep the runs that are in ``out``/``name`` already, but for those that ``folders`` hold too (by their
+            hashes), and the ``budget``, where none is given.
 
     Returns:
         The paths written.
@@ -41,8 +49,13 @@ def collect(
     runs = [read_run(folder) for folder in find_folders(folders)]
     if not runs:
         raise ReportError(f"no runs found in {', '.join(map(str, folders))}")
-    _ = Report(runs).cells  # refuses before anything is written
     folder = Path(out) / name
+    if add and (folder / PROVENANCE).is_file():
+        about, before = archive.read(folder)
+        new = {run_hash(run.config) for run in runs}
+        runs += [run for run in before if run_hash(run.config) not in new]
+        budget = budget or about.get("budget", "")
+    _ = Report(runs).cells  # refuses before anything is written
     try:
         written = archive.write(runs, folder, experiment=name, budget=budget, missing=list(missing))
     except OSError as error:

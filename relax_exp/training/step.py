@@ -158,11 +158,11 @@ def compile_step(step: Step, backend: str, device: torch.device) -> Step:
     return call
 
 
-def alone(step: Step) -> Step:
-    """Apply ``step`` to trees with a batch dimension of one, which vmap would turn into batched matrix products."""
+def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Apply a function to trees with a batch dimension of one, which vmap would turn into batched matrix products."""
 
-    def squeezed(*trees: Any) -> State:
-        return each(lambda x: x.unsqueeze(0), step(*each(lambda x: x[0], trees)))
+    def squeezed(*trees: Any) -> Any:
+        return each(lambda x: x.unsqueeze(0), function(*each(lambda x: x[0], trees)))
 
     return squeezed
 

@@ -231,3 +231,22 @@ def test_a_study_of_temperatures_goes_the_same_way(tmp_path):
 )
 def test_committed_tables_follow_from_committed_runs(folder):
     assert check(folder) == []
+
+
+def test_runs_are_added_to_those_that_are_there(collected, tmp_path, capsys):
+    def labels() -> list[str]:
+        return list(json.loads((collected / "provenance.json").read_text())["runs"])
+
+    there, numbers = labels(), (collected / "curves.csv").read_text()
+    (again, *others) = sorted((collected.parents[1] / "runs").glob("*/meta.json"))
+    assert len(others) == 2
+    added = ["--collect", "toy", "--add", "-o", str(collected.parent)]
+    assert main([str(again.parent), *added]) == 0  # a run that is there already is not there twice
+    assert (labels(), (collected / "curves.csv").read_text()) == (there, numbers)
+    assert json.loads((collected / "provenance.json").read_text())["budget"] == "100 of 10,000 steps"
+    assert check(collected) == []
+    assert main([str(again.parent), "--collect", "toy", "-o", str(collected.parent)]) == 0  # without it, alone
+    assert len(labels()) == 1
+    assert main([*(str(other.parent) for other in others), *added]) == 0
+    assert labels() == there
+    assert main([str(again.parent), "--add"]) == 2 and "--collect NAME" in capsys.readouterr().err

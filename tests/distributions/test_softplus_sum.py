@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from relax_exp.numerics.sums import softplus_sum
+from relax_exp.distributions.bernoulli import softplus_sum
 
 
 @pytest.mark.parametrize("size", [1, 11, 64, 200, 784])  # 11: no number of factors but one divides it
