@@ -232,7 +232,7 @@ class Hierarchy:
         constant = total(log_q[:i]) - total(log_p[:i]) if i else 0.0
 
         def value(convert):
-            return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert)
+            return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert, x)
 
         def soft(k, logits):
             z = self.families[k].path(logits, noise[k]["u"])

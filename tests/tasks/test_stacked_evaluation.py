@@ -32,7 +32,7 @@ def test_all_at_once_equals_one_after_the_other(task, monkeypatch):
     best = {k: v.clone() for k, v in model.params.items()}
     best["decoder.0.bias"][1] += 0.1
     plain = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
-    task.stacked = Stacked(task, vae.BOUND_SAMPLES, vae.BLOCK)
+    task.stacked = Stacked(task, vae.BLOCK)
     stacked = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
     for expected, got in zip(plain, stacked, strict=True):
         assert [list(row) for row in got] == [list(row) for row in expected]
