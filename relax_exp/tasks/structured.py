@@ -1,9 +1,9 @@
 """Structured prediction: the lower half of a digit from the upper half, ``task=structured``.
 
-The benchmark of MuProp (Gu et al. 2016, section 6.1), Gumbel-Softmax (Jang et al. 2017, section 4.1) and ARM (Yin & Zhou
-2019): a stochastic network 392-200-200-392 with two layers of Bernoulli latents, or of 20 variables with 10 categories,
-and linear maps. It is trained on one sample, f(b) = -log p(lower | b), and judged by log (1/m) sum_i p(lower | b^i),
-m = 1000 (MuProp: 100), with latents drawn given the upper half. Both bound log p(lower | upper) from below.
+The benchmark of MuProp (Gu et al. 2016), Gumbel-Softmax (Jang et al. 2017) and ARM (Yin & Zhou 2019): a stochastic
+network 392-200-200-392 with two layers of Bernoulli latents, or of 20 variables with 10 categories, and linear maps. It
+is trained on one sample, f(b) = -log p(lower | b), and judged by log (1/m) sum_i p(lower | b^i), m = 1000 (Gu et al.:
+100), with latents drawn given the upper half. Both bound log p(lower | upper) from below, the second more closely.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Structured(LatentModel):
 
     def network(self):
         variables, categories = self.options.variables, self.options.categories
-        layer = Layer("bernoulli", (variables,)) if categories is None else Layer("categorical", (variables, categories))
+        layer = (
+            Layer("bernoulli", (variables,)) if categories is None else Layer("categorical", (variables, categories))
+        )
         return HalfPredictor([layer] * self.options.layers, self.mean, self.options.centred)
 
     def images(self, models, replica, seed):

@@ -101,7 +101,9 @@ def test_the_objective_by_hand(categories, centred):
     """Maps, samples and log p(lower | b) written out, for digits of 64 pixels of which 32 are given."""
     task = make({"name": "reinforce"}, categories=categories, centred=centred)
     model, rows = task.init(stream(0, "init")), task.data[:3]
-    params = tree_map(lambda v: v + 0.3 * torch.randn(v.shape, dtype=v.dtype, generator=stream(0, "moved")), model.params)
+    params = tree_map(
+        lambda v: v + 0.3 * torch.randn(v.shape, dtype=v.dtype, generator=stream(0, "moved")), model.params
+    )
     assert {k: tuple(v.shape) for k, v in params.items()} == {
         "encoder.0.weight": (2 * (categories or 1), 32),
         "encoder.0.bias": (2 * (categories or 1),),
@@ -173,7 +175,9 @@ def test_what_is_predicted_is_not_seen():
     assert torch.equal(vae.log_lower(b, x), vae.log_lower(b, upside))
 
 
-@pytest.mark.parametrize(("name", "options", "layers"), [case for case in CASES if case[2] != "categorical 2x3 + bernoulli 3"], ids=str)
+@pytest.mark.parametrize(
+    ("name", "options", "layers"), [case for case in CASES if case[2] != "categorical 2x3 + bernoulli 3"], ids=str
+)
 def test_the_network_is_asked_as_often_as_is_said(monkeypatch, name, options, layers):
     generator, hierarchy, model, x = tiny_hierarchy(name, options, HIERARCHIES[layers], of=HalfPredictor)
     noise = draw(hierarchy_noise(hierarchy, len(x)), 1, generator, torch.float64)
@@ -245,7 +249,9 @@ def test_a_run_is_resumed_to_the_same_numbers(tmp_path, monkeypatch):
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         found.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows])
     assert found[0] == found[1]
-    assert {"train/elbo", "valid/bound100_full", "test/bound7", "test/bound7_best", "grad/log_variance"} <= set(found[0][-1])
+    assert {"train/elbo", "valid/bound100_full", "test/bound7", "test/bound7_best", "grad/log_variance"} <= set(
+        found[0][-1]
+    )
 
 
 def test_it_learns():
@@ -321,4 +327,6 @@ def test_layers_of_any_kind_follow_each_other():
     logits, samples, *_, log_p = net.chain(x, lambda i, logits: net.families[i].hard(logits))
     assert [tuple(s.shape[1:]) for s in samples] == [layer.shape for layer in layers]
     assert log_p.shape == (5,)
-    torch.testing.assert_close(-log_p, net.above(0, samples[0], logits[0], x, lambda i, logits: net.families[i].hard(logits), x))
+    torch.testing.assert_close(
+        -log_p, net.above(0, samples[0], logits[0], x, lambda i, logits: net.families[i].hard(logits), x)
+    )
