@@ -61,7 +61,7 @@ class Thermometer(nn.Module):
 class Hierarchy:
     """The gradient of ``vae`` with ``estimators`` (one a layer), as a pure function of a `Model`'s tensors.
 
-    In the place of a vae may be a model that draws its own latents, whose f has no log q and no prior (`HalfPredictor`).
+    In the place of a vae may be a model that draws its own latents, whose f has no log q and no prior: `HalfPredictor`.
 
     model.params: of the vae; model.tuning and model.buffers: lists by layer. x: ``(N, pixels)``. objective: what
     pathwise estimators train, see `relaxed`. score_term: of d log q at the hard samples, see the module; it has no
