@@ -43,7 +43,7 @@ class Published(Hierarchy):
             def soft(k: int, logits: Tensor) -> Tensor:
                 return self.estimators[k].soften(upper.path(logits, noise[k]["u"]) + shift, logits, temperatures[k])
 
-            return self.call(params, "above", 0, s, first, x, soft).sum()
+            return self.call(params, "above", 0, s, first, x, soft, x).sum()
 
         slope = upper.conditional_slope(second, samples[1], upper.path(second, noise[1]["u"]))
         return grad(control)(torch.zeros_like(second)) * (1 - slope)

@@ -145,7 +145,7 @@ def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    name, family = estimator["name"], TASKS[task["name"]].family
+    name, family = estimator["name"], TASKS[task["name"]].family_of(task)
     if estimator.get("path"):
         check_own(task, estimator)
         return
@@ -166,7 +166,7 @@ def check_fit(task: dict, estimator: dict, defaults: dict) -> None:
         raise ConfigError(
             f"{name} differentiates f, which {opaque[0]} forbids: use {one_of(able)} with their defaults here"
         )
-    if estimator.get("baseline") == "input" and "score_term" not in task:
+    if estimator.get("baseline") == "input" and not ("score_term" in task or TASKS[task["name"]].encoder):
         raise ConfigError(
             f"estimator.baseline=input is a function of what the latents are inferred from, and task={task['name']} "
             "infers none: use baseline=none"
@@ -191,16 +191,17 @@ def check_own(task: dict, estimator: dict) -> None:
         ConfigError: It cannot.
     """
     entry, cls = TASKS[task["name"]], own.load(estimator["path"])
+    family = entry.family_of(task)
     where = f"estimator.path={estimator['path']}"
     if entry.estimators:
         able = [name for name, it in TASKS.items() if it.family and not it.estimators]
         raise ConfigError(
             f"{where}: task={task['name']} takes {one_of(entry.estimators)}; yours trains on {one_of(able)}"
         )
-    if entry.family and entry.family not in own.families(cls):
+    if family and family not in own.families(cls):
         raise ConfigError(
             f"{where}: {cls.__name__} is for {', '.join(own.families(cls))} variables, and task={task['name']} has "
-            f'{entry.family} ones: set families = ("{entry.family}",) in the class if it can do them'
+            f'{family} ones: set families = ("{family}",) in the class if it can do them'
         )
     opaque = [key for key, on in OPAQUE.items() if on(task)]
     if opaque and cls.needs != "value":

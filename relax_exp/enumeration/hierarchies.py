@@ -35,12 +35,13 @@ def check_hierarchy(
     rows: int = 2,
     pixels: int = 4,
     score_term: str = "dropped",
+    of: type[DiscreteVAE] = DiscreteVAE,
 ) -> Verdict:
-    """Compare the gradient of *all* parameters of a tiny VAE with enumeration of all its latents.
+    """Compare the gradient of *all* parameters of a tiny model with enumeration of all its latents.
 
-    The parameters are those of encoder, decoder and prior.
+    The parameters are those of encoder, decoder and prior. The model is a VAE, or another one that its class builds.
     """
-    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term)
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term, of)
     built = hierarchy.estimators
     shapes = hierarchy_noise(hierarchy, rows)
 
@@ -54,12 +55,19 @@ def check_hierarchy(
     return compare(one, shapes, exact, draws, generator, chunk)
 
 
-def check_relaxed(name: str, options: dict[str, Any], layers: list[Layer], draws: int, seed: int = 0) -> Verdict:
-    """Compare the gradient of a pathwise estimator in a tiny VAE with differences of its relaxed loss, draw by draw.
+def check_relaxed(
+    name: str,
+    options: dict[str, Any],
+    layers: list[Layer],
+    draws: int,
+    seed: int = 0,
+    of: type[DiscreteVAE] = DiscreteVAE,
+) -> Verdict:
+    """Compare the gradient of a pathwise estimator in a tiny model with differences of its relaxed loss, draw by draw.
 
     The loss has to be smooth (Concrete). As every draw is compared by itself, few draws are enough.
     """
-    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed)
+    generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, of=of)
     shapes = hierarchy_noise(hierarchy, len(x))
     sizes = {k: v.numel() for k, v in model.params.items()}
 
@@ -97,8 +105,9 @@ def tiny_hierarchy(
     rows: int = 2,
     pixels: int = 4,
     score_term: str = "dropped",
+    of: type[DiscreteVAE] = DiscreteVAE,
 ) -> tuple[torch.Generator, Hierarchy, Model, Tensor]:
-    """Build a VAE small enough to enumerate, with an estimator.
+    """Build a model small enough to enumerate, a VAE if nothing else is said, with an estimator.
 
     Returns:
         The generator of the draws to come, the hierarchy, its state, and images.
@@ -106,7 +115,7 @@ def tiny_hierarchy(
     generator = stream(seed, f"hierarchy {name} {layers}")
     uniform = torch.rand((rows + 1, pixels), generator=generator, dtype=torch.float64)
     x, mean = uniform[:rows].round(), uniform[rows]
-    vae = DiscreteVAE(layers, mean.float()).double()
+    vae = of(layers, mean.float()).double()
     if options.get("granularity") == "parameter":
         options = options | {"tensors": 2}  # weights and biases of a linear encoder
     if options.get("baseline") == "input":
@@ -147,8 +156,8 @@ def exact_parameter_gradient(
         def state(i: int, logits: Tensor) -> Tensor:
             return chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
 
-        f, (_, _, log_q, _) = hierarchy.bound_terms(params, x, state)
-        log_p = total(log_q)
+        f, (logits, states, *_) = hierarchy.bound_terms(params, x, state)
+        log_p = total(family.log_prob(*of) for family, *of in zip(vae.families, logits, states, strict=True))
         if not bound:
             return (log_p.exp() * f).sum(0).mean()
         index = torch.tensor(list(itertools.product(range(len(joint)), repeat=samples)))

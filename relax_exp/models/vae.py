@@ -165,10 +165,12 @@ class DiscreteVAE(nn.Module):
             below = samples[-1]
         return logits, samples, log_q, log_p, self.log_prior(below)
 
-    def above(self, layer: int, s: Tensor, logits: Tensor, below: Tensor, convert: Callable[[int, Tensor], Tensor]):
+    def above(
+        self, layer: int, s: Tensor, logits: Tensor, below: Tensor, convert: Callable[[int, Tensor], Tensor], x: Tensor
+    ) -> Tensor:
         """Return -ELBO less the terms of the layers under ``layer``, as a function of s in the place of its sample.
 
-        The layers above follow s by ``convert``.
+        The layers above follow s by ``convert``. x is for models in which they say something of it.
         """
         value = self.families[layer].log_prob(logits, s) - self.log_p(layer, s, below)
         for k in range(layer + 1, self.depth):

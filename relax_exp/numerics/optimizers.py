@@ -94,6 +94,23 @@ def sgd(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas:
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
 
 
+def momentum(
+    params: Any,
+    grads: Any,
+    moments: Moments,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+) -> Step:
+    """Take one step of gradient descent with momentum, with the arguments of `adam`; of ``betas`` it uses the first.
+
+    m = beta m + g from m = 0 and a step of lr m, as in torch (Sutskever et al. 2013 have the rate inside of m, which is
+    the same where it is constant).
+    """
+    m = tree_map(lambda m, g: betas[0] * m + g, moments["m"], grads)
+    return tree_map(lambda p, m: p - lr * m, params, m), {**moments, "m": m}
+
+
 def rmsprop(
     params: Any,
     grads: Any,
@@ -127,6 +144,7 @@ def none(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas
 
 OPTIMIZERS: dict[str, Callable[..., Step]] = {
     "adam": adam,
+    "momentum": momentum,
     "radam": radam,
     "rmsprop": rmsprop,
     "rmsprop_tf": rmsprop_tf,

@@ -24,6 +24,7 @@ from relax_exp.report.papers.paired import paired
 from relax_exp.report.papers.reinmax import reinmax
 from relax_exp.report.papers.score_term import score_term
 from relax_exp.report.papers.solving_times import solving_times
+from relax_exp.report.papers.structured import structured
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run
 from relax_exp.report.studies import STUDIES
@@ -59,7 +60,7 @@ class Report:
         """Tables that set several cells beside each other or beside published numbers."""
         others = [cell for cell in self.cells if not of_original(cell)]
         learning = [cell for cell in others if not control.frozen(cell)]
-        of_others = (table1, reinmax, paired, score_term, bounds, reach, learning_rates, rl, solving_times)
+        of_others = (table1, reinmax, structured, paired, score_term, bounds, reach, learning_rates, rl, solving_times)
         made = (original(self.cells), *(of(learning) for of in of_others), frozen(others))
         return [table for table in made if table is not None]
 

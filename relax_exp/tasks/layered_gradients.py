@@ -61,6 +61,8 @@ class Thermometer(nn.Module):
 class Hierarchy:
     """The gradient of ``vae`` with ``estimators`` (one a layer), as a pure function of a `Model`'s tensors.
 
+    In the place of a vae may be a model that draws its own latents, whose f has no log q and no prior: `HalfPredictor`.
+
     model.params: of the vae; model.tuning and model.buffers: lists by layer. x: ``(N, pixels)``. objective: what
     pathwise estimators train, see `relaxed`. score_term: of d log q at the hard samples, see the module; it has no
     effect on an estimator of a bound, or on a pathwise one.
@@ -232,7 +234,7 @@ class Hierarchy:
         constant = total(log_q[:i]) - total(log_p[:i]) if i else 0.0
 
         def value(convert):
-            return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert)
+            return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert, x)
 
         def soft(k, logits):
             z = self.families[k].path(logits, noise[k]["u"])

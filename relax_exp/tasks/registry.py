@@ -6,7 +6,7 @@ Plain data that does not import torch, since configuration checks read it. Value
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -35,7 +35,7 @@ class TaskEntry:
         options: The frozen dataclass of its keys, which its class is handed whole.
         path: The module and class below `relax_exp.tasks`; of a study, the module below `relax_exp.studies` that
             executes it.
-        family: That of its random variables; None: any, as in a study.
+        family: That of its random variables; None: any, as in a study. See `family_of`.
         experience: What it learns from, which decides on its trainer: "data" (a data set, or nothing but noise), whole
             "episodes", "batches" of them, or "segments" of games that go on.
         estimators: Those that can do the task, where its family alone does not say so.
@@ -52,6 +52,16 @@ class TaskEntry:
     headline: tuple[str, ...] = ("loss", "grad/log_variance")
     encoder: bool = False
     gpu: bool = False
+
+    def family_of(self, task: Mapping[str, Any]) -> str | None:
+        """Return the family of a configuration's variables: binary ones are categorical where it has categories."""
+        return "categorical" if self.family == "bernoulli" and task.get("categories") else self.family
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """All that `family_of` may be."""
+        both = self.family == "bernoulli" and "categories" in self.options.__annotations__
+        return ("bernoulli", "categorical") if both else (self.family,) if self.family else ()
 
     @property
     def runner(self) -> str:
@@ -194,6 +204,29 @@ class SequenceOptions:
     relaxed: Literal["elbo", "kl", "density"]
     bound_every: Count | None
     score_term: Literal["dropped", "kept"]
+    variance_draws: Draws
+
+
+@task(
+    "structured",
+    "structured:Structured",
+    family="bernoulli",
+    headline=(*OF_BOUNDS[:-1], "test/bound1000", OF_BOUNDS[-1]),
+    encoder=True,
+    gpu=True,
+)
+class StructuredOptions:
+    """Keys of task=structured."""
+
+    dataset: Dataset
+    layers: Literal[1, 2, 3]
+    variables: Count
+    categories: Categories | None
+    binarize: Binarization
+    centred: bool
+    optimizer: Literal["adam", "momentum"]
+    test_samples: Count
+    bound_every: Count | None
     variance_draws: Draws
 
 

@@ -19,8 +19,8 @@ class Stacked:
     waited for once a call.
     """
 
-    def __init__(self, task, samples: int, block: int):
-        self.task, self.samples, self.block = task, samples, block
+    def __init__(self, task, block: int):
+        self.task, self.block = task, block
         self.axes = 0, 0 if task.dynamic else None, 0  # binarised pixels are a replica's own
         self.sums = self.whole = vmap(task._sums, in_dims=self.axes)
 
@@ -28,25 +28,27 @@ class Stacked:
         """Compile the bound for whole passes."""
         self.whole = torch.compile(vmap(self.task._sums, in_dims=self.axes), dynamic=False)
 
-    def bounds(self, params: dict[str, Tensor], images: Tensor, generators: list) -> list[dict[str, float]]:
+    def bounds(
+        self, params: dict[str, Tensor], images: Tensor, generators: list, samples: int
+    ) -> list[dict[str, float]]:
         """Return ``LatentModel._bounds`` of every replica; each draws from a generator, in blocks of images."""
         task, count = self.task, len(generators)
-        at_once = max(1, ROWS_AT_ONCE // (self.samples * count * self.block)) * self.block
+        at_once = max(1, ROWS_AT_ONCE // (samples * count * self.block)) * self.block
         totals = torch.zeros((count, 2), dtype=torch.float64, device=task.device)
         for rows in images.split(at_once):
-            pixels, uniforms = self._drawn(rows, generators)
+            pixels, uniforms = self._drawn(rows, generators, samples)
             x = task.pixels(rows, pixels)
             totals += (self.whole if len(rows) == at_once else self.sums)(params, x, uniforms).double()
-        return [{"elbo": elbo, "bound100": bound} for elbo, bound in (totals / len(images)).tolist()]
+        return [{"elbo": elbo, f"bound{samples}": bound} for elbo, bound in (totals / len(images)).tolist()]
 
-    def _drawn(self, rows: Tensor, generators: list) -> tuple[Tensor | None, list[Tensor]]:
+    def _drawn(self, rows: Tensor, generators: list, samples: int) -> tuple[Tensor | None, list[Tensor]]:
         """Draw the uniforms of pixels ``(R, N, ...)`` and of latents ``(R, S, N, ...)``, on the device."""
         task, layers = self.task, self.task.hierarchy.vae.layers
         pixels, latents = [], [[] for _ in layers]
         for generator in generators:
             own: list[list[Tensor]] = [[] for _ in range(1 + len(layers))]
             for block in rows.split(self.block):
-                shapes = [(self.samples, len(block), *layer.shape) for layer in layers]
+                shapes = [(samples, len(block), *layer.shape) for layer in layers]
                 if task.dynamic:
                     own[0].append(torch.rand(block.shape, generator=generator, dtype=task.dtype))
                 for kept, shape in zip(own[1:], shapes, strict=True):

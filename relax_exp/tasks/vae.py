@@ -26,7 +26,7 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
 from relax_exp.tasks.moving_variance import MovingVariance
-from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions, VAEOptions
+from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions, StructuredOptions, VAEOptions
 from relax_exp.tasks.stacked_evaluation import Stacked
 
 BOUND_SAMPLES = 100
@@ -58,13 +58,14 @@ class LatentModel(Task):
     """
 
     relaxed: str = "elbo"  # what pathwise estimators train, see `Hierarchy.relaxed`
+    test_samples: int = BOUND_SAMPLES  # of the bound on test images
     initial_weights: str = "glorot"
     moving: MovingVariance | None = None
     part: str = "valid"  # of the images, what evaluations are on
     has_test: bool = True  # besides
     data_noise = ("binarize",)
     data: Tensor
-    options: VAEOptions | CategoricalVAEOptions | SequenceOptions
+    options: VAEOptions | CategoricalVAEOptions | SequenceOptions | StructuredOptions
 
     def __init__(self, estimator: dict[str, Any], options: Any, data: ImageData, **given: Any):
         super().__init__(estimator, options, **given)
@@ -79,7 +80,7 @@ class LatentModel(Task):
         self.measured = Hierarchy(self.hierarchy.vae.for_values(), self.hierarchy.estimators)
         self.evaluations = self.hierarchy.evaluations
         self._compiled = self._sums
-        self.stacked = Stacked(self, BOUND_SAMPLES, BLOCK) if self.device.type != "cpu" else None
+        self.stacked = Stacked(self, BLOCK) if self.device.type != "cpu" else None
 
     def _build(self, generator: torch.Generator) -> Hierarchy:
         with torch.random.fork_rng(devices=[]):
@@ -100,7 +101,8 @@ class LatentModel(Task):
         if self.initial_weights in INITIAL_WEIGHTS:
             INITIAL_WEIGHTS[self.initial_weights](vae, generator)
         vae, built = vae.to(self.device, self.dtype), [it.to(self.device, self.dtype) for it in built]
-        return Hierarchy(vae, built, self.relaxed, self.options.score_term)
+        # Where the objective has no log q there is no such term.
+        return Hierarchy(vae, built, self.relaxed, getattr(self.options, "score_term", "dropped"))
 
     def network(self) -> DiscreteVAE:
         """Build the model, with weights from the global generator."""
@@ -173,13 +175,14 @@ class LatentModel(Task):
 
     def test(self, params, best, seeds):
         """Return bounds on the test images, of the last parameters and of the best."""
-        last = self._each(params, self.tested, seeds, "evaluation/test")
+        last = self._each(params, self.tested, seeds, "evaluation/test", samples=self.test_samples)
         pairs = list(zip(tree_leaves(params), tree_leaves(best), strict=True))
         other = [i for i in range(len(seeds)) if not all(torch.equal(now[i], then[i]) for now, then in pairs)]
         kept = dict(enumerate(last))
         if other:
             chosen = tree_map(lambda leaf: leaf[other], best)
-            measured = self._each(chosen, self.tested, [seeds[i] for i in other], "evaluation/test")
+            chosen_seeds = [seeds[i] for i in other]
+            measured = self._each(chosen, self.tested, chosen_seeds, "evaluation/test", samples=self.test_samples)
             kept |= dict(zip(other, measured, strict=True))
         return [
             {f"test/{k}": v for k, v in row.items()} | {f"test/{k}_best": v for k, v in kept[i].items()}
@@ -199,32 +202,37 @@ class LatentModel(Task):
         else:
             self._compiled = cpu_programs.compile(self._sums)
 
-    def _each(self, params, images: Tensor, seeds: list[int], *purpose) -> list[dict[str, float]]:
+    def _each(
+        self, params, images: Tensor, seeds: list[int], *purpose, samples: int = BOUND_SAMPLES
+    ) -> list[dict[str, float]]:
         """Return `_bounds` of every replica, ``params`` stacked; each draws from its seed's stream for the purpose."""
         generators = [stream(seed, *purpose) for seed in seeds]
         if self.stacked:
-            return self.stacked.bounds(params, images, generators)
+            return self.stacked.bounds(params, images, generators, samples)
         return [
-            self._bounds(tree_map(lambda leaf, i=i: leaf[i], params), images, generator)
+            self._bounds(tree_map(lambda leaf, i=i: leaf[i], params), images, generator, samples)
             for i, generator in enumerate(generators)
         ]
 
     def _sums(self, params, x: Tensor, uniforms: list[Tensor]) -> Tensor:
         """Return the sums over images of the mean one-sample bound and of the importance bound, ``(2,)``."""
         log_w = -self.measured.bound_terms(params, x, self._sample(uniforms))[0]
-        return torch.stack([log_w.mean(0).sum(), (log_w.logsumexp(0) - math.log(BOUND_SAMPLES)).sum()])
+        return torch.stack([log_w.mean(0).sum(), (log_w.logsumexp(0) - math.log(len(log_w))).sum()])
 
-    def _bounds(self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Return the mean one-sample bound, ``elbo``, and the 100-sample bound, ``bound100``, over ``images``."""
+    def _bounds(
+        self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator, samples: int
+    ) -> dict[str, float]:
+        """Return the mean one-sample bound over ``images``, ``elbo``, and the other, ``bound100`` of 100 samples."""
         totals = torch.zeros(2, dtype=torch.float64)
         for rows in images.split(BLOCK):
             x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)
             layers = self.hierarchy.vae.layers
-            uniforms = [self._uniform(generator, BOUND_SAMPLES, len(rows), *layer.shape) for layer in layers]
-            sums = self._compiled if len(rows) == BLOCK else self._sums  # of one shape only
+            uniforms = [self._uniform(generator, samples, len(rows), *layer.shape) for layer in layers]
+            whole = (samples, len(rows)) == (BOUND_SAMPLES, BLOCK)
+            sums = self._compiled if whole else self._sums  # of one shape only
             totals += sums(params, x, uniforms).double().cpu()
         elbo, bound = (totals / len(images)).tolist()
-        return {"elbo": elbo, "bound100": bound}
+        return {"elbo": elbo, f"bound{samples}": bound}
 
     def _uniform(self, generator: torch.Generator, *shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=self.dtype).to(self.device)

@@ -21,6 +21,7 @@ WORDS = {  # what a figure shows, by how its file's name begins
     "cartpole": "Policy gradients: return and log-variance",
     "continuous": "Gaussian policies: return and log-variance",
     "atari": "Atari: score, variance explained by the value, log-variance",
+    "structured": "Structured prediction: training bound, validation bound and log-variance over steps",
     "sequence": "Text with categorical latents: bits per character and log-variance",
     "schedules": "Training at fixed and annealed temperatures, beside unbiased gradients",
     "tradeoff": "Bias, spread and error of one gradient over the temperature",

@@ -60,12 +60,13 @@ COMMON = {
 
 
 def fitting(name: str) -> list[str]:
-    """The estimators that can do the task with the task's defaults."""
+    """The estimators that can do the task, with one of its kinds of variables."""
     from relax_exp import estimators
     from relax_exp.tasks.registry import TASKS
 
     entry = TASKS[name]
-    return list(entry.estimators or estimators.names(entry.family))
+    offered = {name: None for family in entry.families or (None,) for name in estimators.names(family)}
+    return list(entry.estimators or offered)
 
 
 def summary(name: str) -> str:

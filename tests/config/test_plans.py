@@ -28,6 +28,7 @@ NAMES = [
     "rl_discrete",
     "rl_published",
     "score_term",
+    "structured",
     "table1",
     "temperature",
     "toy",

@@ -35,7 +35,7 @@ TOY = "task=toy estimator=relax "
 YAML = sorted(p for p in files.CONFIGS.rglob("*.yaml") if p.parent.name != "experiment")  # whose keys are a task's
 
 
-SMALL = ("categorical_vae", "sequence")
+SMALL = ("categorical_vae", "sequence", "structured")
 PAIRS = [(task, name) for task, entry in TASKS.items() for name in entry.estimators or estimators.names(entry.family)]
 
 

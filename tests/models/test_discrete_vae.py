@@ -62,7 +62,7 @@ def test_the_chain_collects_what_the_bound_is_made_of(vae, x):
         torch.testing.assert_close(log_p[layer], vae.log_p(layer, samples[layer], below[layer]))
     torch.testing.assert_close(log_prior, vae.log_prior(samples[-1]))
     elbo = log_prior + sum(log_p) - sum(log_q)
-    torch.testing.assert_close(vae.above(0, samples[0], logits[0], x, convert), -elbo)
+    torch.testing.assert_close(vae.above(0, samples[0], logits[0], x, convert, x), -elbo)
 
 
 def test_logits_that_are_known_are_not_computed_again(vae, x):

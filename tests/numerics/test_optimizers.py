@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, radam, rmsprop, rmsprop_tf, sgd
+from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, momentum, radam, rmsprop, rmsprop_tf, sgd
 
 STEPS = 20
 
@@ -91,6 +91,20 @@ def test_gradient_descent():
     new, moments = sgd(params, grads, adam_init(params), torch.tensor(1), torch.tensor(0.1))
     torch.testing.assert_close(new["w"], torch.tensor([0.9, 1.0, 1.2]))
     assert set(moments) == {"m", "v"}
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.999)])
+def test_momentum_is_torchs(betas):
+    theta = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([theta], lr=0.1, momentum=betas[0])
+    params, lr = {"w": theta.detach().clone()}, torch.tensor(0.1, dtype=torch.float64)
+    moments = adam_init(params)
+    for t, g in enumerate(gradients(), 1):
+        theta.grad = g.clone()
+        optimizer.step()
+        params, moments = momentum(params, {"w": g}, moments, torch.tensor(t), lr, betas)
+    torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-12, atol=1e-14)
+    assert moments["m"]["w"].any() and not moments["v"]["w"].any()
 
 
 def test_nothing_is_changed_in_place():

@@ -19,9 +19,11 @@ def tasks():
     )
     shape = {"layers": 1, "variables": 2, "categories": 3, "hidden": []}
     yield make_task("categorical_vae", {"name": "rebar"}, data.load("digits", binarize="static"), **shape, **small)
+    halves = {"variables": 3, "test_samples": 70}
+    yield make_task("structured", {"name": "rebar"}, data.load("digits", binarize="dynamic"), **halves, **small)
 
 
-@pytest.mark.parametrize("task", list(tasks()), ids=["static", "dynamic", "categorical"])
+@pytest.mark.parametrize("task", list(tasks()), ids=["static", "dynamic", "categorical", "structured"])
 def test_all_at_once_equals_one_after_the_other(task, monkeypatch):
     monkeypatch.setattr(vae, "BOUND_IMAGES", 105)  # the last pass is not whole
     monkeypatch.setattr(stacked_evaluation, "ROWS_AT_ONCE", 3 * 100 * 20)
@@ -32,7 +34,7 @@ def test_all_at_once_equals_one_after_the_other(task, monkeypatch):
     best = {k: v.clone() for k, v in model.params.items()}
     best["decoder.0.bias"][1] += 0.1
     plain = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
-    task.stacked = Stacked(task, vae.BOUND_SAMPLES, vae.BLOCK)
+    task.stacked = Stacked(task, vae.BLOCK)
     stacked = task.evaluate(model, seeds, 5, False), task.test(model.params, best, seeds)
     for expected, got in zip(plain, stacked, strict=True):
         assert [list(row) for row in got] == [list(row) for row in expected]

@@ -28,6 +28,7 @@ TOYS = {"bernoulli": "task=toy task.latents=2 ", "categorical": "task=categorica
 VAE = "task=vae task.latents=3 " + IMAGES
 TWO = "task=vae task.model=linear2 task.latents=3 task.binarize=dynamic " + IMAGES
 CATEGORICAL = "task=categorical_vae task.variables=2 task.categories=3 'task.hidden=[]' " + IMAGES
+HALVES = "task=structured task.variables=3 " + IMAGES
 OTHERS = [
     "task=toy estimator=rodeo estimator.samples=3",
     "task=lax_toy estimator=lax",
@@ -37,6 +38,8 @@ OTHERS = [
     TWO + "estimator=rebar",
     *(CATEGORICAL + f"estimator={name}" for name in ("exact", "rebar", "arsm", "unordered")),
     *(CATEGORICAL + f"estimator=concrete task.relaxed={kind}" for kind in ("kl", "density")),
+    *(HALVES + f"estimator={name}" for name in ("relax", "concrete", "vimco", "double_cv", "muprop")),
+    *(HALVES + f"task.categories=3 estimator={name}" for name in ("rebar", "arsm", "st_gumbel")),
     "task=sequence estimator=rebar task.variables=2 task.categories=3 task.hidden=4 batch_size=2",
     *(f"task=cartpole task.max_steps=5 estimator={name}" for name in ("relax", "a2c", "arsm", "optimal_baseline")),
     *(f"task=continuous estimator={name}" for name in ("lax", "a2c")),

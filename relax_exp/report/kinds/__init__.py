@@ -10,6 +10,7 @@ from relax_exp.report.kinds.control import CARTPOLE, CONTINUOUS
 from relax_exp.report.kinds.lax_toy import LAX_TOY
 from relax_exp.report.kinds.permutation import PERMUTATION
 from relax_exp.report.kinds.sequence import SEQUENCE
+from relax_exp.report.kinds.structured import CATEGORICAL_STRUCTURED, STRUCTURED
 from relax_exp.report.kinds.toy import FIXED_THETA, TOY
 from relax_exp.report.kinds.vae import VAE
 
@@ -23,6 +24,8 @@ KINDS = {
         LAX_TOY,
         PERMUTATION,
         CATEGORICAL_VAE,
+        STRUCTURED,
+        CATEGORICAL_STRUCTURED,
         SEQUENCE,
         CARTPOLE,
         CONTINUOUS,
