@@ -1,7 +1,8 @@
 """Programs for CPUs: ``torch.compile`` and what Inductor leaves undone there.
 
-PyTorch lays the bias of an affine map out under the product before it is made, a pass over the result of its own. Here
-the kernel that reads the result adds it. Where oneDNN is the faster, large products are oneDNN's (`onednn`). Both
+PyTorch lays what is added to a product out under it before it is made, which takes a pass over the result of its own:
+the bias of an affine map, and the weight decay under the gradient of a weight. Here the kernel that reads the result
+adds it. Where oneDNN is the faster, large products are oneDNN's (`onednn`). Both
 change last bits.
 """
 
@@ -50,7 +51,7 @@ def options() -> dict[str, Any]:
         def __call__(self, graph: Graph) -> None:
             if quick:
                 onednn.replace(graph)
-            add_biases_apart(graph)
+            add_apart(graph)
 
         def uuid(self) -> Any:
             return quick, get_hash_for_files((__file__, onednn.__file__))
@@ -58,15 +59,18 @@ def options() -> dict[str, Any]:
     return {"post_grad_custom_post_pass": Rewrite()}
 
 
-def add_biases_apart(graph: Graph) -> None:
-    """Turn products with a bias, a vector, into a product and a sum, which Inductor makes part of what reads it."""
+def add_apart(graph: Graph) -> None:
+    """Turn products to which something is added into a product and a sum, which Inductor makes part of what reads it.
+
+    Those with factors of the two (``addmm``'s keywords) stay.
+    """
     for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
-        bias, a, b = node.args
-        if node.kwargs or bias.meta["val"].dim() != 1:
+        if node.kwargs:
             continue
+        added, a, b = node.args
         with graph.inserting_before(node):
             product = graph.call_function(aten.mm.default, (a, b))
-            total = graph.call_function(aten.add.Tensor, (product, bias))
+            total = graph.call_function(aten.add.Tensor, (product, added))
         product.meta["val"] = total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)
         graph.erase_node(node)

@@ -1,4 +1,4 @@
-"""What is changed in compiled programs for CPUs: the same numbers, and where a bias goes."""
+"""What is changed in compiled programs for CPUs: the same numbers, and where what is added to a product goes."""
 
 import pytest
 import torch
@@ -13,22 +13,22 @@ def program(x, w, bias, below):
 
 
 @pytest.mark.parametrize("often", [False, True])
-def test_biases_that_are_vectors_are_added_apart(monkeypatch, often):
-    made, rewrite = [], cpu_programs.add_biases_apart
+def test_what_is_added_to_a_product_is_added_apart(monkeypatch, often):
+    made, rewrite = [], cpu_programs.add_apart
 
     def counting(graph):
         before = len(graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default))
         rewrite(graph)
         made.append((before, len(graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default))))
 
-    monkeypatch.setattr(cpu_programs, "add_biases_apart", counting)
+    monkeypatch.setattr(cpu_programs, "add_apart", counting)
     generator = stream(0, "bias")
     inputs = [torch.rand(shape, generator=generator) - 0.5 for shape in ((6, 5), (5, 7), (7,), (6, 5))]
     with torch._inductor.config.patch(fx_graph_cache=False):
         got = cpu_programs.compile(program, often=often)(*inputs)
     for ours, wanted in zip(got, program(*inputs), strict=True):
         torch.testing.assert_close(ours, wanted)
-    assert made == [(3, 2)]  # a matrix, and a bias that is scaled, stay where they are
+    assert made == [(3, 1)]  # a bias that is scaled stays where it is
 
 
 def test_where_inductor_fails_it_says_so_and_compiles_anew(monkeypatch, capsys):
