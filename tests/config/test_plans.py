@@ -32,6 +32,7 @@ NAMES = [
     "temperature",
     "toy",
     "toy_draft",
+    "toy_le",
 ]
 
 
