@@ -21,6 +21,7 @@ from relax_exp.runs.folder import RunFolder
 NAMES = [
     "atari",
     "categorical",
+    "histograms",
     "original",
     "permutation",
     "reinmax_vae",
@@ -28,6 +29,7 @@ NAMES = [
     "rl_discrete",
     "rl_published",
     "score_term",
+    "simplex",
     "table1",
     "temperature",
     "toy",
