@@ -94,7 +94,7 @@ def draw_estimators(run: Run) -> Figure:
 
 def draw_parts(run: Run) -> Figure:
     """Draw LAX and what it is the sum of, as the paper does."""
-    titles = ("lax", "reinforce [f]", "reinforce [c]", "reparameterization [c]")
+    titles = ("lax", "reinforce [f]", "reinforce [c]", "reparam [c]")
     properties = ("unbiased", "unbiased", "of E[c]: biased", "of E[c]: biased")
     with look():
         fig = figure(11.0, 3.1)
