@@ -53,6 +53,20 @@ def test_the_density_is_the_printed_one():
         torch.testing.assert_close(simplex.density(WEIGHTS, s, t), printed)
 
 
+@pytest.mark.parametrize("temperature, inside", [(0.3, False), (0.5, False), (2.0, True)])
+def test_modes_leave_the_interior_at_the_bound(temperature, inside):
+    """Maddison et al. 2017: at temperatures up to 1 / (C - 1) there are none."""
+    n = 60
+    i, j = torch.meshgrid(torch.arange(1, n - 1), torch.arange(1, n - 1), indexing="ij")
+    s = torch.stack([i, j, n - i - j], -1).double() / n
+    real = s[..., 2] > 0
+    values = torch.where(real, simplex.density(WEIGHTS, s.clamp(min=1e-9), temperature), math.inf)
+    around = [values.roll(shift, (0, 1)) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1))]
+    highest = (torch.stack(around) < values).all(0) & real
+    middle = (s > 0.1).all(-1)
+    assert bool((highest & middle).any()) == inside
+
+
 def test_the_quadratic_is_the_papers():
     q = [[math.exp(-2 * abs(i - j)) for j in range(3)] for i in range(3)]
     for s in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.2, 0.5, 0.3]):
