@@ -68,7 +68,12 @@ is so far: relax-exp-report --status --experiment {name} --budget NAME"""
 HINT = "\n(relax-exp task=vae estimator=relax --help: theirs too)"
 WIDTH = 80
 HIDDEN = {"name", "estimator_defaults", "hydra", "task", "estimator"}  # not typed as keys
-UNUSED = {"verify": ("steps", "lr", "lrs", "batch_size", "eval_every", "track")}  # keys that a task does not look at
+NOTHING_TRAINED = ("steps", "lr", "lrs", "batch_size", "eval_every", "track")
+UNUSED = {  # keys that a task does not look at
+    "verify": NOTHING_TRAINED,
+    "simplex": NOTHING_TRAINED,
+    "histograms": ("batch_size", "eval_every", "track"),
+}
 
 
 def text(_root_: DictConfig) -> str:

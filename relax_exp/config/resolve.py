@@ -78,6 +78,12 @@ def task_options(name: str, **changes: Any) -> Any:
     return TASKS[name].options(**check(values, hints(TASKS[name].options), "task."))
 
 
+def estimator_options(name: str, task: str) -> dict:
+    """Return name and options of an estimator as its file has them, with the defaults of a task."""
+    defaults = files.of_task(task)["task"]["estimator_defaults"]
+    return _estimator(_file(name, defaults), defaults)
+
+
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
     """Check a composed configuration and return it as a plain dictionary.
 

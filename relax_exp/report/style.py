@@ -229,6 +229,7 @@ WORDS = {
     r"linear2": "two linear layers",
     r"arsm problem": "ARSM's problem",
     r"cos problem": "cosine problem",
+    r"quadratic problem": "quadratic on the simplex",
     # Of task=verify.
     r"bernoulli 1 (\w+)": r"1 bit, \1 f",
     r"bernoulli (\d+) (\w+)": r"\1 bits, \2 f",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,31 +34,58 @@ ANNEALED_BY = 0.8  # of the run: when the annealed temperature arrives
 ROWS = 20_000  # gradients at a time
 
 
-def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> dict[str, float]:
-    """Measure the bias and the spread of one gradient at ``logits``, (1, C), relative to the exact gradient's length.
+class Deviation(NamedTuple):
+    """How far gradients are from the exact one, over many draws.
 
-    Returns:
-        ``bias``, the length of E[gradient] - exact, whose square is lowered by what the finite number of draws adds to
-        it on average; ``error``, the standard error of the mean; ``sd``, the square root of the summed variances;
-        ``rmse`` of one draw; ``cosine`` of E[gradient] with the exact one.
+    mean: their mean deviation, ``(C,)``. variance: their variances, summed. error: the standard error of the mean's
+    length. exact: the exact gradient, ``(C,)``.
     """
+
+    mean: Tensor
+    variance: Tensor
+    error: Tensor
+    exact: Tensor
+
+    @property
+    def bias(self) -> Tensor:
+        """The length of E[gradient] - exact.
+
+        Its square is lowered by what the finite number of draws adds to it on average.
+        """
+        return (self.mean.square().sum() - self.error.square()).clamp(min=0).sqrt()
+
+
+def deviation(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> Deviation:
+    """Measure ``draws`` gradients of an estimator at ``logits``, (1, C), where the exact gradient is enumerated."""
     p = logits.softmax(-1)
     exact = (p * (task.values - p @ task.values))[0]
     estimator = estimators.build(name, "categorical", task.event_shape, **options).double()
     generator = stream(seed, "temperature")  # the same noise at all temperatures: smooth curves
+    most = min(ROWS, max(1, 10 * ROWS // options.get("draws", 1)))
     first, second, count = torch.zeros_like(exact), torch.zeros_like(exact), 0
     while count < draws:
-        rows = min(ROWS, draws - count)
+        rows = min(most, draws - count)
         noise = estimator.noise(rows, generator, dtype=torch.float64)
         deviation = estimator(logits.expand(rows, *logits.shape), task.loss, noise=noise).grad[:, 0] - exact
         first, second, count = first + deviation.sum(0), second + deviation.square().sum(0), count + rows
-    mean, size = first / count, exact.norm()
+    mean = first / count
     variance = ((second - count * mean.square()) / (count - 1)).sum().clamp(min=0)
-    error = (variance / count).sqrt()
-    bias = (mean.square().sum() - error.square()).clamp(min=0).sqrt()
-    cosine = torch.nn.functional.cosine_similarity(exact + mean, exact, dim=0)
-    lengths = {"bias": bias, "error": error, "sd": variance.sqrt(), "rmse": (bias.square() + variance).sqrt()}
-    return {k: float(v / size) for k, v in lengths.items()} | {"cosine": float(cosine)}
+    return Deviation(mean, variance, (variance / count).sqrt(), exact)
+
+
+def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> dict[str, float]:
+    """Measure the bias and the spread of one gradient at ``logits``, (1, C), relative to the exact gradient's length.
+
+    Returns:
+        ``bias``, the length of E[gradient] - exact, see `Deviation`; ``error``, the standard error of the mean; ``sd``,
+        the square root of the summed variances; ``rmse`` of one draw; ``cosine`` of E[gradient] with the exact one.
+    """
+    found = deviation(name, options, task, logits, draws, seed)
+    bias, variance = found.bias, found.variance
+    cosine = torch.nn.functional.cosine_similarity(found.exact + found.mean, found.exact, dim=0)
+    rmse = (bias.square() + variance).sqrt()
+    lengths = {"bias": bias, "error": found.error, "sd": variance.sqrt(), "rmse": rmse}
+    return {k: float(v / found.exact.norm()) for k, v in lengths.items()} | {"cosine": float(cosine)}
 
 
 def against_temperature(task: CategoricalToy, names: list[str], options: dict, seed: int) -> list[dict]:

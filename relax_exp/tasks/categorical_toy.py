@@ -1,4 +1,7 @@
-"""Toy problems with one categorical variable: ARSM's C-way reward (003) and the 4-way cosine of the slides (002)."""
+"""Toy problems with one categorical variable.
+
+ARSM's C-way reward (003), the 4-way cosine of the slides (002), and Gumbel-Rao's quadratic on the simplex.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,21 @@ def losses(problem: str, categories: int | None = None, dtype: torch.dtype = tor
     """Return f of every category, ``(C,)``.
 
     arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C) that differs from
-    the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised.
+    the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised. quadratic: `quadratic` at the corners.
     """
     z = torch.arange(categories or CATEGORIES[problem], dtype=dtype)
+    if problem == "quadratic":
+        return quadratic(torch.eye(len(z), dtype=dtype))
     return z.cos() if problem == "cos" else -(0.5 + (z + 1) / len(z) ** 2)
+
+
+def quadratic(s: Tensor) -> Tensor:
+    """Return (s - c)' Q (s - c), ``(..., C)`` -> ``(...)``, with Q_ij = exp(-2 |i - j|) and c_i = 1 / C.
+
+    This is the toy problem of Gumbel-Rao (Paulus et al. 2021), at soft samples too.
+    """
+    z, away = torch.arange(s.shape[-1], dtype=s.dtype, device=s.device), s - 1 / s.shape[-1]
+    return ((away @ (-2 * (z.unsqueeze(-1) - z).abs()).exp()) * away).sum(-1)
 
 
 class CategoricalToy(ToyTask):
@@ -26,7 +40,7 @@ class CategoricalToy(ToyTask):
 
     What is logged is exact: ``loss`` = E f(z), its ``excess`` over the minimum and ``p_best``, the probability of the
     best category; but for the gradient's variance, which is measured. At a soft sample s the loss is that of the
-    sources: linear in s for arsm, cos(s . (0, 1, 2, 3)) for cos.
+    sources: linear in s for arsm, cos(s . (0, 1, 2, 3)) for cos, `quadratic` for quadratic.
     """
 
     name = "categorical_toy"
@@ -49,6 +63,8 @@ class CategoricalToy(ToyTask):
         """Return f at (soft) one-hot samples, ``(..., 1, C)`` -> ``(...)``."""
         if self.options.problem == "arsm":
             return (b * self.values).sum((-2, -1))
+        if self.options.problem == "quadratic":
+            return quadratic(b).sum(-1)
         return (b * torch.arange(len(self.values), dtype=b.dtype, device=b.device)).sum((-2, -1)).cos()
 
     def exact(self, models) -> list[dict[str, float]]:

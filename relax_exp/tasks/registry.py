@@ -131,7 +131,7 @@ class VAEOptions:
 class CategoricalToyOptions:
     """Keys of task=categorical_toy."""
 
-    problem: Literal["arsm", "cos"]
+    problem: Literal["arsm", "cos", "quadratic"]
     categories: Categories | None
     optimizer: Literal["adam", "sgd"]
     variance_draws: Draws
@@ -334,12 +334,29 @@ class AtariOptions:
 class TemperatureOptions:
     """Keys of task=temperature."""
 
-    problem: Literal["arsm", "cos"]
+    problem: Literal["arsm", "cos", "quadratic"]
     categories: Categories | None
     optimizer: Literal["adam", "sgd"]
     draws: Draws
     points: Draws
     scale: NotNegative
+
+
+@task("simplex", "simplex", estimators=("st_gumbel", "gumbel_rao"))
+class SimplexOptions:
+    """Keys of task=simplex."""
+
+    draws: Draws
+    points: Draws
+
+
+@task("histograms", "histograms", estimators=("reinforce", "rebar", "relax", "lax", "reparameterization"))
+class HistogramsOptions:
+    """Keys of task=histograms."""
+
+    t: Fraction
+    problem: Literal["quadratic", "cosine"]
+    draws: Draws
 
 
 @task("verify", "verification")
@@ -349,4 +366,4 @@ class VerifyOptions:
     draws: Draws
 
 
-CATEGORIES = {"arsm": 30, "cos": 4}  # of the categorical toy problems, where none are given
+CATEGORIES = {"arsm": 30, "cos": 4, "quadratic": 3}  # of the categorical toy problems, where none are given

@@ -26,6 +26,11 @@ WORDS = {  # what a figure shows, by how its file's name begins
     "schedules": "Training at fixed and annealed temperatures, beside unbiased gradients",
     "tradeoff": "Bias, spread and error of one gradient over the temperature",
     "variance": "Variance relative to REINFORCE",
+    "densities": "The Concrete distribution on the simplex of three categories, at rising temperatures",
+    "gumbel_rao": "Squared bias, variance and mean square error of Gumbel-Rao over the temperature",
+    "simplex_variance": "Variance of straight-through Gumbel-Softmax and of Gumbel-Rao over the simplex",
+    "histograms": "Single gradients at fixed parameters: discrete estimators above, LAX below",
+    "lax_parts": "LAX and its three parts, draw by draw",
     "m_sample_law": "The variance of M averaged samples falls as 1/M",
     "solving_times": "Episodes until an environment is solved, with those that were not",
     "fixed_theta": "Toy problem at a fixed logit: only the estimator is tuned",
@@ -60,8 +65,8 @@ def caption(figure: Path) -> str:
 
 def in_words(name: str) -> str:
     """What tells a figure from its siblings: the end of its file's name, in words."""
-    if made := re.fullmatch(r"(arsm|cos)(\d*)", name):
-        problem = {"arsm": "ARSM's problem", "cos": "cosine problem"}[made[1]]
+    if made := re.fullmatch(r"(arsm|cos|quadratic)(\d*)", name):
+        problem = {"arsm": "ARSM's problem", "cos": "cosine problem", "quadratic": "quadratic"}[made[1]]
         return f"{problem}, {made[2]} categories" if made[2] else problem
     options = re.findall(r"[a-z]+(?:_[a-z]+)*-[\d.]+", name)  # key=value, as `slug` of the figures writes it
     for option in options:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from handbook.links import ROOT
+from relax_exp.cli.help import UNUSED
 
 PAGES = ROOT / "docs" / "tasks"
 CONFIGS = ROOT / "configs"
@@ -41,14 +42,20 @@ def made(name: str) -> str:
     outside = re.findall(r"^(steps|lr|seeds|batch_size|eval_every): +([^#\n]*?) *(?:# (.+))?$", text, re.M)
     lines = ["## Keys", "", "| key | default | meaning |", "|---|---|---|"]
     lines += [f"| `task.{key}` | `{value}` | {cell(comment)} |" for key, value, comment in own]
-    if name not in ("verify",):
-        lines += [f"| `{key}` | `{value}` | {cell(comment or COMMON[key])} |" for key, value, comment in outside]
+    used = [line for line in outside if line[0] not in UNUSED.get(name, ())]
+    lines += [f"| `{key}` | `{value}` | {cell(comment or COMMON[key])} |" for key, value, comment in used]
     able = fitting(name)
-    typed = f"relax-exp task={name} estimator={able[0]} --help"
-    lines += ["", f"Keys that every run has, and those of an estimator: `{typed}`.", "", "## Estimators", ""]
+    if name in TOGETHER:
+        lines += ["", f"Keys that every run has: `relax-exp task={name} --help`.", "", "## Estimators", ""]
+        lines += ["They are set beside each other, and none is chosen:", ""]
+    else:
+        typed = f"relax-exp task={name} estimator={able[0]} --help"
+        lines += ["", f"Keys that every run has, and those of an estimator: `{typed}`.", "", "## Estimators", ""]
     lines.append(", ".join(f"[{other}](../estimators/{other}.md)" for other in able) + ".")
     return "\n".join(lines) + "\n"
 
+
+TOGETHER = ("histograms", "simplex")  # studies that set the same estimators beside each other each time
 
 COMMON = {
     "steps": "updates of the parameters",

@@ -21,6 +21,7 @@ from relax_exp.runs.folder import RunFolder
 NAMES = [
     "atari",
     "categorical",
+    "histograms",
     "original",
     "permutation",
     "reinmax_vae",
@@ -28,11 +29,13 @@ NAMES = [
     "rl_discrete",
     "rl_published",
     "score_term",
+    "simplex",
     "structured",
     "table1",
     "temperature",
     "toy",
     "toy_draft",
+    "toy_le",
 ]
 
 

@@ -59,7 +59,7 @@ def test_the_losses_are_the_published_ones():
     assert len(losses("arsm", 1000)) == 1000
 
 
-@pytest.mark.parametrize("problem, categories", [("arsm", None), ("cos", 4), ("cos", 7)])
+@pytest.mark.parametrize("problem, categories", [("arsm", None), ("cos", 4), ("cos", 7), ("quadratic", None)])
 def test_exact_numbers_are_those_of_enumeration(problem, categories):
     task = make(problem=problem, categories=categories)
     logits = torch.randn(3, task.event_shape[1], generator=stream(1, "x"), dtype=torch.float64)

@@ -102,7 +102,7 @@ class Plain(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-PROBLEMS = {"cos": "the cosine's", "arsm": "ARSM's"}  # in words
+PROBLEMS = {"cos": "the cosine's", "arsm": "ARSM's", "quadratic": "the quadratic's"}  # in words
 
 
 def draw_tradeoff(run: Run) -> Figure:
