@@ -35,6 +35,34 @@ def test_means_within_half_a_nat_or_two_joint_standard_errors(tmp_path):
     ]
 
 
+def test_seeds_whose_latents_say_nothing_are_left_out_and_counted(tmp_path):
+    run(tmp_path / "a", [1.0, 3.0, -60.0], [1.0, 3.0, -60.0])  # at epoch 2 the third has -242
+    first, second = reinmax(cells_of(tmp_path)).rows
+    assert [row[3] for row in (first, second)] == ["2 (and 1 collapsed)"] * 2
+    assert [row[6] for row in (first, second)] == ["+2.00", "+2.00"]
+
+
+def test_without_a_seed_that_learns_there_is_no_mean(tmp_path):
+    run(tmp_path / "a", [-60.0], [-60.0])
+    _, second = reinmax(cells_of(tmp_path)).rows
+    assert second[3:8] == ["0 (and 1 collapsed)", "-182.15", "–", "–", "–"]
+
+
+def test_the_published_seed_that_collapsed_is_left_out_of_its_means(tmp_path):
+    theirs = published()["reinmax_vae"]["cells"]["8x4"]["straight_through"]
+    assert len(theirs["collapsed"]["train"]) == 5 and "collapsed" not in theirs["settings"]
+    config = configuration(TASK, {"name": "straight_through", "temperature": 1.3}, [0], (1e-3,), 24000)
+    config |= {"batch_size": 100, "eval_every": 600}
+    rows = [
+        {"step": 600 * i, "seed": 0, "lr": 1e-3, "train/relaxed_kl": -150.0, "test/elbo_full": -150.0}
+        for i in range(1, 41)
+    ]
+    write_run(tmp_path / "a", config, rows)
+    lines = {row[2]: row for row in reinmax(cells_of(tmp_path)).rows}
+    nine = (10 * 148.84 - 214.54) / 9
+    assert lines["10"][4] == f"-{nine:.2f}" and lines["40"][4] == "-137.72"  # by then that seed has learnt
+
+
 OTHERS = [
     {"binarize": "threshold"},
     {"categories": 5},
