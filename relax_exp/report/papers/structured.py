@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from relax_exp import estimators
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, NOT_RUN, Table
 from relax_exp.report.papers.published import chosen, published
@@ -35,7 +36,7 @@ def structured(cells: list[Cell]) -> Table | None:
         for name in sorted({*ours, *(key for values in theirs.values() for key in values)}, key=order):
             printed = {paper: values.get(name) for paper, values in theirs.items()}
             for label, cell in ours.get(name, {name: None}).items():
-                row, record = _ours(cell)
+                row, record = _ours(name, cell)
                 rows.append([latents, label, *(EMPTY if v is None else f"{v:.1f}" for v in printed.values()), *row])
                 records.append({"latents": latents, "estimator": label, **printed, **record})
     headers = ["latents", "estimator", *(paper["label"] for paper in papers.values())]
@@ -54,10 +55,10 @@ def _lines(cells: list[Cell], kind: str) -> dict[str, dict[str, Cell]]:
     return lines
 
 
-def _ours(cell: Cell | None) -> tuple[list[str], dict[str, Any]]:
+def _ours(name: str, cell: Cell | None) -> tuple[list[str], dict[str, Any]]:
     """Return our part of a line, with the papers' sign, and of its record."""
     if cell is None:
-        return [NOT_RUN, *[EMPTY] * 4], {}
+        return [NOT_RUN if name in estimators.REGISTRY else "not offered", *[EMPTY] * 4], {}
     metric = next((m for m in BOUNDS if np.isfinite(cell.last(m)).any()), None)
     if metric is None:
         return ["no numbers yet", *[EMPTY] * 4], {}
