@@ -40,8 +40,9 @@ def headline(cells: list[Cell]) -> Table | None:
     rows: list[list[str]] = []
     for data in published()["vae"]["images"]:
         for model in MODELS:
-            here = (r for r in full.records if (r["dataset"], r["model"]) == (data, model))
-            of = {(r["source"], r["estimator"]): r for r in sorted(here, key=lambda r: r.get("steps", 0))}  # the longest
+            here = [r for r in full.records if (r["dataset"], r["model"]) == (data, model)]
+            here.sort(key=lambda r: r.get("steps", 0))  # of several runs the longest is shown
+            of = {(r["source"], r["estimator"]): r for r in here}
             printed = [_bound(of.get((source, name))) for source in ("draft", "published") for name in SHOWN]
             ours = [of.get(("ours", name), {}) for name in SHOWN]
             ran = {f"{short(r['steps'])}, {len(r['seeds'].split())}": None for r in ours if "steps" in r}

@@ -56,3 +56,12 @@ def test_a_page_without_marks_stays(page):
         page.write_text(text)
         assert main(["--check", results]) == 0 and main(["--render", results]) == 0
         assert page.read_text() == text
+
+
+def test_of_runs_of_several_lengths_it_shows_the_longest(tmp_path):
+    short, long = {"steps": 1000}, {"steps": 5000, "levels": (-115.0, -105.0), "bound_every": 2500}
+    for estimator in ("relax", "rebar"):
+        run(tmp_path / "runs" / "a" / estimator, estimator, **long)
+        run(tmp_path / "runs" / "z" / estimator, estimator, **short)
+    line = next(row for row in headline(cells_of(tmp_path / "runs")).rows if row[:2] == ["mnist", "linear1"])
+    assert line[6:9] == ["-104.50 ± 6.35", "-104.50 ± 6.35", "5k, 2"]
