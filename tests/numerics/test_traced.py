@@ -48,3 +48,23 @@ def test_what_looks_at_a_value_is_called_as_it_is(look):
     assert [float(call(torch.tensor(value))) for value in (2.0, -3.0)] == [
         value * look(torch.tensor(value)) for value in (2.0, -3.0)
     ]
+
+
+def test_without_torchscript_the_trace_is_called_from_python(monkeypatch):
+    def gone(*args, **options):
+        raise RuntimeError("torch.jit is no more")
+
+    def double(tree):
+        return {"twice": 2 * tree["x"], "same": tree["y"]}
+
+    x = torch.arange(3.0)
+    given = {"x": x, "y": x}
+    scripted, traced = Traced(double), Traced(double)
+    ours = scripted(given)
+    monkeypatch.setattr(torch.jit, "trace", gone)
+    theirs = traced(given)
+    assert scripted.program is not scripted.trace
+    assert traced.program is traced.trace
+    assert torch.equal(ours["twice"], theirs["twice"])
+    later = {"x": x, "y": x + 1}
+    assert torch.equal(scripted(later)["same"], traced(later)["same"])

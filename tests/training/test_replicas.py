@@ -278,4 +278,4 @@ def test_its_trace_leaves_out_what_only_the_model_needs():
     update, step = Traced(replicas._update), Traced(replicas.step)
     update(replicas.state, *inputs)
     step(replicas.state, *inputs)
-    assert len(update.program.graph.nodes) < 0.85 * len(step.program.graph.nodes)
+    assert len(update.trace.graph.nodes) < 0.85 * len(step.trace.graph.nodes)
