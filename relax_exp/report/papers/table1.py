@@ -32,7 +32,10 @@ def models(cells: list[Cell]) -> list[tuple[str, str, list[str]]]:
 
 
 def table1(cells: list[Cell]) -> Table | None:
-    """Make Table 1 with the draft's, the published and our numbers; None where no model was trained."""
+    """Make Table 1 with the draft's, the published and our numbers; None where no model was trained.
+
+    Its lines are those of the models that were trained; the records are of all six.
+    """
     tasks = models(cells)
     if not any(labels for *_, labels in tasks):
         return None
@@ -42,10 +45,10 @@ def table1(cells: list[Cell]) -> Table | None:
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []
     for data, model, labels in tasks:
-        rows += [None] * bool(rows)
+        block: list[list[str]] = []
         for source in ("draft", "published"):
             values = {c: published()["vae"][source][data][model].get(PRINTED.get(c, c)) for c in columns}
-            rows.append([data, model, source, *(EMPTY if v is None else f"{v:.2f}" for v in values.values())])
+            block.append([data, model, source, *(EMPTY if v is None else f"{v:.2f}" for v in values.values())])
             records += [
                 {"dataset": data, "model": model, "source": source, "estimator": column, "bound": value}
                 for column, value in values.items()
@@ -53,8 +56,10 @@ def table1(cells: list[Cell]) -> Table | None:
             ]
         for task in labels or [f"{data} {model}"]:
             lines, more = _ours(data, model, task, ours.get(task, {}), columns)
-            rows += lines
+            block += lines
             records += more
+        if labels:
+            rows += [None] * bool(rows) + block
     headers = ["data", "model", "source", *(COLUMNS.get(column, column) for column in columns)]
     return Table("table1", "Table 1: training bounds", headers, rows, NOTE, records, words=3)
 
@@ -119,5 +124,5 @@ NOTE = (
     "evaluations. At step: where estimators ran for different numbers of steps, the last one that all of them reached. "
     "The learning rate is the one with the best final validation bound among those tried. REBAR (Tucker): ours has one "
     "eta for each parameter tensor, tuned on the variance of the parameters' gradient. ‡: unfinished. –: not in that "
-    "source."
+    "source. Models that none of these runs trained are left out."
 )
