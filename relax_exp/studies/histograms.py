@@ -7,7 +7,6 @@ from, so that the exact gradient is known.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -17,15 +16,12 @@ from torch import Tensor
 from torch.func import grad
 
 from relax_exp import estimators
-from relax_exp.config.identity import run_path
 from relax_exp.config.resolve import estimator_options
 from relax_exp.errors import SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.histograms import LAX_PARTS
 from relax_exp.runs.build import make_task
-from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder, shown
-from relax_exp.studies import leave
+from relax_exp.studies import study
 from relax_exp.training.replicas import Replicas
 
 BINS = 61  # an odd number: zero is the middle of a bin
@@ -107,20 +103,15 @@ def summarized(problem: str, found: dict[str, Tensor], exact: float) -> tuple[li
     return rows, bins
 
 
-def execute(config: dict) -> int:
+def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+    """Return the rows of the gradients and those of the bins, by name."""
+    parts = [summarized("toy", *of_bits(config)), summarized("gaussian", *of_gaussian(config))]
+    gradients, bins = ([row for part in parts for row in part[i]] for i in (0, 1))
+    return {"gradient": gradients, "histogram": bins}
+
+
+def execute(config: dict[str, Any]) -> int:
     """Tune, draw, write tables and figures, print the table. Returns 0."""
-    path = run_path(config)
-    if (code := shown(path, config, leave.said)) is not None:
-        return code
     if config["estimator"]["name"] != "all" or config["estimator"].get("path"):
         raise SettingError("task=histograms sets its estimators beside each other: leave the estimator out")
-    torch.set_num_threads(config["threads"])
-    with RunFolder(path, config) as folder, torch.no_grad():
-        parts = [summarized("toy", *of_bits(config)), summarized("gaussian", *of_gaussian(config))]
-        gradients, bins = ([row for part in parts for row in part[i]] for i in (0, 1))
-        write_atomically(path / "table.json", json.dumps({"gradient": gradients, "histogram": bins}, indent=1))
-        text = leave.leave(path)
-        folder.update_meta(status="done")
-    print(text)
-    print(f"tables and figures are in {path}", file=sys.stderr)
-    return 0
+    return study.conduct(config, measured)

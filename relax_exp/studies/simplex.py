@@ -7,7 +7,6 @@ the variance of straight-through Gumbel-Softmax and Gumbel-Rao (Paulus et al. 20
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -15,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.config.identity import run_path
 from relax_exp.distributions.categorical import Categorical
 from relax_exp.errors import SettingError
 from relax_exp.report.figures import ternary
 from relax_exp.report.studies.simplex import DENSITIES, MAPPED, MAPS, WEIGHTS, mapped
 from relax_exp.runs.build import make_task
-from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder, shown
-from relax_exp.studies import leave
+from relax_exp.studies import study
 from relax_exp.studies.temperature import HIGHEST, LOWEST, deviation
 from relax_exp.tasks.categorical_toy import CategoricalToy
 
@@ -89,25 +85,19 @@ def over_simplex(task: CategoricalToy, draws: int, points: int, seed: int) -> li
     return rows
 
 
-def execute(config: dict) -> int:
+def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+    """Return the rows of the three parts, by name."""
+    draws, seed = config["task"]["draws"], config["seeds"][0]
+    task = make_task("categorical_toy", {"name": "exact"}, dtype=torch.float64, problem="quadratic")
+    return {
+        "density": densities(),
+        "temperature": over_temperature(task, draws, seed),
+        "simplex": over_simplex(task, mapped(config), config["task"]["points"], seed),
+    }
+
+
+def execute(config: dict[str, Any]) -> int:
     """Measure, write tables and figures, print the tables. Returns 0."""
-    path = run_path(config)
-    if (code := shown(path, config, leave.said)) is not None:
-        return code
     if config["estimator"]["name"] != "all" or config["estimator"].get("path"):
         raise SettingError("task=simplex sets st_gumbel and gumbel_rao beside each other: leave the estimator out")
-    torch.set_num_threads(config["threads"])
-    draws, points, seed = config["task"]["draws"], config["task"]["points"], config["seeds"][0]
-    with RunFolder(path, config) as folder, torch.no_grad():
-        task = make_task("categorical_toy", {"name": "exact"}, dtype=torch.float64, problem="quadratic")
-        parts = {
-            "density": densities(),
-            "temperature": over_temperature(task, draws, seed),
-            "simplex": over_simplex(task, mapped(config), points, seed),
-        }
-        write_atomically(path / "table.json", json.dumps(parts, indent=1))
-        text = leave.leave(path)
-        folder.update_meta(status="done")
-    print(text)
-    print(f"tables and figures are in {path}", file=sys.stderr)
-    return 0
+    return study.conduct(config, measured)

@@ -6,23 +6,19 @@ The study that the review of the Concrete and Gumbel-Softmax papers (001) finds 
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from relax_exp import estimators
-from relax_exp.config.identity import run_path
 from relax_exp.errors import SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.temperature import EXACT, FIXED, UNBIASED
-from relax_exp.runs.files import write_atomically
-from relax_exp.runs.folder import RunFolder, shown
-from relax_exp.studies import leave
+from relax_exp.studies import study
 from relax_exp.tasks.categorical_toy import CategoricalToy
 from relax_exp.tasks.registry import TASKS, CategoricalToyOptions
 from relax_exp.training.replicas import Replicas
@@ -135,26 +131,23 @@ def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
     return CategoricalToy(estimator, options, batch_size=config["batch_size"], dtype=dtype)
 
 
-def execute(config: dict) -> int:
-    """Measure, train, write tables and figures, print the tables. Returns 0."""
-    path = run_path(config)
-    if (code := shown(path, config, leave.said)) is not None:
-        return code
-    if config["estimator"].get("path"):
-        raise SettingError("task=temperature studies registered estimators only: leave estimator.path out")
-    torch.set_num_threads(config["threads"])
+def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+    """Return the rows of both parts, by name."""
     torch.set_flush_denormal(True)
     name = config["estimator"]["name"]
+    names: list[str] = list(STUDIED) if name == "all" else [name]
+    task = toy(config, {"name": "exact"}, torch.float64)
+    return {
+        "gradient": against_temperature(task, names, config["task"], config["seeds"][0]),
+        "training": schedules(config, names),
+    }
+
+
+def execute(config: dict[str, Any]) -> int:
+    """Measure, train, write tables and figures, print the tables. Returns 0."""
+    name = config["estimator"]["name"]
+    if config["estimator"].get("path"):
+        raise SettingError("task=temperature studies registered estimators only: leave estimator.path out")
     if name != "all" and "temperature" not in config["estimator"]:
         raise SettingError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
-    names: list[str] = list(STUDIED) if name == "all" else [name]
-    with RunFolder(path, config) as folder, torch.no_grad():
-        task = toy(config, {"name": "exact"}, torch.float64)
-        measured = against_temperature(task, names, config["task"], config["seeds"][0])
-        trained = schedules(config, names)
-        write_atomically(path / "table.json", json.dumps({"gradient": measured, "training": trained}, indent=1))
-        text = leave.leave(path)
-        folder.update_meta(status="done")
-    print(text)
-    print(f"tables and figures are in {path}", file=sys.stderr)
-    return 0
+    return study.conduct(config, measured)

@@ -22,7 +22,7 @@ from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.report.studies.verification import SHOWN
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder, shown
-from relax_exp.studies import leave
+from relax_exp.studies import study
 from relax_exp.studies.measured import PACKAGES, Measured, fingerprint
 
 TRAINING_ONLY = ("name", "path", "digest", *OF_TRAINING)  # keys of an estimator that its constructor does not take
@@ -153,7 +153,7 @@ def failures(rows: list[dict[str, Any]]) -> list[str]:
 def execute(config: dict) -> int:
     """Verify, write the folder, print the table. Returns 1 if something fails, else 0."""
     path = run_path(config)
-    if (code := shown(path, config, leave.said)) is not None:
+    if (code := shown(path, config, study.said)) is not None:
         return code
     torch.set_num_threads(config["threads"])
     todo = list(cells(config["estimator"]))
@@ -168,7 +168,7 @@ def execute(config: dict) -> int:
             write_atomically(path / "m_sample_law.json", json.dumps(law))
         tuned = after_tuning(todo)
         write_atomically(path / TUNED, json.dumps(tuned, indent=1))
-        text = leave.leave(path)
+        text = study.leave(path)
         folder.update_meta(status="failed" if wrong else "done", failures=wrong)
     print(text)
     for line in wrong:
