@@ -18,11 +18,14 @@ import torch
 from tabulate import tabulate
 
 from relax_exp.enumeration import biased, checks, hierarchies, mdp, problems
+from relax_exp.models.structured import HalfPredictor
+from relax_exp.models.vae import DiscreteVAE
 
 DRAWS = 100_000
 B3, C23 = "bernoulli 3", "categorical 2x3"
 TWO = "bernoulli 3+3"
 MEAN = "mean of "  # what a biased estimator itself estimates
+HALVES = "halves, "  # a hierarchy of latents from the upper half of an image to the lower half
 RELAXED = "relaxed "  # the derivative of the relaxed loss of a hierarchy, which itself is biased
 NETWORK = {"surrogate": "network", "width": 8, "activation": "tanh"}
 
@@ -568,6 +571,24 @@ MUTANTS = [
         TWO,
     ),
     Mutant(
+        "the lower half predicted from the first layer, past the second",
+        "models.structured:HalfPredictor.follow",
+        "range(layer + 1, self.depth)",
+        "range(layer + 1, 1)",
+        "local_expectation",
+        {},
+        f"{HALVES}{TWO}",
+    ),
+    Mutant(
+        "soft samples rounded on their way to the lower half",
+        "models.structured:HalfPredictor.above",
+        "self.follow(layer, s, convert)",
+        "self.follow(layer, s.round(), convert)",
+        "rebar",
+        {"noise": "independent"},
+        f"{HALVES}{TWO}",
+    ),
+    Mutant(
         "in episodes: log p of the winner kept, as in the original code",
         "distributions.categorical:Categorical.conditional_path",
         "torch.where(b > 0.5, -winner, losers)",
@@ -637,9 +658,10 @@ def measure(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
     if mutant.problem.startswith(RELAXED):
         layers = hierarchies.HIERARCHIES[mutant.problem.removeprefix(RELAXED)]
         return hierarchies.check_relaxed(mutant.estimator, mutant.options, layers, min(draws, 200))
-    if mutant.problem in hierarchies.HIERARCHIES:
-        layers = hierarchies.HIERARCHIES[mutant.problem]
-        return hierarchies.check_hierarchy(mutant.estimator, mutant.options, layers, draws)
+    if (hierarchy := mutant.problem.removeprefix(HALVES)) in hierarchies.HIERARCHIES:
+        model = DiscreteVAE if hierarchy == mutant.problem else HalfPredictor
+        layers = hierarchies.HIERARCHIES[hierarchy]
+        return hierarchies.check_hierarchy(mutant.estimator, mutant.options, layers, draws, of=model)
     problem = next(p for p in problems.problems() if p.name == mutant.problem)
     return checks.check(checks.build(mutant.estimator, mutant.options, problem), problem, draws)
 
