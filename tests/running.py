@@ -14,11 +14,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from processes import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._pytree import tree_leaves
 
-from relax_exp.config import files, resolve
+from relax_exp.config import files
+from relax_exp.config import resolve as config
 from relax_exp.runs import run
 from relax_exp.runs.loggers import label
 from relax_exp.tasks.registry import TASKS
+from relax_exp.training.replicas import Replicas
 
 TOY = "task=toy estimator=relax steps=50 eval_every=20 task.variance_draws=20 'seeds=[0,1]' out=run "
 VAE = (
@@ -28,12 +31,46 @@ VAE = (
 KEPT: list[tempfile.TemporaryDirectory] = []  # until the tests end
 
 
-def execute(line: str) -> int:
-    """The run of a command, in this process."""
+def resolve(line: str) -> dict:
+    """The configuration of a command, without ``relax-exp`` in front."""
     overrides = shlex.split(line)
     with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        resolved = resolve.resolve(compose("config", overrides), overrides)
-    return run.execute(resolved)
+        return config.resolve(compose("config", overrides), overrides)
+
+
+def execute(line: str) -> int:
+    """The run of a command, in this process."""
+    return run.execute(resolve(line))
+
+
+def stop(line: str, step: int) -> None:
+    """Execute a command and break off, with a checkpoint, where it has taken ``step`` steps."""
+
+    class Stopped(Exception):
+        pass
+
+    def tick(self):
+        if self.step == step:
+            self._save()
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(run.Run, "_tick", tick)
+        execute(line)
+
+
+def beside_and_alone(task, lrs=(1e-3, 1e-2), steps=6, trainer=Replicas, relative=1e-8):
+    """Train seeds 3 and 4 at two learning rates, and seed 4 at the first one alone, and compare the two.
+
+    All numbers of the state must differ by no more than ``relative`` of the largest in their tensor.
+    """
+    together, alone = trainer(task, [3, 4], list(lrs)), trainer(task, [4], list(lrs[:1]))
+    for replicas in (together, alone):
+        assert len(list(replicas.advance(steps))) == steps
+    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
+        scale = b.abs().nan_to_num().max().double().clamp(min=1e-300)
+        assert ((a[2:3] - b).nan_to_num().abs().double() <= relative * scale).all()
+    return together, alone
 
 
 @functools.cache

@@ -7,15 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from torch.utils._pytree import tree_leaves, tree_map
+from running import beside_and_alone, execute, resolve
+from torch.utils._pytree import tree_map
 
-from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
-from relax_exp.runs import run
 from relax_exp.runs.build import make_task
 from relax_exp.tasks import sequence
 from relax_exp.tasks.base import draw
@@ -133,23 +130,13 @@ def test_without_latents_the_bound_is_the_likelihood():
 )  # fmt: skip
 def test_replicas_equal_the_runs_made_alone(estimator, relaxed):
     task = make(estimator, relaxed=relaxed)
-    together, alone = Replicas(task, [3, 4], [1e-3, 1e-2]), Replicas(task, [4], [1e-3])
-    for replicas in (together, alone):
-        assert len(list(replicas.advance(5))) == 5
-    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-        scale = b.abs().nan_to_num().max().double().clamp(min=1e-300)
-        assert ((a[2:3] - b).nan_to_num().abs().double() <= 1e-8 * scale).all()
-
-
-def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", list(overrides)), list(overrides))
+    beside_and_alone(task, steps=5)
 
 
 def test_a_run_reports_bits_per_character(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = "task=sequence estimator=rloo task.hidden=4 steps=4 eval_every=2 task.variance_draws=3 seeds=[0,1] out=run"
-    assert run.execute(resolve(*line.split())) == 0
+    assert execute(line) == 0
     rows = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         assert row["valid/bpc"] == pytest.approx(-row["valid/elbo"] / 32 / math.log(2))
@@ -160,7 +147,7 @@ def test_a_run_reports_bits_per_character(tmp_path, monkeypatch):
 
 def test_one_category_needs_an_estimator_that_copes():
     with pytest.raises(ConfigError, match="nothing to estimate"):
-        resolve("task=sequence", "estimator=arsm", "task.categories=1")
+        resolve("task=sequence estimator=arsm task.categories=1")
     for name in ("reinforce", "rloo", "concrete"):
         task = make({"name": name}, categories=1)
         assert len(list(Replicas(task, [0], [1e-3]).advance(1))) == 1

@@ -5,11 +5,9 @@ import math
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from running import beside_and_alone, resolve
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
@@ -39,11 +37,6 @@ def make(estimator=None, problem="cos", **options) -> CategoricalToy:
     return make_task(
         "categorical_toy", estimator, problem=problem, **{"dtype": torch.float64, "variance_draws": 20} | options
     )
-
-
-def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", list(overrides)), list(overrides))
 
 
 def stacked(task, *logits):
@@ -98,12 +91,7 @@ def test_gradient_descent_follows_the_exact_gradient():
 def test_replicas_equal_the_runs_made_alone(estimator):
     for problem in "arsm", "cos":
         task = make(estimator, problem, categories=5, batch_size=2)
-        together = Replicas(task, [3, 4], [1.0, 0.1])
-        alone = Replicas(task, [4], [1.0])
-        for replicas in (together, alone):
-            assert len(list(replicas.advance(12))) == 12
-        for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-            torch.testing.assert_close(a[2:3].double(), b.double(), rtol=1e-9, atol=1e-12, equal_nan=True)
+        together, alone = beside_and_alone(task, (1.0, 0.1), 12)
         values = [Replicas(task, [4], [1.0]).task.evaluate(it.state.model, seeds, 1, False) for it, seeds in
                   ((together, [3, 3, 4, 4]), (alone, [4]))]  # fmt: skip
         assert values[0][2] == pytest.approx(values[1][0], rel=1e-8, abs=1e-12)
@@ -113,11 +101,11 @@ def test_a_thousand_categories():
     task = make({"name": "ars"}, "arsm", categories=1000)
     assert len(list(Replicas(task, [0, 1], [1.0]).advance(2))) == 2
     with pytest.raises(ConfigError, match="at most 362 of them; use ars"):
-        resolve("task=categorical_toy", "estimator=arsm", "task.categories=1000")
+        resolve("task=categorical_toy estimator=arsm task.categories=1000")
 
 
 def test_configuration():
-    resolved = resolve("task=categorical_toy", "estimator=relax")
+    resolved = resolve("task=categorical_toy estimator=relax")
     assert resolved["task"] == {
         "name": "categorical_toy",
         "problem": "arsm",
@@ -128,9 +116,9 @@ def test_configuration():
     assert (resolved["lrs"], resolved["estimator"]["lr_scale"]) == ([1], 1e-3)
     for wrong, words in {"estimator=disarm": "not for categorical", "task.problem=sin": "one of arsm, cos"}.items():
         with pytest.raises(ConfigError, match=words):
-            resolve("task=categorical_toy", "estimator=rloo", wrong)
+            resolve(f"task=categorical_toy estimator=rloo {wrong}")
     with pytest.raises(ConfigError, match="> 1"):
-        resolve("task=categorical_toy", "estimator=rloo", "task.categories=1")
+        resolve("task=categorical_toy estimator=rloo task.categories=1")
 
 
 def test_the_bias_is_that_of_an_integral():
@@ -159,8 +147,7 @@ def test_unbiased_estimators_show_no_bias():
 
 def test_the_temperature_study_leaves_tables_and_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["task.draws=2000", "task.points=3", "steps=10", "eval_every=5", "seeds=[0,1]", "out=run"]
-    resolved = resolve("task=temperature", *small)
+    resolved = resolve("task=temperature task.draws=2000 task.points=3 steps=10 eval_every=5 seeds=[0,1] out=run")
     assert temperature.execute(resolved) == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"table.md", "table.json", "tradeoff.png", "tradeoff.svg", "schedules.png", "schedules.svg"} <= names

@@ -6,47 +6,30 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
+from digits import digits, patches
+from running import beside_and_alone, execute, numbers, resolve, stop
 from torch.distributions import kl_divergence
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from relax_exp import data
 from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.config.plans import names
 from relax_exp.distributions import Categorical
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
-from relax_exp.runs import run
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import Model, draw
 from relax_exp.tasks.categorical_vae import CategoricalVAE
 from relax_exp.tasks.layered_gradients import by_layer
-from relax_exp.training.replicas import Replicas
 
 SMALL = {"depth": 1, "width": 5}
 ANNEALED = {"name": "concrete", "schedule": "annealed", "temperature": 1.0, "minimum": 0.5, "rate": 0.1}
 
 
-@functools.cache
-def digits() -> data.ImageData:
-    return data.load("digits", binarize="threshold")
-
-
-@functools.cache
-def patches() -> data.ImageData:
-    """Four pixels in the middle of the digits."""
-    whole = digits()
-    pixels = [27, 28, 35, 36]
-    parts = {k: getattr(whole, k)[:, pixels] for k in ("train", "valid", "test")}
-    return whole._replace(**parts, mean=whole.mean[pixels], image_shape=(2, 2))
-
-
 def make(estimator, images=None, **options) -> CategoricalVAE:
     options = {"variables": 2, "categories": 3, "hidden": [4, 3], "batch_size": 3, "variance_draws": 5} | options
-    return make_task("categorical_vae", estimator, images or digits(), dtype=torch.float64, **options)
+    return make_task("categorical_vae", estimator, images or digits("threshold"), dtype=torch.float64, **options)
 
 
 def moved(task: CategoricalVAE, seed: int = 0) -> Model:
@@ -69,7 +52,7 @@ def moved(task: CategoricalVAE, seed: int = 0) -> Model:
     ids=["arsm", "rloo", "unordered", "relax", "relax2", "arsm2"],
 )
 def test_the_whole_step_against_enumeration(estimator, options):
-    task = make(estimator, patches(), **options)
+    task = make(estimator, patches("threshold"), **options)
     model, x = moved(task), task.data[:3].double()
     names = {key.split(".")[0] for key in model.params}
     assert names == {"encoder", "decoder", "prior"} - (set() if options.get("learned_prior") else {"prior"})
@@ -85,7 +68,7 @@ def test_the_whole_step_against_enumeration(estimator, options):
 
 
 def test_biased_gradients_are_told_apart():
-    task = make({"name": "straight_through"}, patches(), relaxed="kl")
+    task = make({"name": "straight_through"}, patches("threshold"), relaxed="kl")
     model, x = moved(task), task.data[:3].double()
     exact = hierarchies.flat(hierarchies.exact_parameter_gradient(task.hierarchy, model.params, x))
     one = lambda noise: hierarchies.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)  # noqa: E731
@@ -167,12 +150,7 @@ CASES = {
 def test_replicas_equal_the_runs_made_alone(case):
     estimator, options = CASES[case]
     task = make(estimator, **options)
-    together, alone = Replicas(task, [3, 4], [1e-3, 1e-2]), Replicas(task, [4], [1e-3])
-    for replicas in (together, alone):
-        assert len(list(replicas.advance(6))) == 6
-    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-        scale = b.abs().nan_to_num().max().double().clamp(min=1e-300)
-        assert ((a[2:3] - b).nan_to_num().abs().double() <= 1e-8 * scale).all()
+    beside_and_alone(task)
 
 
 def test_pseudo_actions_are_one_batch(monkeypatch):
@@ -191,7 +169,7 @@ def test_pseudo_actions_are_one_batch(monkeypatch):
 
 
 def test_pinned_logits_and_the_architecture():
-    task = make_task("categorical_vae", {"name": "arsm"}, digits(), pinned=True)
+    task = make_task("categorical_vae", {"name": "arsm"}, digits("threshold"), pinned=True)
     params = task.init(stream(0, "init")).params
     weights = [(k, tuple(v.shape)) for k, v in params.items() if k.endswith("weight")]
     assert weights == [
@@ -209,51 +187,20 @@ def test_pinned_logits_and_the_architecture():
     assert slope(torch.tensor(-1.0)).item() == pytest.approx(-0.2)
 
 
-def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", list(overrides)), list(overrides))
-
-
-LINE = [
-    "task=categorical_vae",
-    "task.dataset=digits",
-    "task.variables=2",
-    "task.categories=3",
-    "task.hidden=[4]",
-    "task.variance_draws=4",
-    "task.relaxed=kl",
-    "estimator=concrete",
-    "batch_size=5",
-    "steps=8",
-    "eval_every=4",
-    "seeds=[0,1]",
-]
+LINE = (
+    "task=categorical_vae task.dataset=digits task.variables=2 task.categories=3 task.hidden=[4] task.variance_draws=4 "
+    "task.relaxed=kl estimator=concrete batch_size=5 steps=8 eval_every=4 seeds=[0,1] "
+)
 
 
 def test_a_run_is_resumed_to_the_same_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run.execute(resolve(*LINE, "out=run")) == 0
-    assert run.execute(resolve(*LINE, "out=other")) == 0
-
-    class Stopped(Exception):
-        pass
-
-    def tick(self):
-        if self.step == 6:
-            self._save()
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "_tick", tick)
-        with pytest.raises(Stopped):
-            run.execute(resolve(*LINE, "out=third"))
-    assert run.execute(resolve(*LINE, "out=third")) == 0
-    found = []
-    for name in ("run", "other", "third"):
-        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        found.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows])
+    assert execute(LINE + "out=run") == execute(LINE + "out=other") == 0
+    stop(LINE + "out=third", 6)
+    assert execute(LINE + "out=third") == 0
+    found = [numbers(tmp_path / name) for name in ("run", "other", "third")]
     assert found[0] == found[1] == found[2]
-    last = found[0][-1]
+    last = json.loads(found[0][-1])
     relaxed = {"train/relaxed_kl", "valid/relaxed_kl", "valid/relaxed_density"}
     assert relaxed | {"train/elbo", "valid/elbo", "valid/bound100_full", "grad/log_variance"} <= set(last)
     assert "train relaxed" in (tmp_path / "run" / "table.md").read_text()
@@ -272,7 +219,7 @@ def test_a_run_is_resumed_to_the_same_numbers(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_is_refused(given, words):
     with pytest.raises(ConfigError, match=words):
-        resolve("task=categorical_vae", *given.split())
+        resolve(f"task=categorical_vae {given}")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from processes import Command, kill, save_always
-from running import check_complete, execute, whole
+from running import beside_and_alone, check_complete, execute, resolve, whole
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.envs.transitions import Steps, advantages, episodes, roll_out
 from relax_exp.envs.vector import Resting
 from relax_exp.errors import ConfigError, RunError
@@ -221,11 +218,7 @@ def test_value_function_and_surrogate_take_as_many_adam_steps_as_told():
 @pytest.mark.parametrize("estimator", [A2C, LAX], ids=lambda e: e["name"])
 def test_replicas_equal_the_runs_made_alone(estimator):
     task = make(estimator, envs=2, value_updates=2, surrogate_updates=2)
-    together, alone = Batches(task, [3, 4], [0.01, 0.001]), Batches(task, [4], [0.01])
-    for replicas in (together, alone):
-        assert len(list(replicas.advance(2))) == 2
-    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-        torch.testing.assert_close(a[2:3].double(), b.double(), rtol=1e-5, atol=1e-8, equal_nan=True)
+    together, alone = beside_and_alone(task, (0.01, 0.001), 2, Batches, 1e-5)
     assert together.records.row(2)["frames"] == alone.records.row(0)["frames"] == 2 * 2 * 200
     assert together.records.row(2)["return"] == pytest.approx(alone.records.row(0)["return"], rel=1e-5)
     assert together.records.row(0)["return"] != together.records.row(2)["return"]
@@ -257,11 +250,6 @@ def test_killed_and_continued(tmp_path):
     code, output = Command(LINE, tmp_path).wait()
     assert code == 0, output
     check_complete(tmp_path / "run", whole(LINE))
-
-
-def resolve(line: str) -> dict:
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", line.split()), line.split())
 
 
 def test_what_is_refused():

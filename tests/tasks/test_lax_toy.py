@@ -5,13 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from running import beside_and_alone, resolve
 from torch.func import grad
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from relax_exp import estimators
-from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.enumeration import checks
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
@@ -29,11 +27,6 @@ def make(estimator=None, problem="step", **options) -> LaxToy:
     return make_task(
         "lax_toy", estimator or {"name": "reinforce"}, problem=problem, **{"variance_draws": 20} | F64 | options
     )
-
-
-def resolve(*overrides: str) -> dict:
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", ["task=lax_toy", *overrides]), list(overrides))
 
 
 def integral(f, mean: float, std: float, points: int = 400_001) -> float:
@@ -93,11 +86,7 @@ def test_gradient_descent_on_the_exact_gradient_reaches_the_optimum_that_evaluat
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e["name"])
 def test_replicas_equal_the_runs_made_alone(estimator):
     task = make(estimator, batch_size=2)
-    together, alone = Replicas(task, [3, 4], [0.1, 0.01]), Replicas(task, [4], [0.1])
-    for replicas in (together, alone):
-        assert len(list(replicas.advance(12))) == 12
-    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-        torch.testing.assert_close(a[2:3].double(), b.double(), rtol=1e-9, atol=1e-12, equal_nan=True)
+    beside_and_alone(task, (0.1, 0.01), 12)
 
 
 def test_lax_learns_the_step_and_ends_with_less_variance_than_the_score_function():
@@ -113,13 +102,13 @@ def test_lax_learns_the_step_and_ends_with_less_variance_than_the_score_function
 
 
 def test_configuration():
-    resolved = resolve("estimator=lax")
+    resolved = resolve("task=lax_toy estimator=lax")
     assert resolved["task"]["problem"] == "quadratic" and resolved["estimator"]["activation"] == "tanh"
-    assert resolve("estimator=reparameterization", "task.problem=cosine")
+    assert resolve("task=lax_toy estimator=reparameterization task.problem=cosine")
     with pytest.raises(ConfigError, match=r"task\.problem=step forbids: use one of reinforce, a2c, lax"):
-        resolve("estimator=reparameterization", "task.problem=step")
+        resolve("task=lax_toy estimator=reparameterization task.problem=step")
     with pytest.raises(ConfigError, match="relax is not for gaussian variables"):
-        resolve("estimator=relax")
+        resolve("task=lax_toy estimator=relax")
     with pytest.raises(ConfigError, match="one of quadratic, cosine, step"):
-        resolve("estimator=lax", "task.problem=cos")
+        resolve("task=lax_toy estimator=lax task.problem=cos")
     assert set(estimators.names("gaussian")) == {"reinforce", "a2c", "reparameterization", "lax"}

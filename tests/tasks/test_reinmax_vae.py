@@ -1,13 +1,12 @@
 """ReinMax's VAE: grey pixels, PyTorch's first weights, every image trained on, and evaluations on the test images."""
 
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
+from digits import digits
 from torch.utils._pytree import tree_map
 
-from relax_exp import data
 from relax_exp.models.mlp import uniform_
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
@@ -18,18 +17,13 @@ MODEL = {"layers": 1, "variables": 3, "categories": 4, "hidden": [6, 5], "activa
          "train_images": "all", "initial_weights": "torch", "optimizer": "radam", "variance_draws": 3}  # fmt: skip
 
 
-@functools.cache
-def digits() -> data.ImageData:
-    return data.load("digits", binarize="none")
-
-
 def make(**options):
     given = {"batch_size": 20, "dtype": torch.float64, **MODEL, **options}
-    return make_task("categorical_vae", {"name": "reinmax", "temperature": 1.3}, digits(), **given)
+    return make_task("categorical_vae", {"name": "reinmax", "temperature": 1.3}, digits("none"), **given)
 
 
 def test_grey_images_and_the_split():
-    task, images = make(), digits()
+    task, images = make(), digits("none")
     assert images.train.max() == 255 and len(images.train.unique()) == 17  # sixteenths, in 256 steps
     assert task.data.shape == (1297 + 250, 64) and torch.equal(task.data[1297:], images.valid)
     assert torch.equal(task.valid, images.test)

@@ -4,18 +4,15 @@ The step runs on torch's ``meta`` device, which knows shapes but no numbers: wha
 every operation that touches another device, or makes a tensor of numbers on the host, is written down.
 """
 
-import shlex
-
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from running import resolve
 from torch.func import vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
-from relax_exp.config import files, resolve
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import build_task
@@ -44,12 +41,6 @@ OTHERS = [
     *(f"task=cartpole task.max_steps=5 estimator={name}" for name in ("relax", "a2c", "arsm", "optimal_baseline")),
     *(f"task=continuous estimator={name}" for name in ("lax", "a2c")),
 ]
-
-
-def resolved(line: str) -> dict:
-    overrides = shlex.split(line)
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return resolve.resolve(compose("config", overrides), overrides)
 
 
 class Host(TorchFunctionMode):
@@ -109,7 +100,7 @@ def check(config: dict) -> None:
 @pytest.mark.parametrize("name", estimators.names())
 def test_every_estimator(family, name):
     try:
-        config = resolved(TOYS[family] + f"estimator={name}")
+        config = resolve(TOYS[family] + f"estimator={name}")
     except ConfigError:
         pytest.skip("not for this family")
     check(config)
@@ -117,7 +108,7 @@ def test_every_estimator(family, name):
 
 @pytest.mark.parametrize("line", OTHERS)
 def test_every_task(line):
-    check(resolved(line))
+    check(resolve(line))
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
 """Structured prediction: every estimator against enumeration, the objective by hand, replicas, resuming, refusals."""
 
-import functools
 import json
 import math
-import shlex
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
+from digits import digits, patches
+from running import beside_and_alone, execute, numbers, resolve, stop
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from relax_exp import data, estimators
-from relax_exp.config import files, fit
+from relax_exp.config import fit
 from relax_exp.config import resolve as config
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.enumeration.hierarchies import HIERARCHIES, hierarchy_noise, tiny_hierarchy
@@ -21,7 +20,6 @@ from relax_exp.errors import ConfigError
 from relax_exp.models.structured import HalfPredictor
 from relax_exp.models.vae import Layer
 from relax_exp.numerics.random_streams import stream
-from relax_exp.runs import run
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
 from relax_exp.tasks.layered_gradients import by_layer
@@ -37,20 +35,6 @@ CASES = [
     for layers in HIERARCHIES
     if all(layer.family in entry.families for layer in HIERARCHIES[layers]) and name != "unordered"
 ]
-
-
-@functools.cache
-def digits() -> data.ImageData:
-    return data.load("digits", binarize="static")
-
-
-@functools.cache
-def patches() -> data.ImageData:
-    """Four pixels in the middle of the digits."""
-    whole = digits()
-    pixels = [27, 28, 35, 36]
-    parts = {k: getattr(whole, k)[:, pixels] for k in ("train", "valid", "test")}
-    return whole._replace(**parts, mean=whole.mean[pixels], image_shape=(2, 2))
 
 
 def make(estimator, images=None, **options) -> Structured:
@@ -207,51 +191,24 @@ def test_replicas_equal_the_runs_made_alone(estimator, options):
     images = data.load("digits", binarize=options.get("binarize", "static"))
     options = {k: v for k, v in options.items() if k != "binarize"}
     task = make(estimator, images, **options)
-    together, alone = Replicas(task, [3, 4], [1e-3, 1e-2]), Replicas(task, [4], [1e-3])
-    for replicas in (together, alone):
-        assert len(list(replicas.advance(6))) == 6
-    for a, b in zip(tree_leaves(together.state), tree_leaves(alone.state), strict=True):
-        scale = b.abs().nan_to_num().max().double().clamp(min=1e-300)
-        assert ((a[2:3] - b).nan_to_num().abs().double() <= 1e-8 * scale).all()
-
-
-def resolve(line: str) -> dict:
-    overrides = ["task=structured", *shlex.split(line)]
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", overrides), overrides)
+    beside_and_alone(task)
 
 
 LINE = (
-    "task.dataset=digits task.variables=2 task.categories=3 task.variance_draws=4 task.test_samples=7 estimator=rebar "
-    "batch_size=5 steps=8 eval_every=4 'seeds=[0,1]' "
+    "task=structured task.dataset=digits task.variables=2 task.categories=3 task.variance_draws=4 task.test_samples=7 "
+    "estimator=rebar batch_size=5 steps=8 eval_every=4 'seeds=[0,1]' "
 )
 
 
 def test_a_run_is_resumed_to_the_same_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run.execute(resolve(LINE + "out=run")) == 0
-
-    class Stopped(Exception):
-        pass
-
-    def tick(self):
-        if self.step == 6:
-            self._save()
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "_tick", tick)
-        with pytest.raises(Stopped):
-            run.execute(resolve(LINE + "out=other"))
-    assert run.execute(resolve(LINE + "out=other")) == 0
-    found = []
-    for name in ("run", "other"):
-        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        found.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows])
+    assert execute(LINE + "out=run") == 0
+    stop(LINE + "out=other", 6)
+    assert execute(LINE + "out=other") == 0
+    found = [numbers(tmp_path / name) for name in ("run", "other")]
     assert found[0] == found[1]
-    assert {"train/elbo", "valid/bound100_full", "test/bound7", "test/bound7_best", "grad/log_variance"} <= set(
-        found[0][-1]
-    )
+    last = json.loads(found[0][-1])
+    assert {"train/elbo", "valid/bound100_full", "test/bound7", "test/bound7_best", "grad/log_variance"} <= set(last)
 
 
 def test_it_learns():
@@ -280,7 +237,7 @@ def test_it_learns():
 )
 def test_what_cannot_be_is_refused(given, words):
     with pytest.raises(ConfigError, match=words):
-        resolve(given)
+        resolve(f"task=structured {given}")
 
 
 def test_it_has_no_score_term_to_choose():
@@ -290,7 +247,7 @@ def test_it_has_no_score_term_to_choose():
 
 @pytest.mark.parametrize("name", estimators.names("categorical"))
 def test_every_categorical_estimator_composes(name):
-    resolved = resolve(f"estimator={name} task.variables=2 task.categories=3 task.layers=1")
+    resolved = resolve(f"task=structured estimator={name} task.variables=2 task.categories=3 task.layers=1")
     assert (resolved["estimator"]["name"], resolved["task"]["categories"]) == (name, 3)
 
 

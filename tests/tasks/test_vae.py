@@ -1,14 +1,13 @@
 """The VAE's metrics against enumeration and against gradients drawn one by one."""
 
-import functools
 import itertools
 import math
 
 import pytest
 import torch
+from digits import digits
 from torch.utils._pytree import tree_map
 
-from relax_exp import data
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.base import draw
@@ -16,11 +15,6 @@ from relax_exp.tasks.vae import VAE
 from relax_exp.training.replicas import Replicas
 
 REBAR = {"name": "rebar", "noise": "tied"}
-
-
-@functools.cache
-def digits(binarize="static") -> data.ImageData:
-    return data.load("digits", binarize=binarize)
 
 
 def make(estimator=REBAR, binarize="static", **options) -> VAE:

@@ -7,13 +7,10 @@ import gymnasium
 import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
-from hydra import compose, initialize_config_dir
 from processes import Command, kill, save_always
-from running import check_complete, execute, meta, whole
+from running import check_complete, execute, meta, resolve, whole
 from torch.utils._pytree import tree_leaves
 
-from relax_exp.config import files
-from relax_exp.config import resolve as config
 from relax_exp.envs import vector
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.runs.build import build_task, build_trainer
@@ -21,11 +18,6 @@ from relax_exp.training.episodes import Episodes, Records
 from relax_exp.training.returns import LAST
 
 RUN = "task=cartpole out=run task.max_steps=30 "
-
-
-def resolve(line):
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
-        return config.resolve(compose("config", line.split()), line.split())
 
 
 def trainer(line):

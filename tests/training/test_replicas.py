@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import pytest
 import torch
+from digits import digits
 from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import data
 from relax_exp.config.resolve import task_options
 from relax_exp.numerics.traced import Traced
 from relax_exp.runs.build import make_task
@@ -29,11 +28,6 @@ ESTIMATORS = {
     "concrete": {"name": "concrete"},
     "reinforce": {"name": "reinforce", "samples": 2},
 }
-
-
-@functools.cache
-def digits(binarize: str) -> data.ImageData:
-    return data.load("digits", binarize=binarize)
 
 
 def make(task: str, estimator: str, dtype=torch.float64, **options):
