@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -11,7 +10,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +47,15 @@ def gathered(
         ReportError: There are none.
         ConfigError: There is no such experiment or budget.
     """
+    from relax_exp.config.identity import run_hash
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather
 
     runs, left_out = gather(paths)
     if runs and experiment is not None:
-        kept, missing = _of(experiment, budget, [run.path for run in runs])
-        runs = [run for run in runs if run.path in kept]
+        hashes = [run_hash(run.config) for run in runs]
+        wanted, missing = _of(experiment, budget, hashes)
+        runs = [run for run, its in zip(runs, hashes, strict=True) if its in wanted]
         left_out += [f"{len(missing)} runs of experiment={experiment} budget={budget} are missing"] if missing else []
     if not runs:
         what = f"no runs of experiment={experiment} budget={budget}" if experiment else "no runs"
@@ -71,17 +72,6 @@ def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
     from relax_exp.report.report import Report
 
     return Report(load(paths), by).markdown()
-
-
-def report(paths: Sequence[str | Path], out: str | Path, by: Sequence[str] = ()) -> list[Path]:
-    """Write all tables (Markdown, CSV, LaTeX, TensorBoard), ``summary.json`` and every figure.
-
-    Returns:
-        The paths written.
-    """
-    from relax_exp.report.report import Report
-
-    return write(Report(load(paths), by), Path(out))
 
 
 def write(report: Report, out: Path) -> list[Path]:
@@ -143,7 +133,9 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
     folders, missing = find_folders(paths if experiment is None else filter(os.path.exists, paths)), []
     left_out = find_incomplete(paths)
     if experiment is not None:
-        folders, missing = _of(experiment, budget, folders)
+        hashes = {folder: _hash(folder) for folder in folders}
+        wanted, missing = _of(experiment, budget, hashes.values())
+        folders = [folder for folder in folders if hashes[folder] in wanted]
     elif not folders:
         raise ReportError("\n".join([*left_out, f"no runs found in {', '.join(map(str, paths))}"]))
     lines, reasons = [], []
@@ -182,21 +174,24 @@ def status(paths: Sequence[str | Path], experiment: str | None = None, budget: s
     return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part), left_out
 
 
-def _of(experiment: str, budget: str, folders: list[Path]) -> tuple[list[Path], list[str]]:
-    """Return those of the folders that hold runs of an experiment, and the commands of its other runs."""
+def _of(experiment: str, budget: str, found: Iterable[str | None]) -> tuple[set[str], list[str]]:
+    """Return the hashes of an experiment's runs, and the commands of those that are not among ``found``."""
     from relax_exp.config.identity import run_hash
     from relax_exp.config.plans import planned
-    from relax_exp.report.runs import META
 
     wanted = {run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(experiment, budget)}
-    found = {}
-    for folder in folders:
-        with contextlib.suppress(OSError, ValueError):
-            found[folder] = json.loads((folder / META).read_text()).get("hash")
-    return (
-        [folder for folder, name in found.items() if name in wanted],
-        [command for name, command in wanted.items() if name not in found.values()],
-    )
+    there = set(found)
+    return {*wanted}, [command for its, command in wanted.items() if its not in there]
+
+
+def _hash(folder: Path) -> str | None:
+    """Return the hash in the folder's meta.json; None where it cannot be read."""
+    from relax_exp.report.runs import META
+
+    try:
+        return json.loads((folder / META).read_text()).get("hash")
+    except (OSError, ValueError):
+        return None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -246,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without θ or ±
     try:
+        if wrong := _misused(args):
+            print(f"relax-exp-report: {wrong}", file=sys.stderr)
+            return 2
         if args.status:
             text, left_out = status(args.runs, args.experiment, args.budget)
             print(text, flush=True)
@@ -256,9 +254,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             written = collect(args.collect, args.runs, args.out or "results", args.budget, add=args.add)
             print(*(f"wrote {path}" for path in written), sep="\n", flush=True)
             return 0
-        if args.add:
-            print("relax-exp-report: --add goes with --collect NAME", file=sys.stderr)
-            return 2
         if args.check:
             differences = check(args.runs)
             print(*differences, *([] if differences else ["all as the committed runs give it"]), sep="\n", flush=True)
@@ -269,9 +264,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from relax_exp.report.formats import printed
         from relax_exp.report.report import Report
 
-        if args.budget and args.experiment is None:
-            print("relax-exp-report: --budget goes with --experiment NAME or --collect NAME", file=sys.stderr)
-            return 2
         runs, left_out = gathered(args.runs, args.experiment, args.budget)
         made = Report(runs, [key for key in args.by.split(",") if key])
         written = write(made, Path(args.out or Path(args.runs[0]) / "report"))
@@ -286,6 +278,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"relax-exp-report: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return 0
+
+
+def _misused(args: argparse.Namespace) -> str | None:
+    """Say which option was given beside one that it has no meaning with; None where there is none."""
+    mode = next((name for name in ("status", "collect", "check", "render") if getattr(args, name)), None)
+    goes_with = {
+        "add": (("collect",), "--collect NAME"),
+        "by": ((None,), "a report, not with --{}"),
+        "experiment": ((None, "status"), "a report or --status, not with --{}: give the folders of its runs instead"),
+        "budget": (("collect",), "--experiment NAME or --collect NAME"),
+    }
+    for name, (modes, what) in goes_with.items():
+        allowed = mode in modes or (name == "budget" and args.experiment is not None)
+        if getattr(args, name) and not allowed:
+            return f"--{name} goes with {what.format(mode)}"
+    return None
 
 
 def _said(left_out: Sequence[str]) -> int:

@@ -26,6 +26,12 @@ def replicas(config: dict) -> list[tuple[int, float]]:
     return [(seed, lr) for seed in config["seeds"] for lr in config["lrs"]]
 
 
+def label(seed: int, lr: float) -> str:
+    """Return the name of a replica in folders and files, with the rate in short, unless that is another rate."""
+    short = f"{lr:g}"
+    return f"seed-{seed}_lr-{short if float(short) == lr else lr}"
+
+
 def numbers(config: dict) -> dict:
     """Return the part of the configuration that changes the numbers.
 

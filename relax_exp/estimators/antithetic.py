@@ -148,8 +148,7 @@ class ARMS(RLOO):
         self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
     ) -> Output:
         b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         out = super().from_sample(logits, b, f_b, noise, context)
         return out._replace(grad=out.grad * self.correction(logits)) if logits.dim() < b.dim() else out
 

@@ -318,7 +318,12 @@ class Estimator(nn.Module, metaclass=Checked):
             raise ValueError(f"{type(self).__name__}: logits have shape {tuple(logits.shape)}, expected (N, {sizes})")
 
     def evaluate(
-        self, f: Callable[[Tensor, Tensor], object], sample: Tensor, logits: Tensor, differentiable: bool = False
+        self,
+        f: Callable[[Tensor, Tensor], object],
+        sample: Tensor,
+        logits: Tensor,
+        differentiable: bool = False,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Evaluate f at a sample and check what it returns.
 
@@ -330,6 +335,7 @@ class Estimator(nn.Module, metaclass=Checked):
             logits: What f may depend on directly.
             differentiable: Whether the sample is being differentiated. An f that does not depend on it smoothly is then
                 an error too.
+            known: The losses, where somebody has evaluated them already: they are returned, and f is not called.
 
         Returns:
             Losses, ``(..., N)``.
@@ -338,6 +344,8 @@ class Estimator(nn.Module, metaclass=Checked):
             ValueError: f returns another shape, or cannot be differentiated. The message names the estimator and the
                 shapes.
         """
+        if known is not None:
+            return known
         value = f(sample, logits)
         expected = sample.shape[: sample.dim() - self.family.event_dims]
         if not isinstance(value, Tensor) or value.shape != expected:
@@ -383,8 +391,7 @@ class SampleOnly(Estimator):
         self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
     ) -> Output:
         b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         return self.from_sample(logits, b, f_b, noise, context)
 
 
@@ -441,8 +448,7 @@ class ScoreFunction(SampleOnly):
         if self.family.discrete:
             return super().estimate(logits, f, noise, context, f_b)
         b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         score = self.family.score_of(logits, standard_normal(noise["u"]))
         return self._output(logits, b, f_b, score, context)
 

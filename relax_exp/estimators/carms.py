@@ -48,8 +48,7 @@ class CARMS(RLOO):
         self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None
     ) -> Output:
         b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         if logits.dim() == b.dim():
             return super().from_sample(logits, b, f_b, noise, context)
         order, log_pi = self._breaks(logits)

@@ -136,8 +136,7 @@ class DisARMSBBound(ARMSBound):
         decisions, pull = vjp(self.sticks.decision_logits, by_rank(logits, ranks))[:2]
         bits = self.sticks.pair(decisions, noise["u"][::2])
         b = self.together(bits, ranks)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         difference = self.signal(f_b.detach(), context)[0][::2] / self.bound_samples  # F_k1 - F_k2
         weight = self.sticks.weight(decisions, *bits, *(self.sticks.reach(each) for each in bits))
         (grad,) = pull((difference[..., None, None] * weight).sum(0))

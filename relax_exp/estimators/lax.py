@@ -52,8 +52,7 @@ class LAX(Estimator):
     ) -> Output:
         z = self.family.path(logits, noise["u"]).detach()
         b = self.family.hard(z)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         normal = None if self.family.discrete else standard_normal(noise["u"])
         return self._combine(logits, b, f_b, z, context, normal)
 

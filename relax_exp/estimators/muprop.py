@@ -39,8 +39,7 @@ class MuProp(NVIL):
     ) -> Output:
         family = self.family
         b = self.sample(logits, noise)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         mean, pull = vjp(family.mean, logits)[:2]
 
         def at_mean(m: Tensor):

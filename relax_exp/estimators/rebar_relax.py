@@ -127,8 +127,7 @@ class Rebar(Estimator):
     ) -> Output:
         z = self.family.path(logits, noise["u"])
         b = self.family.hard(z)
-        if f_b is None:
-            f_b = self.evaluate(f.hard, b, logits)
+        f_b = self.evaluate(f.hard, b, logits, known=f_b)
         return self._combine(logits, b, f_b, z, f, noise, context)
 
     def _combine(

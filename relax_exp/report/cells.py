@@ -72,3 +72,19 @@ class Cell:
             at = "" if status == FAILED else f" at {max(r.last_step for r in which):,} of {self.planned:,}"
             parts.append(f"{seeds if self.finished or len(which) < len(others) else ''}{status}{at}")
         return "; ".join(parts)
+
+
+def differences(first: Cell, second: Cell, metric: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Compute ``first`` minus ``second`` of the seeds that both have, at the evaluations that both have.
+
+    Returns:
+        Steps ``(S,)``, differences ``(S, seeds)``, NaN where one has no value, and the seeds.
+    """
+    of: list[dict[int, Replica]] = [{r.seed: r for r in cell.counted} for cell in (first, second)]
+    seeds = sorted(of[0].keys() & of[1].keys())
+    until = min((r.last_step for each in of for seed, r in each.items() if seed in seeds), default=0)
+    (steps, a), (others, b) = (series([each[seed] for seed in seeds], metric, until) for each in of)
+    common = [step for step in steps if step in set(others.tolist())]
+    rows = [np.flatnonzero(each == step)[0] for each in (steps, others) for step in common]
+    half = len(common)
+    return np.array(common, dtype=int), a[rows[:half]] - b[rows[half:]], seeds

@@ -15,7 +15,7 @@ from relax_exp.errors import ReportError
 from relax_exp.report import archive
 from relax_exp.report.papers.readme import PAGE, inserted
 from relax_exp.report.report import Report
-from relax_exp.report.runs import PROVENANCE, Run, find_folders, read_run
+from relax_exp.report.runs import CURVES, PROVENANCE, Run, find_folders, read_run
 from relax_exp.report.studies import STUDIES
 
 README, BEGIN, END = "README.md", "<!-- made from the files here: write below the closing mark -->", "<!-- end -->"
@@ -38,7 +38,7 @@ def collect(
         budget: What the runs were allowed, in words.
         missing: What was planned and not run, for instance commands.
         add: Keep the runs that are in ``out``/``name`` already, but for those that ``folders`` hold too (by their
-            hashes), and the ``budget``, where none is given.
+            hashes), and what is said there of ``budget`` and ``missing``, where neither is given.
 
     Returns:
         The paths written.
@@ -54,7 +54,7 @@ def collect(
         about, before = archive.read(folder)
         new = {run_hash(run.config) for run in runs}
         runs += [run for run in before if run_hash(run.config) not in new]
-        budget = budget or about.get("budget", "")
+        budget, missing = budget or about.get("budget", ""), missing or about.get("missing", ())
     _ = Report(runs).cells  # refuses before anything is written
     try:
         written = archive.write(runs, folder, experiment=name, budget=budget, missing=list(missing))
@@ -86,7 +86,9 @@ def render(folder: str | Path) -> list[Path]:
 
 
 def check(folder: str | Path) -> list[str]:
-    """Return what `render` would write differently, a line for each file; figures are not compared.
+    """Return what `render` would write differently, and tables that it would not write, a line for each file.
+
+    Figures are not compared.
 
     The list is empty where all is as it was.
     """
@@ -96,7 +98,8 @@ def check(folder: str | Path) -> list[str]:
     texts = report.texts()
     texts[README] = _inserted(_read(folder / README), about, runs, folder)
     texts[PAGE] = inserted(_read(folder / PAGE), about.get("experiment", folder.name), report.cells)
-    differences = []
+    others = sorted({path.name for path in folder.glob("*.csv")} - {*texts, CURVES})
+    differences = [f"{folder / name}: the committed runs give no such table any more" for name in others]
     for name, text in texts.items():
         there = _read(folder / name).splitlines()
         for number, (new, old) in enumerate(_aligned(text.splitlines(), there), 1):

@@ -6,8 +6,6 @@ import errno
 import os
 from pathlib import Path
 
-pass
-
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all, also if the process is killed or the power fails."""

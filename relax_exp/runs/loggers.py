@@ -17,17 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relax_exp.config.identity import label
 from relax_exp.errors import RunError
 
 Row = dict[str, Any]  # numbers, lists of them and texts by name
 JOB = "RELAX_EXP_JOB"  # which job of a sweep this process does, where several are done at once
 FILM, STRIP = 600, 8  # frames of a film, at most, and of a strip
-
-
-def label(seed: int, lr: float) -> str:
-    """Return the name of a replica in folders and figures, with the rate in short, unless that is another rate."""
-    short = f"{lr:g}"
-    return f"seed-{seed}_lr-{short if float(short) == lr else lr}"
 
 
 def clean(row: Row) -> Row:

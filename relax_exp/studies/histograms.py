@@ -50,7 +50,7 @@ def of_bits(config: dict) -> tuple[dict[str, Tensor], float]:
     found = {}
     logit = torch.zeros(1, 1, dtype=torch.float64)
     for name in ("reinforce", "rebar", "relax"):
-        task = tuned("toy", name, config, t=config["task"]["t"], freeze=True)
+        task = tuned("toy", name, config, t=config["task"]["t"])
         generator = stream(config["seeds"][0], "histogram")
         many = logit.expand(config["task"]["draws"], 1)
         found[name] = task.estimator(many, task.loss, generator=generator).grad[:, 0]

@@ -17,7 +17,7 @@ from torch import Tensor
 from relax_exp.distributions.categorical import Categorical
 from relax_exp.errors import SettingError
 from relax_exp.report.figures import ternary
-from relax_exp.report.studies.simplex import DENSITIES, MAPPED, MAPS, WEIGHTS, mapped
+from relax_exp.report.studies.simplex import DENSITIES, MAPPED_K, MAPS, WEIGHTS, draws_of_maps
 from relax_exp.runs.build import make_task
 from relax_exp.studies import study
 from relax_exp.studies.temperature import HIGHEST, LOWEST, deviation
@@ -76,7 +76,7 @@ def over_temperature(task: CategoricalToy, draws: int, seed: int) -> list[dict]:
 def over_simplex(task: CategoricalToy, draws: int, points: int, seed: int) -> list[dict]:
     """Measure at ``points``^2 places of the simplex, at some temperatures."""
     rows = []
-    for samples in (1, MAPPED):
+    for samples in (1, MAPPED_K):
         for at in MAPS:
             for p in torch.tensor(ternary.centroids(points)):
                 where = dict(zip(("p1", "p2", "p3"), p.tolist(), strict=True))
@@ -92,7 +92,7 @@ def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
     return {
         "density": densities(),
         "temperature": over_temperature(task, draws, seed),
-        "simplex": over_simplex(task, mapped(config), config["task"]["points"], seed),
+        "simplex": over_simplex(task, draws_of_maps(config), config["task"]["points"], seed),
     }
 
 

@@ -1,4 +1,4 @@
-"""The frame of every study: measure once, leave tables and figures in the run's folder, show them again later."""
+"""The frame of a study: measure once, leave tables and figures in the run's folder, show them again later."""
 
 from __future__ import annotations
 

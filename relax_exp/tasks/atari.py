@@ -22,8 +22,6 @@ from relax_exp.numerics.random_streams import seed_of, stream
 from relax_exp.tasks.base import Gradients, Model, SegmentTask, draw, summarize_variance
 from relax_exp.tasks.registry import AtariOptions
 
-PICTURES = 8  # frames of a strip
-
 
 class Atari(SegmentTask):
     """A2C (Mnih et al. 2016) with the score function or RELAX.

@@ -84,7 +84,7 @@ class Task:
         self.options, self.batch_size, self.dtype, self.device = options, batch_size, dtype, torch.device(device)
 
     def compile(self) -> None:
-        """Compile what evaluation spends its time on; called where the step is compiled, on the CPU."""
+        """Compile what evaluation spends its time on; called where the step is compiled."""
 
     def init(self, generator: torch.Generator) -> Model:
         """Draw the initial parameters of one replica from ``generator``."""

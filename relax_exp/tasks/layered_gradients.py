@@ -124,8 +124,9 @@ class Hierarchy:
     ) -> Gradients:
         """Draw the gradients with respect to ``model.params``, with parameters of the vae in ``fixed`` held constant.
 
-        With ``fixed``, even empty, the tuning gradients are left out (None): what measures a variance needs none.
-        ``of_data`` takes the place of the vae's buffers of these names, where x is from another data set.
+        With ``fixed``, even empty, the tuning gradients are left out (None), as what measures a variance needs none;
+        those of a pathwise estimator come in the same pass and stay. ``of_data`` takes the place of the vae's buffers
+        of these names, where x is from another data set.
         """
         tune, fixed = fixed is None, {**(fixed or {}), **(of_data or {})}
         if self.estimators[0].target == "path":

@@ -23,6 +23,7 @@ class Stacked:
         self.task, self.block = task, block
         self.axes = 0, 0 if task.dynamic else None, 0  # binarised pixels are a replica's own
         self.sums = self.whole = vmap(task._sums, in_dims=self.axes)
+        self.shape: tuple[int, ...] | None = None  # of the passes that are compiled: those of the first evaluation
 
     def compile(self) -> None:
         """Compile the bound for whole passes."""
@@ -34,11 +35,14 @@ class Stacked:
         """Return ``LatentModel._bounds`` of every replica; each draws from a generator, in blocks of images."""
         task, count = self.task, len(generators)
         at_once = max(1, ROWS_AT_ONCE // (samples * count * self.block)) * self.block
+        shape = samples, count, at_once
+        self.shape = self.shape or shape
         totals = torch.zeros((count, 2), dtype=torch.float64, device=task.device)
         for rows in images.split(at_once):
             pixels, uniforms = self._drawn(rows, generators, samples)
             x = task.pixels(rows, pixels)
-            totals += (self.whole if len(rows) == at_once else self.sums)(params, x, uniforms).double()
+            whole = shape == self.shape and len(rows) == at_once
+            totals += (self.whole if whole else self.sums)(params, x, uniforms).double()
         return [{"elbo": elbo, f"bound{samples}": bound} for elbo, bound in (totals / len(images)).tolist()]
 
     def _drawn(self, rows: Tensor, generators: list, samples: int) -> tuple[Tensor | None, list[Tensor]]:

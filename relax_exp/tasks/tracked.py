@@ -25,6 +25,9 @@ class Tracked(Task):
         for attribute in copied:
             setattr(self, attribute, getattr(task, attribute))
 
+    def compile(self):
+        self.task.compile()
+
     def init(self, generator):
         """Draw the initial parameters of the run, which come first, and of all probes."""
         models = {name: task.init(generator) for name, task in self.everything.items()}

@@ -50,11 +50,11 @@ class LatentModel(Task):
 
     Metrics: ``train/elbo``, mean one-sample bound of the discrete model over the steps since the last evaluation;
     ``valid/elbo`` and ``valid/bound100`` on the first 1,000 validation images, with ``_full`` on all of them; at the
-    end ``test/elbo`` and ``test/bound100`` on all test images, and the same with ``_best`` for the parameters kept from
-    the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of those that measured it (without
-    ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over encoder parameters, direct part
-    included; ``train/moving_variance`` (see `MovingVariance`) where asked for; the scalars of the estimators. Bounds
-    are in nats per image, higher is better.
+    end ``test/elbo`` and ``test/bound100`` (with ``test_samples`` for 100) on all test images, and the same with
+    ``_best`` for the parameters kept from the evaluation at ``best_step``, which had the highest ``valid/elbo_full`` of
+    those that measured it (without ``bound_every``: the highest ``valid/elbo``); the gradient's log-variance over
+    encoder parameters, direct part included; ``train/moving_variance`` (see `MovingVariance`) where asked for; the
+    scalars of the estimators. Bounds are in nats per image, higher is better.
     """
 
     relaxed: str = "elbo"  # what pathwise estimators train, see `Hierarchy.relaxed`
@@ -222,7 +222,7 @@ class LatentModel(Task):
     def _bounds(
         self, params: dict[str, Tensor], images: Tensor, generator: torch.Generator, samples: int
     ) -> dict[str, float]:
-        """Return the mean one-sample bound over ``images``, ``elbo``, and the other, ``bound100`` of 100 samples."""
+        """Return the mean one-sample bound over ``images``, ``elbo``, and that of ``samples``, such as ``bound100``."""
         totals = torch.zeros(2, dtype=torch.float64)
         for rows in images.split(BLOCK):
             x = self.pixels(rows, self._uniform(generator, *rows.shape) if self.dynamic else None)

@@ -33,6 +33,8 @@ class Records(NamedTuple):
         last: The last returns, ``(R, LAST)``, NaN before there are so many.
         total: The sum of the returns since the last evaluation.
         recent: Their number.
+        episodes: The number of episodes since the start.
+        frames: That of frames.
         solved_episodes: The number of episodes when the mean of a full ``last`` first reached the threshold, 0 before.
         solved_frames: The number of frames then.
     """

@@ -17,6 +17,7 @@ from relax_exp.tasks.base import Model, Task, draw
 
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
 SEEN = ("failed_at", "failed_what", "last_finite")  # what the state keeps of them
+UNSEEN = WATCHED.index("gradient norm")  # in an update of the tuning parameters alone
 
 
 class State(NamedTuple):
@@ -26,6 +27,7 @@ class State(NamedTuple):
 
     Attributes:
         t: The steps taken.
+        tuning_t: The updates of the tuning parameters taken, those of the warm-up included.
         sums: Running sums of the metrics since the last evaluation.
         summed: How many values each of them holds.
         lr: The learning rate.
@@ -77,7 +79,7 @@ def make_step(task: Task) -> Step:
             state.lr,
             {k: state.sums[k] + v for k, v in metrics.items()},
             state.summed + 1,
-            *_watch(state, watched, t),
+            *_watch(state, watched, watched.isfinite(), t),
         )
 
     return step
@@ -95,8 +97,10 @@ def make_tuning_update(task: Task) -> Callable[[State, dict[str, Any], dict[str,
         t, lr = state.tuning_t + 1, state.lr * task.lr_scale
         tuning, moments = task.tune(state.model, grads, state.tuning_moments, t, lr, batch, noise)
         zero = torch.zeros_like(grads.loss)
-        watched = torch.stack([grads.loss, zero, grads.tuning_loss, norm(grads.tuning, zero)])
-        seen = dict(zip(SEEN, _watch(state, watched, -t), strict=True))
+        watched = [grads.loss, zero, grads.tuning_loss, norm(grads.tuning, zero)]
+        finite = torch.stack(watched).isfinite()
+        watched[UNSEEN] = state.last_finite[UNSEEN]
+        seen = dict(zip(SEEN, _watch(state, torch.stack(watched), finite, -t), strict=True))
         return {"tuning": tuning, "tuning_moments": moments, "tuning_t": t, **seen}
 
     return update
@@ -104,9 +108,16 @@ def make_tuning_update(task: Task) -> Callable[[State, dict[str, Any], dict[str,
 
 def of_tuning(old: State, new: State) -> dict[str, Any]:
     """Return what a whole step has changed of what a tuning update changes."""
-    failed_at = torch.where(new.failed_at == old.failed_at, old.failed_at, -new.tuning_t)
-    kept = {k: getattr(new, k) for k in ("tuning_moments", "tuning_t", *SEEN)}
-    return {"tuning": new.model.tuning, **kept, "failed_at": failed_at}
+    fails = (new.failed_at != old.failed_at) & (new.failed_what != UNSEEN)
+    last = [(old if i == UNSEEN else new).last_finite[..., i] for i in range(len(WATCHED))]
+    return {
+        "tuning": new.model.tuning,
+        "tuning_moments": new.tuning_moments,
+        "tuning_t": new.tuning_t,
+        "failed_at": torch.where(fails, -new.tuning_t, old.failed_at),
+        "failed_what": torch.where(fails, new.failed_what, old.failed_what),
+        "last_finite": torch.stack(last, -1),
+    }
 
 
 def tuned(state: State, changed: dict[str, Any]) -> State:
@@ -115,9 +126,8 @@ def tuned(state: State, changed: dict[str, Any]) -> State:
     return state._replace(model=state.model._replace(tuning=changed["tuning"]), **others)
 
 
-def _watch(state: State, watched: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _watch(state: State, watched: Tensor, finite: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return when and where values of `WATCHED` were first not finite, and the last finite ones, at count ``at``."""
-    finite = watched.isfinite()
     alive = state.failed_at == 0
     fails = alive & ~finite.all()
     return (

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 from captures import recorded
+from digits import digits
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import data
 from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import Graphed
 from relax_exp.runs.build import make_task
@@ -34,7 +34,7 @@ def test_the_state_stays_where_it_is_and_inputs_are_copied():
 
 def tasks():
     relax = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
-    images = data.load("digits", binarize="static")
+    images = digits("static")
     yield "toy", make_task("toy", relax)
     yield "categorical toy", make_task("categorical_toy", {"name": "rebar"}, categories=3)
     for name in ({"name": "rebar"}, relax):

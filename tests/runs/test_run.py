@@ -16,10 +16,10 @@ from processes import Command, full_disk
 from running import TOY, VAE, check_complete, execute, meta, numbers, scalars, whole
 
 from relax_exp import data
+from relax_exp.config.identity import label
 from relax_exp.errors import RunError
 from relax_exp.runs import run
 from relax_exp.runs.build import make_task
-from relax_exp.runs.loggers import label
 from relax_exp.tasks.toy import Toy
 from relax_exp.training.replicas import Replicas
 

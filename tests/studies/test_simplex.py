@@ -143,7 +143,7 @@ def test_the_tables_say_what_is_resolved_and_what_is_saved():
     row = {"part": "temperature", "estimator": "st_gumbel", "temperature": 0.5, "bias2": 1e-4, "error2": 1e-4, "mse": 1}
     rows = [row | {"samples": 1, "variance": 2.0}, row | {"samples": 10, "variance": 0.5, "bias2": 1e-2}]
     places = [{"part": "simplex", "temperature": at, "samples": k, "variance": v * (0.5 if k > 1 else 1)}
-              for at in report.MAPS for k in (1, report.MAPPED) for v in (1.0, 2.0, 3.0, 4.0)]  # fmt: skip
+              for at in report.MAPS for k in (1, report.MAPPED_K) for v in (1.0, 2.0, 3.0, 4.0)]  # fmt: skip
     config = {"task": {"name": "simplex", "draws": 1000, "points": 2}}
     run = report.Run("it", config, {}, [*rows, *places])
     first, second = report.tables(run)

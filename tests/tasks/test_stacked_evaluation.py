@@ -1,8 +1,8 @@
 """Evaluating all replicas at once gives the numbers of one after the other."""
 
 import pytest
+from digits import digits
 
-from relax_exp import data
 from relax_exp.runs.build import make_task
 from relax_exp.tasks import stacked_evaluation, vae
 from relax_exp.tasks.stacked_evaluation import Stacked
@@ -13,14 +13,12 @@ RELAX = {"name": "relax", "surrogate": "network", "width": 4, "depth": 1}
 
 def tasks():
     small = {"batch_size": 4, "variance_draws": 12}
-    yield make_task("vae", RELAX, data.load("digits", binarize="static"), latents=3, **small)
-    yield make_task(
-        "vae", {"name": "rebar"}, data.load("digits", binarize="dynamic"), model="linear2", latents=3, **small
-    )
+    yield make_task("vae", RELAX, digits("static"), latents=3, **small)
+    yield make_task("vae", {"name": "rebar"}, digits("dynamic"), model="linear2", latents=3, **small)
     shape = {"layers": 1, "variables": 2, "categories": 3, "hidden": []}
-    yield make_task("categorical_vae", {"name": "rebar"}, data.load("digits", binarize="static"), **shape, **small)
+    yield make_task("categorical_vae", {"name": "rebar"}, digits("static"), **shape, **small)
     halves = {"variables": 3, "test_samples": 70}
-    yield make_task("structured", {"name": "rebar"}, data.load("digits", binarize="dynamic"), **halves, **small)
+    yield make_task("structured", {"name": "rebar"}, digits("dynamic"), **halves, **small)
 
 
 @pytest.mark.parametrize("task", list(tasks()), ids=["static", "dynamic", "categorical", "structured"])

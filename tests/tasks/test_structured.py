@@ -11,7 +11,7 @@ from running import beside_and_alone, execute, numbers, resolve, stop
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from relax_exp import data, estimators
+from relax_exp import estimators
 from relax_exp.config import fit
 from relax_exp.config import resolve as config
 from relax_exp.enumeration import checks, hierarchies
@@ -188,7 +188,7 @@ def test_the_network_is_asked_as_often_as_is_said(monkeypatch, name, options, la
     ids=["relax", "arsm", "concrete", "nvil", "momentum"],
 )
 def test_replicas_equal_the_runs_made_alone(estimator, options):
-    images = data.load("digits", binarize=options.get("binarize", "static"))
+    images = digits(options.get("binarize", "static"))
     options = {k: v for k, v in options.items() if k != "binarize"}
     task = make(estimator, images, **options)
     beside_and_alone(task)

@@ -15,7 +15,7 @@ from relax_exp.numerics.traced import Traced
 from relax_exp.runs.build import make_task
 from relax_exp.tasks.toy import Toy, ToyTask
 from relax_exp.training.replicas import Replicas
-from relax_exp.training.step import WATCHED, of_tuning
+from relax_exp.training.step import of_tuning
 
 SEEDS, LRS = [0, 1, 2, 3, 4], [1e-3, 3e-4]
 SURROGATE = {"depth": 1, "width": 5, "weight_decay": 1e-3}
@@ -260,10 +260,8 @@ def test_an_update_of_the_tuning_alone_is_that_of_a_whole_step(estimator):
     alone = replicas._update(replicas.state, *inputs)
     whole = of_tuning(replicas.state, replicas.step(replicas.state, *inputs))
     assert alone.keys() == whole.keys()
-    not_seen = WATCHED.index("gradient norm")
-    alone["last_finite"][:, not_seen] = whole["last_finite"][:, not_seen]
     for ours, theirs in zip(tree_leaves(alone), tree_leaves(whole), strict=True):
-        assert torch.equal(ours, theirs)
+        assert torch.equal(ours.isnan(), theirs.isnan()) and torch.equal(ours.nan_to_num(), theirs.nan_to_num())
 
 
 def test_its_trace_leaves_out_what_only_the_model_needs():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from captures import recorded
+from digits import digits
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp import data
 from relax_exp.runs.build import make_task
 from relax_exp.training.replicas import Replicas
 from relax_exp.training.together import Together
@@ -26,11 +26,11 @@ CASES = {
 def tasks(name: str, dtype=torch.float64):
     """The same task on two data sets, which differ in images, mean and size."""
     task, estimator, options = CASES[name]
-    digits = data.load("digits", binarize=options.get("binarize", "static"))
-    rows = digits.train.flip(1)[:1001]
-    other = digits._replace(train=rows, mean=rows.double().mean(0) / (255 if digits.binarize == "dynamic" else 1))
+    whole = digits(options.get("binarize", "static"))
+    rows = whole.train.flip(1)[:1001]
+    other = whole._replace(train=rows, mean=rows.double().mean(0) / (255 if whole.binarize == "dynamic" else 1))
     given = {"batch_size": 90, "variance_draws": 3, "dtype": dtype, **options}
-    return [make_task(task, estimator, images, **given) for images in (digits, other)]
+    return [make_task(task, estimator, images, **given) for images in (whole, other)]
 
 
 def train(trainer, stretches):

@@ -133,7 +133,7 @@ def over(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a metric over another one, ``(X,)`` and ``(X, seeds)``, or over steps where ``x`` is None.
 
-    It is ``floor`` at least. Where seeds differ in ``x`` at a step, their values are interpolated, as far as all seeds
+    Where seeds differ in ``x`` at a step, their values are interpolated, as far as all seeds
     have some.
     """
     steps, values = cell.series(metric)
@@ -207,7 +207,7 @@ def in_short(axis: Axis, most: float) -> None:
 def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
     """Draw the foot of a panel of log-variances, for gradients without variance.
 
-    Over ``x`` it shows the share of seeds whose gradient has no variance at all, and so no logarithm. The curves above
+    It shows the share of seeds whose gradient has no variance at all, and so no logarithm. The curves above
     are means of the other seeds.
     """
     low, high = ax.get_ylim()

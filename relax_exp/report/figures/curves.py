@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from relax_exp.config import identity
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures import differences
@@ -113,7 +114,7 @@ def relaxation(cell: Cell) -> tuple[dict[str, Any], np.ndarray] | None:
     found: dict[str, Any] = {}
     values = []
     for r in cell.counted:
-        c = (r.run.curves.get("relaxation") or {}).get(f"seed-{r.seed}_lr-{r.lr:g}")
+        c = (r.run.curves.get("relaxation") or {}).get(identity.label(r.seed, r.lr))
         if c is not None:
             found = r.run.curves
             values.append(c)

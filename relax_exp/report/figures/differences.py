@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from relax_exp.report.cells import Cell
+from relax_exp.report.cells import Cell, differences
 from relax_exp.report.figures.axes import draw, in_short, styled
 
 REFERENCE, COMPARED = "rebar", ("rebar", "relax")  # to whom, and who: the paper's question
@@ -28,15 +28,9 @@ def granularity(cell: Cell) -> str | None:
 
 def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps ``(S,)`` that both evaluated, and differences ``(S, seeds)`` of the seeds that both have."""
-    ours, theirs = ({r.seed: r for r in c.counted} for c in (cell, other))
-    shared = sorted(ours.keys() & theirs.keys())
-    if not shared:
-        return np.empty(0), np.empty((0, 0))
-    steps = sorted(set.intersection(*(set(of[seed].rows) for of in (ours, theirs) for seed in shared)))
-    values = [[ours[s].value(METRIC, step) - theirs[s].value(METRIC, step) for s in shared] for step in steps]
-    values = np.array(values, dtype=float).reshape(len(steps), len(shared))
+    steps, values, _ = differences(cell, other, METRIC)
     keep = np.isfinite(values).any(1)
-    return np.array(steps)[keep], values[keep]
+    return steps[keep], values[keep]
 
 
 def panel(ax: Axes, cells: list[Cell], paired: tuple[Cell, list[Cell]], xlim: tuple[float, float]) -> None:

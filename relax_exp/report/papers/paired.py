@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from relax_exp.report.cells import Cell
+from relax_exp.report.cells import Cell, differences
 from relax_exp.report.formats import Table
 from relax_exp.report.papers.published import chosen, short
 from relax_exp.report.papers.table1 import BOUND, models
-from relax_exp.report.runs import Replica, series
 from relax_exp.report.statistics import interval
 
 PAIR = ("relax", "rebar")
@@ -24,22 +23,6 @@ SHOWN = (
     1_000_000,
     2_000_000,
 )  # steps; and the last that both reached
-
-
-def differences(first: Cell, second: Cell, metric: str = BOUND) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Compute ``first`` minus ``second`` of the seeds that both have, at the evaluations that both have.
-
-    Returns:
-        Steps ``(S,)``, differences ``(S, seeds)``, NaN where one has no value, and the seeds.
-    """
-    of: list[dict[int, Replica]] = [{r.seed: r for r in cell.counted} for cell in (first, second)]
-    seeds = sorted(of[0].keys() & of[1].keys())
-    until = min((r.last_step for each in of for seed, r in each.items() if seed in seeds), default=0)
-    (steps, a), (others, b) = (series([each[seed] for seed in seeds], metric, until) for each in of)
-    common = [step for step in steps if step in set(others.tolist())]
-    rows = [np.flatnonzero(each == step)[0] for each in (steps, others) for step in common]
-    half = len(common)
-    return np.array(common, dtype=int), a[rows[:half]] - b[rows[half:]], seeds
 
 
 def verdict(values: np.ndarray) -> str:
@@ -60,7 +43,7 @@ def paired(cells: list[Cell]) -> Table | None:
             if not {*PAIR} <= ours[task].keys():
                 continue
             relax, rebar = (ours[task][name].cell for name in PAIR)
-            steps, values, seeds = differences(relax, rebar)
+            steps, values, seeds = differences(relax, rebar, BOUND)
             if not len(steps):
                 continue
             rows += [None] * bool(rows)

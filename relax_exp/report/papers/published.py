@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from relax_exp import estimators
 from relax_exp.config.identity import flatten
+from relax_exp.config.resolve import estimator_options
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.groups import RATES, choose, text
@@ -27,10 +29,11 @@ def published() -> dict[str, Any]:
 
 
 def settings(cells: Iterable[Cell]) -> dict[int, str]:
-    """Return a label for each cell's estimator, with its settings in which others of its name differ, by the cell's id.
+    """Return a label for each cell's estimator, by the cell's id: its name and the settings that tell it apart.
 
-    Rates are no such setting. REBAR's granularity counts where it is not the default. By the estimator's label within
-    its own task, which may differ from task to task.
+    These are the settings in which cells of its name differ, on any task, and in which it has not the default of its
+    task: an estimator as it is by default has its bare name, which is that of its column. Rates are no such setting.
+    REBAR's granularity counts wherever it is not the default.
     """
     flat = {}
     for c in cells:
@@ -43,12 +46,20 @@ def settings(cells: Iterable[Cell]) -> dict[int, str]:
         keys = dict.fromkeys(key for options in same for key in options)
         ignored = ("estimator.granularity", *RATES)
         differing = [key for key in keys if len({str(options.get(key)) for options in same}) > 1]
-        parts = {key.split(".", 1)[1]: flat[id(cell)].get(key) for key in differing if key not in ignored}
+        default = _defaults(cell.name, cell.runs[0].config["task"]["name"])
+        told = [k for k in differing if k not in ignored and text(flat[id(cell)].get(k)) != text(default.get(k))]
+        parts = {key.split(".", 1)[1]: flat[id(cell)].get(key) for key in told}
         if flat[id(cell)].get("estimator.granularity") == "parameter":
             parts["granularity"] = "parameter"
         shown = ", ".join(f"{key}={text(value)}" for key, value in parts.items() if value is not None)
         labels[id(cell)] = f"{cell.name} ({shown})" if shown else cell.name
     return labels
+
+
+@cache
+def _defaults(name: str, task: str) -> dict[str, Any]:
+    """Return the options of a registered estimator by default, with dots; of another one nothing is known."""
+    return flatten({"estimator": estimator_options(name, task)}) if name in estimators.REGISTRY else {}
 
 
 class Chosen(NamedTuple):
@@ -79,12 +90,13 @@ def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
     for cell in cells:
         groups.setdefault(cell.task, {}).setdefault(labels[id(cell)], []).append(cell)
     out: dict[str, dict[str, Chosen]] = {}
-    for task, estimators in groups.items():
+    for task, of in groups.items():
         out[task] = {}
-        for label in sorted(estimators, key=column_order):
-            tried = estimators[label]
+        for label in sorted(of, key=column_order):
+            tried = of[label]
             furthest = max(tried, key=lambda c: c.steps)
-            cell, rule = choose([c for c in tried if c.steps and c.planned == furthest.planned] or tried)
+            tried = [c for c in tried if c.steps and c.planned == furthest.planned] or tried
+            cell, rule = choose(tried)
             out[task][label] = Chosen(cell, sorted({c.lr for c in tried}), rule)
     return out
 

@@ -20,7 +20,7 @@ from relax_exp.report.studies.temperature import RESOLVED, Plain, part
 WEIGHTS = (2.0, 0.5, 1.0)  # unnormalised probabilities: of the densities, and where gradients are measured
 DENSITIES = (0.5, 1.0, 2.0)  # temperatures of theirs and of the slides; with 0, the discrete law, in the figure
 MAPS = (0.1, 0.5, 1.0)  # temperatures at which the variance is mapped
-MAPPED = 100  # draws of Gumbel-Rao there
+MAPPED_K = 100  # draws of Gumbel-Rao there
 SHADES = (0.1, 30.0)  # densities between which colours are spread; the uniform density is 2
 RATIOS = " : ".join(f"{weight:g}" for weight in WEIGHTS)
 LINES = {1: ("-", "o"), 10: ((0, (1, 1.5)), "h"), 100: ((0, (5, 2)), "s"), 1000: ((0, (9, 3)), "^")}
@@ -31,7 +31,7 @@ def label(run: Run) -> str:
     return f"{run.config['task']['draws']} draws"
 
 
-def mapped(config: dict[str, Any]) -> int:
+def draws_of_maps(config: dict[str, Any]) -> int:
     """Return the draws at each place of the maps: a quarter of those at each temperature of the curves."""
     return max(2, config["task"]["draws"] // 4)
 
@@ -78,7 +78,7 @@ def maps(run: Run) -> dict[float, dict[int, np.ndarray]]:
     rows = part(run, "simplex")
     return {
         at: {k: np.array([r["variance"] for r in rows if (r["temperature"], r["samples"]) == (at, k)])
-             for k in (1, MAPPED)}
+             for k in (1, MAPPED_K)}
         for at in MAPS
     }  # fmt: skip
 
@@ -87,18 +87,18 @@ def over_simplex(run: Run) -> Table:
     """Make the table of how much variance Gumbel-Rao saves over the simplex."""
     body, records = [], []
     for at, of in maps(run).items():
-        ratio = of[MAPPED] / of[1]
-        means = [float(of[k].mean()) for k in (1, MAPPED)]
+        ratio = of[MAPPED_K] / of[1]
+        means = [float(of[k].mean()) for k in (1, MAPPED_K)]
         spread = [float(x) for x in (ratio.min(), np.median(ratio), ratio.max())]
         body.append([f"{at:g}", *(f"{x:.3g}" for x in (*means, *spread))])
         keys = ("st_gumbel", "gumbel_rao", "smallest ratio", "median ratio", "largest ratio")
         records.append({"temperature": at, **dict(zip(keys, [*means, *spread], strict=True))})
     places = len(next(iter(maps(run).values()))[1])
     note = (
-        f"Means of the variance over {places} places spread evenly over the simplex, {mapped(run.config):,} "
+        f"Means of the variance over {places} places spread evenly over the simplex, {draws_of_maps(run.config):,} "
         f"draws at each, and Gumbel-Rao's variance relative to st_gumbel's: smallest, median and largest of the places."
     )
-    headers = ["temperature", "st_gumbel", f"gumbel_rao, K = {MAPPED}", "smallest ratio", "median", "largest"]
+    headers = ["temperature", "st_gumbel", f"gumbel_rao, K = {MAPPED_K}", "smallest ratio", "median", "largest"]
     return Table("simplex", "Variance over the simplex", headers, body, note, records, words=1)
 
 
@@ -168,7 +168,7 @@ def draw_tradeoff(run: Run) -> Figure:
 def draw_maps(run: Run) -> Figure:
     """Draw the variance over the simplex of both estimators, and their ratio, a row for each temperature."""
     measured = maps(run)
-    logs = [np.log10(of[k]) for of in measured.values() for k in (1, MAPPED)]
+    logs = [np.log10(of[k]) for of in measured.values() for k in (1, MAPPED_K)]
     norm = Normalize(float(np.percentile(logs, 2)), max(float(log.max()) for log in logs))
     with look():
         fig = figure(8.2, 2.3 * len(measured) + 0.5)
@@ -176,11 +176,11 @@ def draw_maps(run: Run) -> Figure:
         letters(axes.flat)
         shaded = ratios = None
         for row, (at, of) in zip(axes, measured.items(), strict=True):
-            for ax, k in zip(row, (1, MAPPED), strict=False):
+            for ax, k in zip(row, (1, MAPPED_K), strict=False):
                 shaded = ternary.shade(ax, np.log10(of[k]), norm=norm, cmap="viridis")
-            ratios = ternary.shade(row[2], of[MAPPED] / of[1], norm=Normalize(0, 1), cmap="cividis")
+            ratios = ternary.shade(row[2], of[MAPPED_K] / of[1], norm=Normalize(0, 1), cmap="cividis")
             row[0].text(-0.25, 0.4, f"temperature {at:g}", rotation=90, ha="center", va="center")
-        for ax, heading in zip(axes[0], (named(1), named(MAPPED), "second over first"), strict=True):
+        for ax, heading in zip(axes[0], (named(1), named(MAPPED_K), "second over first"), strict=True):
             ax.set_title(heading)
         assert shaded is not None and ratios is not None
         fig.colorbar(shaded, ax=axes[:, :2], extend="min", shrink=0.5, aspect=30, location="bottom",
