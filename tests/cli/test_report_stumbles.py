@@ -86,6 +86,25 @@ def test_experiment_and_budget_are_honoured(tmp_path, capsys):
     assert main([str(tmp_path), "--experiment", "tyo"]) == main([str(tmp_path), "--status", "--experiment", "tyo"]) == 2
 
 
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (
+            "--collect it --experiment toy --budget cpu",
+            "--experiment goes with a report or --status, not with --collect",
+        ),
+        ("--render --experiment toy", "--experiment goes with a report or --status, not with --render"),
+        ("--check --by steps", "--by goes with a report, not with --check"),
+        ("--status --budget cpu", "--budget goes with --experiment NAME or --collect NAME"),
+        ("--check --add", "--add goes with --collect NAME"),
+    ],
+)
+def test_an_option_that_would_not_be_heard_is_refused(given, said, tmp_path, capsys):
+    toy_run(tmp_path / "a")
+    assert main([str(tmp_path), *given.split(), "-o", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_leaves_the_prompt_a_line_of_its_own(tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt

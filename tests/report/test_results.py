@@ -113,6 +113,11 @@ def test_a_table_that_was_edited_or_lost_is_named(collected):
     assert "table.md" in more and "'one line more', but the committed runs give None" in more
 
 
+def test_a_table_that_nothing_makes_any_more_is_named(collected):
+    (collected / "paired.csv").write_text("task\n")
+    assert check(collected) == [f"{collected / 'paired.csv'}: the committed runs give no such table any more"]
+
+
 def test_prose_in_the_readme_stays(collected):
     readme = collected / README
     text = readme.read_text()

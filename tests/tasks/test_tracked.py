@@ -40,6 +40,13 @@ def vae(estimator):
     )
 
 
+def test_bounds_are_compiled_as_without_probes(monkeypatch):
+    task, compiled = vae(OTHERS["rebar"]), []
+    monkeypatch.setattr(task, "compile", lambda: compiled.append(True))
+    Tracked(task, "rebar", {}).compile()
+    assert compiled == [True]
+
+
 @pytest.mark.parametrize("make", [toy, vae])
 def test_probes_tune_and_the_run_stays_what_it_is(make):
     own = {"name": "relax", "noise": "tied", **SMALL}

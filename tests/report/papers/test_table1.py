@@ -9,7 +9,7 @@ import pytest
 import torch
 from folders import cells_of, configuration, write_run
 
-from relax_exp.config.resolve import _file
+from relax_exp.config.resolve import _file, estimator_options
 from relax_exp.data import ImageData
 from relax_exp.report import formats
 from relax_exp.report.formats import Table, escape, latex
@@ -124,6 +124,26 @@ def test_tuckers_rebar_has_the_column_of_the_draft_on_every_model(tmp_path):
     assert (first["REBAR"][:7], first["REBAR (Tucker)"][:7]) == ("-109.50", "-124.50")
     assert (second["REBAR"], second["REBAR (Tucker)"][:7]) == ("not run", "-109.50")
     assert table.headers[-1] == "disarm"
+
+
+def test_the_published_settings_keep_their_column_beside_others(tmp_path):
+    default = estimator_options("relax", "vae")
+    run(tmp_path / "a", default)
+    run(tmp_path / "b", default | {"depth": 4, "weight_decay": 0.0}, levels=(-130, -125))
+    run(tmp_path / "c", default | {"weight_decay": 0.0}, model="linear2")
+    table = table1(cells_of(tmp_path))
+    assert [header for header in table.headers if "relax" in header] == [
+        "relax (depth=4, weight_decay=0)", "relax (weight_decay=0)"
+    ]  # fmt: skip
+    ours = lines(table, "mnist", "linear1", "ours")[0]
+    assert (ours["RELAX"][:7], ours["relax (depth=4, weight_decay=0)"][:7]) == ("-109.50", "-124.50")
+
+
+def test_rates_of_other_lengths_do_not_count_as_tried(tmp_path):
+    run(tmp_path / "a", lrs=(1e-3, 5e-4), steps=1000)
+    run(tmp_path / "b", steps=4000)
+    (rate,) = lines(table1(cells_of(tmp_path)), "mnist", "linear1", "learning rate")
+    assert rate["RELAX"] == "0.001 (1 tried)"
 
 
 def test_only_the_papers_models_make_table_1(tmp_path):
