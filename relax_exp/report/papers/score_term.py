@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from relax_exp.config.identity import group_key
-from relax_exp.report.cells import Cell
+from relax_exp.report.cells import Cell, differences
 from relax_exp.report.formats import EMPTY, Table
-from relax_exp.report.papers.paired import SHOWN, differences, verdict
+from relax_exp.report.papers.paired import SHOWN, verdict
 from relax_exp.report.papers.published import short
 from relax_exp.report.papers.table1 import BOUND
 from relax_exp.report.statistics import interval
