@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-pass
-
 
 class DataError(Exception):
     """Data that is missing or damaged; the message says where, what and what to do."""

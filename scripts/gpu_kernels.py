@@ -34,6 +34,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from relax_exp.config import files, resolve
+from relax_exp.errors import DataError
 from relax_exp.numerics import gpu_programs
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import build_task
@@ -175,4 +176,7 @@ def pretended():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except DataError as error:
+        sys.exit(str(error))

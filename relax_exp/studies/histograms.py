@@ -17,7 +17,6 @@ from torch.func import grad
 
 from relax_exp import estimators
 from relax_exp.config.resolve import estimator_options
-from relax_exp.errors import SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.histograms import LAX_PARTS
 from relax_exp.runs.build import make_task
@@ -112,6 +111,4 @@ def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
 
 def execute(config: dict[str, Any]) -> int:
     """Tune, draw, write tables and figures, print the table. Returns 0."""
-    if config["estimator"]["name"] != "all" or config["estimator"].get("path"):
-        raise SettingError("task=histograms sets its estimators beside each other: leave the estimator out")
-    return study.conduct(config, measured)
+    return study.conduct(config, measured, beside="its estimators")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from relax_exp.config.identity import run_path
+from relax_exp.errors import SettingError
 from relax_exp.report import formats
 from relax_exp.report.figures.axes import save
 from relax_exp.report.runs import read_run
@@ -21,14 +22,25 @@ from relax_exp.runs.folder import RunFolder, shown
 Rows = list[dict[str, Any]]
 
 
-def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Rows]]) -> int:
+def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Rows]], beside: str = "") -> int:
     """Carry out a study: what ``measure(config)`` returns becomes ``table.json`` and, from it, tables and figures.
 
     A study that was carried out before is shown again, without measuring anything.
 
+    Args:
+        config: The resolved configuration.
+        measure: What measures, and returns the rows of each table.
+        beside: The estimators that a study sets beside each other; where it has some, none can be chosen.
+
     Returns:
         The exit code, 0.
+
+    Raises:
+        SettingError: An estimator was chosen where none can be.
     """
+    if beside and (config["estimator"]["name"] != "all" or config["estimator"].get("path")):
+        name = config["task"]["name"]
+        raise SettingError(f"task={name} sets {beside} beside each other: leave the estimator out")
     path = run_path(config)
     if (code := shown(path, config, said)) is not None:
         return code
