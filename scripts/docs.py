@@ -100,8 +100,11 @@ def facts(name: str, entry: Entry) -> Iterable[tuple[str, str]]:
 
 def evaluations(name: str, built: list[tuple[str, dict, estimators.Estimator]]) -> str:
     """The number, with the sizes and options that it depends on."""
-    if re.search(r"^samples:", options_file(name), re.M):
-        return "as many as `samples`"
+    if found := re.search(r"^samples: *(\d+)", options_file(name), re.M):
+        _, given, estimator = built[0]
+        times = estimator.evaluations // given.get("samples", int(found[1]))
+        copied = re.search(r"^copies:", options_file(name), re.M)
+        return "as many as `samples`" if times == 1 else f"`samples` times {'`copies`' if copied else times}"
     counts: dict[str, list[str]] = {}
     for family, given, estimator in built:
         smaller = estimators.build(name, family, shape(family, 5), **given).evaluations
