@@ -19,5 +19,9 @@ class ConfigError(Exception):
     """A configuration that cannot be run; the message says what is wrong, what is allowed and what to type."""
 
 
+class OptionError(ValueError):
+    """Options of an estimator that it does not have, or that do not go together; the message says what to type."""
+
+
 class SettingError(RunError):
     """A setting found wrong only once torch, the data or the environment were there; the message says what to type."""

@@ -29,7 +29,7 @@ from relax_exp.cli import sweep as sweep_module
 from relax_exp.cli.sweep import Outcome, _codes, _later, _take_plan
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
-from relax_exp.errors import ConfigError, RunError, SettingError
+from relax_exp.errors import ConfigError, OptionError, RunError, SettingError
 from relax_exp.estimators import own
 from relax_exp.runs import memory, provenance
 from relax_exp.runs.files import is_disk_full
@@ -133,7 +133,7 @@ def _message(error: Exception) -> tuple[str, int] | None:
     composing = (ConfigError, HydraException, OmegaConfBaseException)
     if isinstance(error, composing) and not isinstance(error, InstantiationException):
         return messages.explain(error), 2
-    if isinstance(error, SettingError):
+    if isinstance(error, (SettingError, OptionError)):
         return str(error), 2
     if isinstance(error, (RunError, DataError)):
         return str(error), 1

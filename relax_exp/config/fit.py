@@ -42,10 +42,10 @@ def decoder_hidden(task: dict) -> int | None:
 
 
 def check_size(task: dict, config: dict) -> None:
-    """Check whether the noise of a step can be held, and whether the environment is one of the task's.
+    """Check whether a step's noise can be held, bounds come at evaluations, and the environment is one of the task's.
 
     Raises:
-        ConfigError: It cannot, or it is not.
+        ConfigError: It cannot, they do not, or it is not.
     """
     sizes = {f"task.{key}": task[key] for key in ("latents", "variables", "categories") if task.get(key)}
     numbers = config["batch_size"] * len(config["seeds"]) * len(config["lrs"]) * math.prod(sizes.values())
@@ -54,6 +54,9 @@ def check_size(task: dict, config: dict) -> None:
             sizes["batch_size"] = config["batch_size"]
         key = max(sizes, key=sizes.__getitem__)
         raise ConfigError(f"each step would draw {numbers:,} numbers for the latents: lower {key}={sizes[key]}")
+    every, evaluated = task.get("bound_every"), config["eval_every"]
+    if every and every % evaluated and evaluated % every:
+        raise ConfigError(f"task.bound_every={every}: must be a multiple of eval_every={evaluated}")
     if str(task.get("env", "")).startswith("ALE/") and TASKS[task["name"]].experience != "segments":
         raise ConfigError(f"task.env={task['env']} is an Atari game: type task=atari task.env={task['env']}")
 

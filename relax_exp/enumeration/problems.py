@@ -100,7 +100,7 @@ def direct_loss(f: Callable[[Tensor], Tensor], dims: int) -> Objective:
 
 
 def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
-    """Return problems of all three families: black box and smooth losses, direct dependence, extreme logits."""
+    """Return problems of all families: black box and smooth losses, direct dependence, extreme logits."""
     made: list[Problem] = []
     cases = {
         "bernoulli": {(4,): "table", (3,): "smooth direct extreme quadratic", (1,): "smooth"},
@@ -132,7 +132,7 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
 
 
 def structured_problems(rows: int = 3, seed: int = 0) -> list[Problem]:
-    """Permutations of 4 and 5 items, subsets of both laws of 2 of 4 and of 2 of 5; of the smaller one a table too."""
+    """Permutations of 4 and 5 items, subsets of both laws, 2 of 4 and 2 or 3 of 5; of the smaller one a table too."""
     made: list[Problem] = []
     for family, shapes in {"permutation": [(4,), (5,)], "subset": [(4, 2), (5, 2)], "top_k": [(4, 2), (5, 3)]}.items():
         for shape in shapes:

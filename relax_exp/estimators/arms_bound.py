@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.estimators.antithetic import ARMS
-from relax_exp.estimators.base import Estimator, Noise, Output, Signal
+from relax_exp.estimators.base import Noise, Signal
 from relax_exp.estimators.multisample import at_least_two
 
 
@@ -68,9 +68,3 @@ class ARMSBound(ARMS):
         """Return the bound, averaged over the forms: ``(K m, N)`` -> ``(N,)``."""
         log_w = -torch.unflatten(f_b, 0, (self.bound_samples, self.copies))
         return (math.log(self.bound_samples) - log_w.logsumexp(0)).mean(0)
-
-    def from_sample(
-        self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None
-    ) -> Output:
-        """Raise TypeError: the samples must be coupled as `sample` does it."""
-        return Estimator.from_sample(self, logits, b, f_b, noise, context)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
+from relax_exp.errors import OptionError
 from relax_exp.estimators.antithetic import Comparison
 from relax_exp.estimators.base import Noise, Objective, Output
 
@@ -110,7 +111,7 @@ class ARSM(Comparison):
         size = self.event_shape[-1]
         self.evaluations = size * (size - 1) // 2 + 1
         if self.evaluations > MAX_EVALUATIONS:
-            raise ValueError(
+            raise OptionError(
                 f"arsm evaluates f at {self.evaluations} points for {size} classes; the limit is {MAX_EVALUATIONS}: "
                 f"use ars, which takes {size}"
             )

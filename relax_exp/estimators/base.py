@@ -132,6 +132,7 @@ class Estimator(nn.Module, metaclass=Checked):
     needs: str = "value"
     target: str = "mean"
     samples: int = 1
+    draws_p: bool = True  # its samples are draws from p(b), all of them as likely as p says
     uses_f_b: bool = True  # f at the sample, from a caller who has it, saves an evaluation
     uses_slope: bool = False  # df/db at the samples too: ``f_b`` may be the pair of both
     shared: bool = False  # in a hierarchy, some parameters of layer 0 serve all layers, see `Rebar`

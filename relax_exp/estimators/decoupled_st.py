@@ -23,6 +23,7 @@ class DecoupledST(Pathwise):
     def __init__(self, *args: Any, forward: float = 0.7, temperature: float = 1.5, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.forward_temperature, self.temperature = forward, temperature
+        self.draws_p = forward == 1
 
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the mean."""

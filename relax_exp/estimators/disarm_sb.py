@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vjp
 
+from relax_exp.errors import OptionError
 from relax_exp.estimators.antithetic import DisARMTree
 from relax_exp.estimators.arms_bound import ARMSBound
 from relax_exp.estimators.base import Noise, Objective, Output
@@ -32,7 +33,7 @@ class DisARMSB(DisARMTree):
     def __init__(self, *args: Any, order: str = "index", form: str = "integrated", **kwargs: Any):
         super().__init__(*args, **kwargs)
         if form == "importance" and order != "ascending":
-            raise ValueError(
+            raise OptionError(
                 f"disarm_sb: form=importance takes the rarest class first, so that no pair of classes is impossible: "
                 f"set order=ascending, not {order}"
             )

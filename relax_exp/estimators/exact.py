@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from relax_exp.distributions import expand_event, states, weighted
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 
 MAX_STATES = 2**16
@@ -33,7 +34,7 @@ class Exact(Estimator):
             base = 2 if name == "bernoulli" else self.event_shape[1]
             self.evaluations, said = base**size, f"{base}^{size}"
         if self.evaluations > MAX_STATES:
-            raise ValueError(
+            raise OptionError(
                 f"exact enumerates {said} states; the limit is {MAX_STATES}: use fewer latents or another one"
             )
 

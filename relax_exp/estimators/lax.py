@@ -63,10 +63,11 @@ class LAX(Estimator):
 
         u of ``noise`` gives z, a draw from p(z | b); a Gaussian b is z itself.
         """
+        logits = logits.detach()
         if self.family.discrete:
             z = self.family.conditional_path(logits, b, present(noise)["u"]).detach()
             return self._combine(logits, b, f_b, z, context)
-        mean, log_std = logits.detach().unbind(-1)
+        mean, log_std = logits.unbind(-1)
         return self._combine(logits, b, f_b, b, context, (b - mean) / log_std.exp())
 
     def _combine(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import ScoreFunction, Signal
 
 
@@ -64,5 +65,5 @@ class VIMCO(ScoreFunction):
 def at_least_two(samples: int, estimator: ScoreFunction, option: str = "samples") -> int:
     """Return ``samples``, or raise ValueError where there is no other sample to take a baseline from."""
     if samples < 2:
-        raise ValueError(f"{type(estimator).__name__}: {option}={samples} must be at least 2, to leave one out")
+        raise OptionError(f"{type(estimator).__name__}: {option}={samples} must be at least 2, to leave one out")
     return samples

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import grad, vjp
 
 from relax_exp.distributions import expand_event, sum_event
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Noise, Objective, Output, mean_square
 from relax_exp.estimators.score import NVIL
 
@@ -31,7 +32,7 @@ class MuProp(NVIL):
         super().__init__(*args, **kwargs)
         self.scales = nn.Parameter(torch.ones(2)) if scales == "learned" else None
         if self.samples != 1:
-            raise ValueError(f"MuProp: samples={self.samples} must be 1")
+            raise OptionError(f"MuProp: samples={self.samples} must be 1")
         self.evaluations = 2
 
     def estimate(

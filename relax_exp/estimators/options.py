@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Literal, TypedDict
 
-from relax_exp.errors import ConfigError
+from relax_exp.errors import ConfigError, OptionError
 from relax_exp.schema import (
     BelowOne,
     Count,
@@ -103,7 +103,7 @@ def check_options(cls: type, given: dict[str, Any]) -> None:
 
     Raises:
         TypeError: The estimator has no such option.
-        ValueError: The option may not have this value.
+        OptionError: The option may not have this value; it is a ValueError.
     """
     defaults = accepted(cls)
     known = types(defaults)
@@ -118,7 +118,7 @@ def check_options(cls: type, given: dict[str, Any]) -> None:
         try:
             checked(key, plain, known[key])
         except ConfigError as error:
-            raise ValueError(f"{cls.__name__}: {error}") from None
+            raise OptionError(f"{cls.__name__}: {error}") from None
 
 
 def _is(default: Any, hint: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp
 
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output, present
 
 
@@ -118,9 +119,9 @@ class Tempered(Pathwise):
         super().__init__(*args, **kwargs)
         name = type(self).__name__
         if schedule not in self.schedules:
-            raise ValueError(f"{name}: schedule={schedule!r} must be one of {', '.join(self.schedules)}")
+            raise OptionError(f"{name}: schedule={schedule!r} must be one of {', '.join(self.schedules)}")
         if schedule == "annealed" and temperature <= minimum:
-            raise ValueError(
+            raise OptionError(
                 f"{name}: schedule=annealed goes from temperature={temperature} down to minimum={minimum}: "
                 "raise temperature (published: 1.0) or lower minimum"
             )
@@ -189,8 +190,9 @@ class StraightThroughGumbel(Tempered):
 class StraightThrough(Pathwise):
     """Straight-through (Bengio et al. 2013): the hard sample forward, the mean's derivative backward.
 
-    With a ``temperature`` other than 1 the derivative of the mean of logits / temperature. (This is Decoupled ST, Shah
-    et al. 2024, at forward temperature 1; another one would sample from another distribution.)
+    Of k items the derivative is not the mean's, which `SIMPLE` takes, but that of the relaxation at the logits. With a
+    ``temperature`` other than 1 the derivative of the mean of logits / temperature. (This is Decoupled ST, Shah et al.
+    2024, at forward temperature 1; another one would sample from another distribution.)
     """
 
     needs = "gradient"

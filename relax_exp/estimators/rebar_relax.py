@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from relax_exp.distributions import expand_event, open_uniform
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output, as_objective, mean_square, present
 from relax_exp.models.mlp import MLP, Surrogate, squared_weights
 
@@ -68,7 +69,7 @@ class Rebar(Estimator):
         self.granular = granularity == "parameter"
         self.towards_mean, self.bounded, self.shared = relaxation == "muprop", bounded_eta, shared
         if bounded_eta and not 0 < eta < 2:
-            raise ValueError(f"{type(self).__name__}: bounded_eta keeps eta between 0 and 2, so not eta={eta}")
+            raise OptionError(f"{type(self).__name__}: bounded_eta keeps eta between 0 and 2, so not eta={eta}")
         eta = math.log(eta / (2 - eta)) if bounded_eta else eta
         self.baseline = None
         if baseline == "input" and self.context_shape is None:
@@ -222,13 +223,15 @@ class Relax(Rebar):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if self.granular:
+            raise OptionError("Relax: granularity must be layer, as the network has no part for each tensor of weights")
         self.free = surrogate == "network"
         if self.free:
             self.needs, self.evaluations = "value", 1
             del self.eta
         self.published_error = sampler == "published_error"
         if self.published_error and (self.tied or self.family.name != "categorical"):
-            raise ValueError("sampler='published_error' is offered for categorical variables with independent noise")
+            raise OptionError("sampler='published_error' is offered for categorical variables with independent noise")
         self.unbiased = not self.published_error
         self.weight_decay = weight_decay
         self.network = Surrogate(self.noise_shape, self.context_shape, width, depth, activation)
@@ -267,7 +270,7 @@ class Relax(Rebar):
             TypeError: ``surrogate`` is not "network", so that c needs f.
         """
         if not self.free:
-            return super().from_sample(logits, b, f_b, noise, context)
+            raise TypeError('Relax has f in its control variate: call it with f, or build it with surrogate="network"')
         logits = logits.detach()
         noise = present(noise)
         z = self.family.conditional_path(logits, b, noise["u"])

@@ -6,9 +6,10 @@ beside this one and add one line to `REGISTRY`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from relax_exp.schema import one_of
 
 if TYPE_CHECKING:
     import torch
@@ -352,9 +353,7 @@ def lookup(name: str) -> Entry:
         ValueError: There is no such name. The message has the nearest one.
     """
     if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown estimator {name!r}{hint} Registered: {', '.join(REGISTRY)}")
+        raise ValueError(f"unknown estimator {name!r}: must be {one_of(REGISTRY, name)}")
     return REGISTRY[name]
 
 
@@ -384,8 +383,8 @@ def build(
 
     Args:
         name: A registered name, see `names`.
-        family: "bernoulli", "categorical" or "gaussian".
-        event_shape: The shape of one row's sample, (D,) or (D, C).
+        family: "bernoulli", "categorical", "gaussian", "permutation", "subset" or "top_k".
+        event_shape: The shape of one row's sample, (D,), (D, C) of categories or (D, k) of k items of D.
         context_shape: The shape of one row's context, if there is one.
         generator: Draws the initial weights; seed 0 without one. The global random state is neither used nor moved.
         path: A Python file with the estimator, in the place of a registered one.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.distributions import expand_event, gumbel
+from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Noise, Output, ScoreFunction
 
 MAX_STATES = 4096
@@ -29,17 +30,19 @@ class Unordered(ScoreFunction):
     ``out.loss`` is sum_s p(s) R(S, s) f(s), not the mean over S: the samples are not equally likely.
     """
 
+    draws_p = False
+
     def __init__(self, *args: Any, samples: int = 4, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size, classes = self.event_shape
         states = classes**size
         if states > MAX_STATES:
-            raise ValueError(
+            raise OptionError(
                 f"unordered ranks all {classes}^{size} states of a row; the limit is {MAX_STATES}: use fewer variables "
                 "or rloo"
             )
         if not 2 <= samples <= MAX_SAMPLES:
-            raise ValueError(f"unordered: samples={samples} must be from 2 to {MAX_SAMPLES}")
+            raise OptionError(f"unordered: samples={samples} must be from 2 to {MAX_SAMPLES}")
         self.states = states
         self.samples = self.evaluations = min(samples, states)
 
@@ -73,7 +76,8 @@ class Unordered(ScoreFunction):
 
         b is ``(K, N, D, C)``, in any order, with losses f_b ``(K, N)``.
         """
-        first, second = self._ratios(logits.detach(), b)
+        logits = logits.detach()
+        first, second = self._ratios(logits, b)
         f_s = f_b.detach().movedim(0, -1)
         signal = first * (second * (f_s.unsqueeze(-1) - f_s.unsqueeze(-2))).sum(-1)
         grad = expand_event(signal.movedim(-1, 0), self.family) * self.family.score(logits, b)

@@ -152,6 +152,14 @@ def fit(layers: Sequence[Latent]) -> None:
             + ", ".join(layer.name for layer in layers)
         )
     if len({layer.estimator.target for layer in others}) > 1:
-        raise ValueError("vimco trains a bound, the other estimators a mean: take vimco for every layer, or for none")
+        bounds = ", ".join(dict.fromkeys(layer.name for layer in others if layer.estimator.target == "bound"))
+        raise ValueError(
+            f"{bounds} trains a bound, the others a mean: take estimators of a bound for all layers, or for none"
+        )
+    if len({layer.estimator.bound_samples for layer in others}) > 1:
+        each = ", ".join(f"{layer.name} {layer.estimator.bound_samples}" for layer in others)
+        raise ValueError(f"the layers of a Chain train one bound, of as many samples each; got {each}")
+    if len(layers) > 1 and any(layer.estimator.shared for layer in layers):
+        raise ValueError("each layer of a Chain has a temperature and baseline of its own: leave out shared=True")
     if len(layers) > 1 and any(isinstance(layer.estimator, Unordered) for layer in layers):
         raise ValueError("unordered takes one layer: the states of a row must share their logits; rloo takes several")

@@ -22,7 +22,7 @@ from relax_exp.estimators.base import Estimator, FromSample, Objective, Output, 
 from relax_exp.estimators.exact import Exact
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.estimators.rodeo import GradientLeaveOneOut
-from relax_exp.estimators.unordered import Unordered
+from relax_exp.latent import checks
 from relax_exp.latent.attach import Tuning, attach, tuned
 from relax_exp.numerics.sums import total
 
@@ -103,10 +103,10 @@ class Passes:
         event = len(self.estimators[i].event_shape)
 
         def soft(k: int, logits: Tensor) -> Tensor:
-            family = self.estimators[k].family
-            if isinstance(self.estimators[k], Pathwise):
+            estimator = self.estimators[k]
+            if isinstance(estimator, Pathwise):
                 return self.hard(k, logits)
-            return family.relax(family.path(logits, self.noise[k]["u"]), temperatures[k])
+            return estimator.soften(estimator.family.path(logits, self.noise[k]["u"]), logits, temperatures[k])
 
         def mean(k: int, logits: Tensor) -> Tensor:
             return self.estimators[k].family.mean(logits)
@@ -149,7 +149,8 @@ class Passes:
             return None
         below = samples[:i]
         lead = below[-1].shape[: -1 - len(self.estimators[i - 1].event_shape)] if below else ()
-        return make(self._points(below, lead), self._rows(lead)).reshape(*lead, self.program.n, *shape)
+        made, n = make(self._points(below, lead), self._rows(lead)), self.program.n
+        return checks.shaped(made, (math.prod(lead) * n, *shape), f"the context of layer {i}").reshape(*lead, n, *shape)
 
 
 def spread(x: Tensor, lead: tuple[int, ...], dims: int) -> Tensor:
@@ -200,10 +201,8 @@ def objective(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Ten
     """Turn f at the samples, ``([K,] n)``, into the objective of each row, ``(n,)``."""
     if not drawn:
         return f_b
-    first = estimators[drawn[0]]
-    if isinstance(first, Unordered):  # its samples are not equally likely
-        return first.from_sample(logits[0], samples[0], f_b).loss
-    return first.objective(f_b)
+    first = drawn[0]
+    return estimators[first].objective_at(logits[first], samples[first])(f_b)
 
 
 def _at_once(passes: Passes, tune: bool) -> Step:
@@ -231,7 +230,7 @@ def from_sample(
         out = sampled(estimator, None if tuning is None else tuning[0], fixed)
         return estimator.tuning_loss(out), {0: out}
 
-    tuning, outs = tuned([estimator], outputs, [0], tune)
+    tuning, outs = tuned([estimator], outputs, [0], tune and torch.is_grad_enabled())
     losses = objective([estimator], [logits], [b], f_b, [0])
     return Step(attach(losses, [estimator], [logits], outs, tuning), [b], [outs[0].buffers])
 
@@ -247,7 +246,7 @@ def call(estimator: Estimator, tuning, arguments: tuple, noise: Noise, context: 
 def takes_samples(estimator: Estimator) -> bool:
     """Tell whether its samples and f at them are all that an estimator needs.
 
-    It is then a `SampleOnly`, and its way of drawing is not its own.
+    It is then a `SampleOnly`.
     """
     return estimator.family.discrete and type(estimator).estimate in (SampleOnly.estimate, ScoreFunction.estimate)
 

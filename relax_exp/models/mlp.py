@@ -90,8 +90,8 @@ def squared_weights(network: nn.Module) -> Tensor:
 class Surrogate(nn.Module):
     """The learned control variate r(z, context) of RELAX, a network with ``depth`` hidden layers and one output a row.
 
-    The first layer is split into a part for z and a part for the context, so that the context, which is the larger
-    input in a VAE, is multiplied once however often r is evaluated or differentiated in z.
+    With none it is an affine map. The first layer is split into a part for z and a part for the context, so that the
+    context, which is the larger input in a VAE, is multiplied once however often r is evaluated or differentiated in z.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Surrogate(nn.Module):
         self.z_dims = len(z_shape)
         self.context_dims = len(context_shape or ())
         z_size, context_size = math.prod(z_shape), math.prod(context_shape) if context_shape else 0
+        width = width if depth else 1
         self.from_z = Linear(z_size, width)
         glorot_(self.from_z.weight, z_size + context_size)
         self.from_context = None
@@ -113,7 +114,7 @@ class Surrogate(nn.Module):
             self.from_context = Linear(context_size, width, bias=False)
             glorot_(self.from_context.weight, z_size + context_size)
         self.hidden = nn.ModuleList(Linear(width, width) for _ in range(depth - 1))
-        self.out = Linear(width, 1)
+        self.out = Linear(width, 1) if depth else None
         self.activation = ACTIVATIONS[activation]
 
     def features(self, context: Tensor | None) -> Tensor | float:
@@ -130,7 +131,10 @@ class Surrogate(nn.Module):
 
     def forward(self, z: Tensor, features: Tensor | float) -> Tensor:
         """Return r at z ``(..., N, *z_shape)`` with the ``features`` of the context, ``(..., N)``."""
-        h = self.activation(self.from_z(z.flatten(-self.z_dims)) + features)
+        h = self.from_z(z.flatten(-self.z_dims)) + features
+        if self.out is None:
+            return h.squeeze(-1)
+        h = self.activation(h)
         for layer in self.hidden:
             h = self.activation(layer(h))
         return self.out(h).squeeze(-1)

@@ -40,7 +40,7 @@ def adam(
     Returns:
         New parameters and moments.
     """
-    correction1, correction2 = (_one_minus_exp(t.to(lr.dtype) * math.log(beta)) for beta in betas)
+    correction1, correction2 = (_one_minus_power(beta, t.to(lr.dtype)) for beta in betas)
     size = lr * correction2.sqrt() / correction1
     m, v = _averages(moments, grads, betas)
     new = tree_map(lambda p, m, v: p - size * m / (v.sqrt() + eps), params, m, v)
@@ -55,11 +55,12 @@ def _averages(moments: Moments, grads: Any, betas: tuple[float, float]) -> tuple
     return m, v
 
 
-def _one_minus_exp(x: Tensor) -> Tensor:
-    """Compute 1 - e^x without cancellation: in single precision 1 - .99999 is wrong in the third digit.
+def _one_minus_power(beta: float, t: Tensor) -> Tensor:
+    """Compute 1 - beta^t without cancellation: in single precision 1 - .99999 is wrong in the third digit.
 
     What has an exp in it Inductor computes once on a CPU; expm1 it would compute anew for every parameter.
     """
+    x = t * (math.log(beta) if beta else -math.inf)
     return torch.tanh(-0.5 * x) * (torch.exp(x) + 1)
 
 
@@ -78,7 +79,7 @@ def radam(
     momentum alone, lr m / (1 - beta1^t).
     """
     steps = t.to(lr.dtype)
-    correction1, correction2 = (_one_minus_exp(steps * math.log(beta)) for beta in betas)
+    correction1, correction2 = (_one_minus_power(beta, steps) for beta in betas)
     most = 2 / (1 - betas[1]) - 1
     length = most - 2 * steps * (1 - correction2) / correction2
     rectified = ((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)).clamp(min=0).sqrt()

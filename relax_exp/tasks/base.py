@@ -49,10 +49,10 @@ class Task:
     """Base class. ``init`` and ``gradients`` are for ONE replica; the trainer vmaps ``gradients``. Others take all.
 
     Attributes: ``options``, the task's keys, an instance of the dataclass in `relax_exp.tasks.registry`; those of the
-    estimator, ``estimator_options``, and its name; ``batch_size``; ``optimizer`` of the model's parameters, adam or
-    sgd; ``betas`` of Adam; ``lr_scale`` of the tuning parameters; ``warmup`` updates of the tuning parameters before
-    training; ``data`` (N, ...) or None, and ``first_epoch``, whether its rows come as in the "file" or "shuffled" in
-    epoch 0; ``dtype``; ``device``.
+    estimator, ``estimator_options``, and its name; ``batch_size``; ``optimizer`` of the model's parameters, one of
+    `OPTIMIZERS`; ``betas`` of Adam; ``lr_scale`` of the tuning parameters; ``warmup`` updates of the tuning parameters
+    before training; ``data`` (N, ...) or None, and ``first_epoch``, whether its rows come as in the "file" or
+    "shuffled" in epoch 0; ``dtype``; ``device``.
     """
 
     name: str

@@ -85,7 +85,7 @@ class Continuous(BatchTask):
 
     def _build(self, generator) -> dict[str, nn.Module]:
         """Build the value function, and the estimator of the gradient, whose tuning parameters are those of c^."""
-        size = {k: self.estimator_options[k] for k in ("width", "depth", "activation")}
+        size = {k: v for k, v in self.estimator_options.items() if k in ("width", "depth", "activation")}
         event, context = (self.actions,), (self.states,)
         drawn_by = estimators.lookup(self.estimator_name).beside_a_value
         name, options = (drawn_by, {}) if drawn_by else (self.estimator_name, self.estimator_options)
@@ -158,7 +158,7 @@ class Continuous(BatchTask):
             if kernel is not None:
                 square = self._square_of_episodes(kernel, rows, out.grad)
             if "penalty" in scalars:
-                square = square + self.estimator_options["weight_decay"] * scalars["penalty"]
+                square = square + self.networks["surrogate"].of.weight_decay * scalars["penalty"]
             return square, (square, gradient, scalars)
 
         return of

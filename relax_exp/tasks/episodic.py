@@ -71,7 +71,7 @@ class PolicyTask(EpisodeTask):
         self.optimizer, self.betas = options.optimizer, (0.9, options.beta2)
         self.states, self.actions, self.horizon = states, actions, horizon
         self.sizes = [states, *options.hidden, actions]
-        self.gamma, self.pseudo_rollouts = options.gamma, options.pseudo_rollouts
+        self.gamma, self.pseudo_rollouts = options.gamma, min(options.pseudo_rollouts, horizon * actions)
         self.row = self._build(stream(0, "template"))
         self.samples = self.row.of.samples
         self.episodes = self.batch_size * self.samples

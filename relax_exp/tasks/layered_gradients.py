@@ -90,8 +90,8 @@ class Hierarchy:
 
     @property
     def reads_bound(self) -> bool:
-        """Whether the pass of a pathwise estimator gives the discrete bound too, since its samples are hard ones."""
-        return self.estimators[0].needs == "gradient" and self.trained == "elbo"
+        """Whether the pass of a pathwise estimator gives the discrete bound too, since its samples are draws of q."""
+        return self.trained == "elbo" and all(it.needs == "gradient" and it.draws_p for it in self.estimators)
 
     def call(self, params, method: str, *args):
         """Call a method of the vae under ``params``."""
@@ -192,7 +192,7 @@ class Hierarchy:
         pushed = [out.grad / n for out in outs]
         (grads,) = pull(pushed) if slopes else pull((pushed, direct))
         grads = {k: sum((part[k] for part in (own, apart) if k in part), g) for k, g in grads.items()}
-        metrics = {"train/elbo": -f.mean()}
+        metrics = {"train/elbo": -(f if self.estimators[0].draws_p else loss).mean()}
         for i, out in enumerate(outs):
             suffix = f"_{i + 1}" if len(outs) > 1 else ""
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relax_exp.data import ImageData
+from relax_exp.errors import SettingError
 from relax_exp.models.mlp import Linear
 from relax_exp.models.vae import DiscreteVAE, Layer, network
 from relax_exp.tasks.categorical_vae import CategoricalVAE
@@ -44,7 +45,15 @@ def windows(blocks: list[str], given: int, length: int, stride: int) -> Tensor:
     """Return rows of characters as uint8 indices, ``(N, given + length)``.
 
     Of each, ``given`` characters are to start from and ``length`` to model.
+
+    Raises:
+        SettingError: No block is so long.
     """
+    if given + length > BLOCK:
+        raise SettingError(
+            f"windows of {given + length} characters, {given} to start from and {length} to model, are longer than the "
+            f"text's blocks of {BLOCK}: lower task.variables, task.segment or task.order"
+        )
     indices = [torch.tensor([ALPHABET.index(c) for c in block], dtype=torch.uint8) for block in blocks]
     return torch.cat([block.unfold(0, given + length, stride) for block in indices if len(block) >= given + length])
 

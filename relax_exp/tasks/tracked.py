@@ -11,16 +11,18 @@ class Tracked(Task):
     """A task whose trajectory other estimators ride along; ``probes`` are the same task built with those, by name.
 
     At every step each probe takes an update of its own tuning parameters, at the parameters, on the minibatch and at
-    the learning rate of the run; it never moves the parameters, and the run's own numbers are those of the run without
-    probes. At every evaluation the variances of all are measured at the same parameters and on the same minibatch:
-    ``track/NAME/log_variance``, and ``track/NAME/log_variance_x_evaluations``, which adds the log of the number of
-    evaluations of f (an average of M draws has 1/M of the variance and M times the evaluations).
+    the learning rate of the run, times its own ``lr_scale``; in a warm-up of the run's estimator it does so too. It
+    never moves the parameters, and the run's own numbers are those of the run without probes. At every evaluation the
+    variances of all are measured at the same parameters and on the same minibatch: ``track/NAME/log_variance``, and
+    ``track/NAME/log_variance_x_evaluations``, which adds the log of the number of evaluations of f (an average of M
+    draws has 1/M of the variance and M times the evaluations).
     """
 
     def __init__(self, task: Task, name: str, probes: dict[str, Task]):
         self.task, self.own_name, self.probes = task, name, probes
         self.everything = {name: task, **probes}
-        copied = "name", "optimizer", "betas", "data", "first_epoch", "batch_size", "lr_scale", "warmup", "dtype"
+        self.lr_scale = 1.0
+        copied = "name", "optimizer", "betas", "data", "first_epoch", "batch_size", "warmup", "dtype"
         copied += "compile_after", "evaluations", "selection", "measured_on"
         for attribute in copied:
             setattr(self, attribute, getattr(task, attribute))
@@ -60,6 +62,23 @@ class Tracked(Task):
             ride = probe.gradients(self.of(model, name), batch, theirs | shared)
             tuning[name], buffers[name] = ride.tuning, ride.buffers
         return Gradients(main.params, tuning, buffers, main.loss, main.tuning_loss, main.metrics)
+
+    def tune(self, model, grads, moments, t, lr, batch, noise):
+        """Take each one's own step, at its own ``lr_scale``."""
+        made = {
+            name: task.tune(
+                self.of(model, name),
+                grads._replace(tuning=grads.tuning[name]),
+                {k: v[name] for k, v in moments.items()},
+                t,
+                lr * task.lr_scale,
+                batch,
+                noise,
+            )
+            for name, task in self.everything.items()
+        }
+        kept = {k: {name: of[k] for name, (_, of) in made.items()} for k in moments}
+        return {name: tuning for name, (tuning, _) in made.items()}, kept
 
     def evaluate(self, models, seeds, step, final):
         """Return the run's own metrics and all variances."""

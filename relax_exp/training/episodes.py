@@ -106,7 +106,7 @@ class Episodes(Replicas, Generic[OfEpisodes]):
         backend: str = "inductor",
     ):
         super().__init__(task, seeds, lrs, device, compiled, backend)
-        self.records = Records.empty(len(self.labels))
+        self.records, self.frozen = Records.empty(len(self.labels)), False
         slots = len(self.labels) * task.episodes
         self.env = task.make(slots)
         self.replays = task.make(slots * task.pseudo_rollouts) if task.replayed else None
@@ -194,11 +194,21 @@ class Episodes(Replicas, Generic[OfEpisodes]):
         batch = {k: torch.unflatten(v, 0, shape).to(self.device, task.dtype).contiguous() for k, v in batch.items()}
         return batch, torch.unflatten(rewards.sum(1), 0, shape), torch.unflatten(frames, 0, shape)
 
+    def warm_up(self, updates: int) -> Iterator[int]:
+        """Warm up as the base class does, at the policy that is frozen where one is."""
+        self._freeze()
+        yield from super().warm_up(updates)
+
+    def _freeze(self) -> None:
+        """Put the frozen policies, where the task is about them, in the place of the initial ones."""
+        if self.task.freeze_at is not None and not self.taken and not self.frozen:
+            freeze(self)
+            self.frozen = True
+
     def advance(self, steps: int) -> Iterator[int]:
         """Take steps as the base class does, but end early where all replicas are `finished`."""
         first = int(self.state.t[0])
-        if self.task.freeze_at is not None and not first:
-            freeze(self)
+        self._freeze()
         for step in range(first, first + steps):
             active = self.active
             if not active.any():

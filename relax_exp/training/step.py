@@ -18,6 +18,7 @@ from relax_exp.tasks.base import Model, Task, draw
 WATCHED = ("loss", "gradient norm", "tuning loss", "tuning gradient norm")  # checked for NaN and infinity each step
 SEEN = ("failed_at", "failed_what", "last_finite")  # what the state keeps of them
 UNSEEN = WATCHED.index("gradient norm")  # in an update of the tuning parameters alone
+TUNED = WATCHED.index("tuning gradient norm")
 
 
 class State(NamedTuple):
@@ -108,14 +109,18 @@ def make_tuning_update(task: Task) -> Callable[[State, dict[str, Any], dict[str,
 
 def of_tuning(old: State, new: State) -> dict[str, Any]:
     """Return what a whole step has changed of what a tuning update changes."""
-    fails = (new.failed_at != old.failed_at) & (new.failed_what != UNSEEN)
+    # Of several failures the state names the first, which may be the one that does not count. One of the tuning's own
+    # gradient shows in the parameters that were made with it.
+    unseen = new.failed_what == UNSEEN
+    lost = ~norm(new.model.tuning, torch.zeros_like(new.lr)).isfinite()
+    fails = (new.failed_at != old.failed_at) & (~unseen | lost)
     last = [(old if i == UNSEEN else new).last_finite[..., i] for i in range(len(WATCHED))]
     return {
         "tuning": new.model.tuning,
         "tuning_moments": new.tuning_moments,
         "tuning_t": new.tuning_t,
         "failed_at": torch.where(fails, -new.tuning_t, old.failed_at),
-        "failed_what": torch.where(fails, new.failed_what, old.failed_what),
+        "failed_what": torch.where(fails, torch.where(unseen, TUNED, new.failed_what), old.failed_what),
         "last_finite": torch.stack(last, -1),
     }
 

@@ -160,6 +160,13 @@ def test_errors_that_a_user_can_mend(command, error, said):
     assert err.startswith("relax-exp: error: ") and said in err and err.count("\n") == 1
 
 
+def test_options_that_do_not_go_together(command):
+    command.outcome = lambda resolved: estimators.build("concrete", schedule="annealed", temperature=0.5, minimum=0.5)
+    code, _, err = command("task=toy estimator=concrete estimator.schedule=annealed")
+    assert code == 2
+    assert err.startswith("relax-exp: error: Concrete: schedule=annealed") and err.count("\n") == 1
+
+
 def test_bugs_keep_their_traceback(command):
     command.outcome = fail(ValueError("oops"))
     code, _, err = command("task=toy estimator=relax")

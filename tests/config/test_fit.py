@@ -72,6 +72,17 @@ def test_segments_are_whole_and_of_one_replica():
         fit.check_segments(task, config | {"seeds": [0, 1]})
 
 
+def test_bounds_come_at_evaluations():
+    task, config = (
+        {"name": "vae", "bound_every": 1500},
+        {"eval_every": 1000, "batch_size": 24, "seeds": [0], "lrs": [0.1]},
+    )
+    with refused("must be a multiple of eval_every=1000"):
+        fit.check_size(task, config)
+    fit.check_size(task | {"bound_every": 3000}, config)
+    fit.check_size(task | {"bound_every": 500}, config)
+
+
 def test_published_errors_are_offered_where_the_published_code_had_them():
     fit.check_published_errors({"name": "cartpole"}, "categorical", {"advantage": "published_error"})
     fit.check_published_errors({"name": "toy"}, "bernoulli", {"advantage": "correct", "sampler": "correct"})

@@ -68,6 +68,12 @@ def test_eval_neither_tunes_nor_writes_and_no_grad_makes_no_graph():
     assert seen == [4, 4, 4]
 
 
+def test_given_samples_without_a_graph():
+    z = Latent("baseline", "bernoulli", 2)
+    with torch.no_grad():
+        assert not z.from_sample(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(3)).requires_grad
+
+
 def test_state_comes_back_and_initial_weights_come_from_the_generator():
     one, two = (Latent("relax", "bernoulli", 3, width=4, generator=seeded(i)) for i in (1, 2))
     assert not torch.equal(*(next(p for p in z.parameters() if p.dim() == 2) for z in (one, two)))

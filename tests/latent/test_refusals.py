@@ -94,7 +94,37 @@ CALLS = {
     "a bound over a mean": (
         lambda: Chain(bernoulli("rloo"), bernoulli("vimco")),
         ValueError,
-        "vimco for every layer",
+        "vimco trains a bound.*estimators of a bound for all layers",
+    ),
+    "two bounds": (
+        lambda: Chain(bernoulli("arms_bound", samples=2, copies=2), bernoulli("vimco", samples=4)),
+        ValueError,
+        "one bound, of as many samples each; got arms_bound 2, vimco 4",
+    ),
+    "what layers would share": (
+        lambda: Chain(bernoulli("rebar", shared=True), bernoulli("rebar", shared=True)),
+        ValueError,
+        "leave out shared=True",
+    ),
+    "a context of a layer of another shape": (
+        lambda: Chain(bernoulli("nvil", context_shape=2), bernoulli("nvil"))(
+            [lambda x: x, lambda b, x: b],
+            lambda b, logits, x: b[0].sum(1),
+            torch.zeros(4, 3),
+            contexts=[lambda x: x, None],
+        ),
+        ValueError,
+        r"context of layer 0 has shape \(4, 3\), expected \(4, 2\)",
+    ),
+    "given samples where the control variate needs f": (
+        lambda: bernoulli("relax").from_sample(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4)),
+        TypeError,
+        'surrogate="network"',
+    ),
+    "one eta for each tensor in RELAX": (
+        lambda: bernoulli("relax", granularity="parameter"),
+        ValueError,
+        "granularity must be layer",
     ),
     "a module for a layer": (lambda: Chain(nn.Linear(2, 3)), TypeError, "one Latent for each layer"),
     "one encoder for two layers": (

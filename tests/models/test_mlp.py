@@ -53,6 +53,14 @@ def test_the_surrogate_is_one_network_of_z_and_the_context_together():
     assert weight.abs().max() <= bound
 
 
+def test_a_surrogate_of_no_hidden_layer_is_an_affine_map():
+    surrogate, z, context = Surrogate((3,), (2,), width=5, depth=0), torch.randn(6, 3), torch.randn(6, 2)
+    weight = torch.cat([surrogate.from_z.weight, surrogate.from_context.weight], 1)
+    wanted = torch.cat([z, context], 1) @ weight.T + surrogate.from_z.bias
+    torch.testing.assert_close(surrogate(z, surrogate.features(context)), wanted.squeeze(-1))
+    assert sum(p.numel() for p in surrogate.parameters()) == 3 + 2 + 1
+
+
 def test_the_surrogate_takes_a_context_exactly_where_it_was_built_for_one():
     assert Surrogate((3,), None, width=5, depth=1).features(None) == 0.0
     with pytest.raises(ValueError, match="pass context="):

@@ -11,7 +11,7 @@ from running import beside_and_alone, execute, resolve
 from torch.utils._pytree import tree_map
 
 from relax_exp.enumeration import checks, hierarchies
-from relax_exp.errors import ConfigError
+from relax_exp.errors import ConfigError, SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
 from relax_exp.tasks import sequence
@@ -151,3 +151,8 @@ def test_one_category_needs_an_estimator_that_copes():
     for name in ("reinforce", "rloo", "concrete"):
         task = make({"name": name}, categories=1)
         assert len(list(Replicas(task, [0], [1e-3]).advance(1))) == 1
+
+
+def test_windows_that_no_block_of_the_text_holds():
+    with pytest.raises(SettingError, match=r"lower task\.variables, task\.segment or task\.order"):
+        make_task("sequence", {"name": "reinforce"}, variables=128)

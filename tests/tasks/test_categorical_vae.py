@@ -67,6 +67,20 @@ def test_the_whole_step_against_enumeration(estimator, options):
     assert exact.abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["unordered", "straight_through", "decoupled_st"])
+def test_the_training_bound_is_the_mean_of_single_samples(name):
+    """Samples that are not drawn from q, or not each by itself, have its mean no less."""
+    found = []
+    for estimator in ({"name": name}, {"name": "rloo"}):
+        task = make(estimator, patches("threshold"))
+        model = moved(task)._replace(tuning=task.init(stream(0, "init")).tuning)
+        noise = draw(task.noise_shapes(), 4000, stream(1, "noise"), torch.float64)
+        call = torch.func.vmap(lambda n: task.gradients(model, {"x": task.data[:3]}, n).metrics["train/elbo"])  # noqa: B023
+        found.append(call(noise))
+    (ours, error), (wanted, other) = ((v.mean().item(), v.std().item() / len(v) ** 0.5) for v in found)
+    assert ours == pytest.approx(wanted, abs=5 * (error**2 + other**2) ** 0.5)
+
+
 def test_biased_gradients_are_told_apart():
     task = make({"name": "straight_through"}, patches("threshold"), relaxed="kl")
     model, x = moved(task), task.data[:3].double()

@@ -243,6 +243,10 @@ def test_a_run_and_its_metrics(tmp_path, monkeypatch):
     assert "| Pendulum-v1 | lax" in (tmp_path / "run" / "table.md").read_text()
 
 
+def test_from_python_options_have_their_defaults():
+    assert make({"name": "lax"}).networks["surrogate"].of.weight_decay == 0
+
+
 def test_killed_and_continued(tmp_path):
     for setup in ([save_always, kill("step", 3)], [kill("append", 2, after=True)]):
         code, output = Command(LINE, tmp_path, *setup).wait()

@@ -71,6 +71,23 @@ def test_probes_tune_and_the_run_stays_what_it_is(make):
         assert {f"track/{name}/log_variance" for name in OTHERS} <= set(row)
 
 
+def test_a_probe_has_a_rate_of_its_own():
+    """A probe with lr_scale 0 stays as it is, another moves, whatever the scale of the run's estimator is."""
+    probes = {
+        "rebar": toy(OTHERS["rebar"] | {"lr_scale": 0.0}),
+        "relax": toy({"name": "relax", "lr_scale": 2.0, **SMALL}),
+    }
+    replicas = Replicas(Tracked(toy({"name": "nvil", "lr_scale": 0.5}), "nvil", probes), [0], [1e-3])
+    before = replicas.state.model.tuning
+    list(replicas.advance(1))
+    moved = {
+        name: max((a - b).abs().max().item() for a, b in zip(*map(tree_leaves, (before[name], after)), strict=True))
+        for name, after in replicas.state.model.tuning.items()
+    }
+    assert moved["rebar"] == 0
+    assert moved["relax"] == pytest.approx(2e-3, rel=0.01) and moved["nvil"] == pytest.approx(5e-4, rel=0.01)
+
+
 def test_a_probe_is_measured_like_a_run_of_its_own():
     """At the same parameters and tuning, the tracked variance is that which the estimator's own task measures."""
     task = Tracked(toy({"name": "relax", **SMALL}), "relax", {"reinforce": toy(OTHERS["reinforce"])})

@@ -71,8 +71,9 @@ def test_the_bound_is_better_than_the_elbo(model):
     assert "valid/bound100_full" not in row
 
 
-def test_the_training_bound_is_the_elbo_on_average():
-    task = make(batch_size=1297)
+@pytest.mark.parametrize("estimator", [REBAR, {"name": "straight_through"}, {"name": "decoupled_st"}])
+def test_the_training_bound_is_the_elbo_on_average(estimator):
+    task = make(estimator, batch_size=1297)
     model = trained(task, steps=3)
     elbo, _ = exact(task, model, task.data.double())
     one = tree_map(lambda leaf: leaf[0], model)

@@ -124,6 +124,11 @@ def test_killed_and_continued(here, options):
     check_complete(here / "run", whole(line))
 
 
+def test_episodes_with_fewer_choices_than_pseudo_rollouts(here):
+    assert execute(RUN + "estimator=arsm task.max_steps=7 steps=2 eval_every=2") == 0
+    assert (here / "run" / "table.md").exists()
+
+
 def test_the_variance_is_that_of_fresh_updates(here):
     line = "estimator=reinforce seed=3 task.variance_every=4 task.variance_draws=40 eval_every=2 steps=8"
     assert execute(RUN + line) == 0

@@ -39,6 +39,15 @@ def test_all_estimators_meet_the_same_policies_which_do_not_learn():
         assert torch.equal(value, found["relax"][key]) and torch.equal(value, found["arsm"][key])
 
 
+def test_a_warm_up_is_at_the_frozen_policies():
+    one, other = (trainer(f"estimator=relax estimator.warmup={n} task.freeze_at=25") for n in (2, 0))
+    list(one.warm_up(2))
+    list(other.advance(1))
+    assert all(torch.equal(other.state.model.params[k], v) for k, v in one.state.model.params.items())
+    list(one.advance(1))
+    assert all(torch.equal(other.state.model.params[k], v) for k, v in one.state.model.params.items())
+
+
 def test_a_return_that_is_out_of_reach(monkeypatch):
     monkeypatch.setattr(frozen_policies, "MOST", 25)
     one = trainer("estimator=a2c task.freeze_at=1000")

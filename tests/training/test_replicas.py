@@ -264,6 +264,18 @@ def test_an_update_of_the_tuning_alone_is_that_of_a_whole_step(estimator):
         assert torch.equal(ours.isnan(), theirs.isnan()) and torch.equal(ours.nan_to_num(), theirs.nan_to_num())
 
 
+def test_a_warm_up_by_whole_steps_sees_what_the_tuning_loses():
+    """The model's gradient, which does not count there, is lost with it."""
+    replicas = Replicas(make("vae", "relax-relaxed"), [0, 1], [0.01])
+    inputs = replicas._inputs("warmup", 0)
+    for key, weight in replicas.state.model.tuning[0].items():
+        if key.endswith("out.weight"):
+            weight[1] = math.nan
+    alone = replicas._update(replicas.state, *inputs)
+    whole = of_tuning(replicas.state, replicas.step(replicas.state, *inputs))
+    assert alone["failed_at"].tolist() == whole["failed_at"].tolist() == [0, -1]
+
+
 def test_its_trace_leaves_out_what_only_the_model_needs():
     replicas = Replicas(make("vae", "relax-relaxed"), [0], [0.01])
     inputs = replicas._inputs("warmup", 0)
