@@ -78,6 +78,9 @@ class Continuous(BatchTask):
         self.updates = {"value": options.value_updates, "surrogate": options.surrogate_updates}
         self.variance_every, self.variance_draws = options.variance_every, options.variance_draws
         self.networks = self._build(stream(0, "template"))
+        surrogate = self.networks["surrogate"]
+        assert isinstance(surrogate, FromSample)
+        self.weight_decay = surrogate.of.weight_decay
 
     def make(self, slots: int) -> Resting:
         """Make slots of the environment."""
@@ -158,7 +161,7 @@ class Continuous(BatchTask):
             if kernel is not None:
                 square = self._square_of_episodes(kernel, rows, out.grad)
             if "penalty" in scalars:
-                square = square + self.networks["surrogate"].of.weight_decay * scalars["penalty"]
+                square = square + self.weight_decay * scalars["penalty"]
             return square, (square, gradient, scalars)
 
         return of

@@ -39,7 +39,9 @@ def test_it_is_the_published_formula(betas, dtype, tolerance):
     grads = gradients(dtype) * 1e-6  # small enough for the place of eps to show
     result = ours(0.1, betas, grads)
     assert result.dtype == dtype
-    np.testing.assert_allclose(result.double().numpy() - 1, published(0.1, betas, grads) - 1, tolerance, 0.01 * tolerance)
+    np.testing.assert_allclose(
+        result.double().numpy() - 1, published(0.1, betas, grads) - 1, tolerance, 0.01 * tolerance
+    )
 
 
 def test_it_is_torchs_adam_without_eps():

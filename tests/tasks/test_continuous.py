@@ -244,7 +244,7 @@ def test_a_run_and_its_metrics(tmp_path, monkeypatch):
 
 
 def test_from_python_options_have_their_defaults():
-    assert make({"name": "lax"}).networks["surrogate"].of.weight_decay == 0
+    assert make({"name": "lax"}).weight_decay == 0
 
 
 def test_killed_and_continued(tmp_path):
