@@ -263,7 +263,12 @@ class ReinMax(Pathwise):
         """Return J(p) times step."""
         if self.family.name == "bernoulli":
             return p * (1 - p) * step
-        return p * (step - (p * step).sum(-1, keepdim=True))
+        return slope(p, step)
+
+
+def slope(p: Tensor, step: Tensor) -> Tensor:
+    """Return J(p) step with J(p) = diag(p) - p p', the slope of a softmax with values p."""
+    return p * (step - (p * step).sum(-1, keepdim=True))
 
 
 class GST(Pathwise):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relax_exp.distributions import FAMILIES
 from relax_exp.estimators.base import Noise
-from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope
+from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope, slope
 
 # torch does not annotate it.
 solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -35,7 +35,7 @@ class RaoSlope(ReinMax):
         """
         family = FAMILIES["categorical"]
         s = family.relax(family.conditional_path(log_m, b, v), self.temperature)
-        return (s * (step - (s * step).sum(-1, keepdim=True))).mean(0) / self.temperature
+        return slope(s, step).mean(0) / self.temperature
 
     def combine(self, p: Tensor, tempered: Tensor, b: Tensor, v: Tensor, step: Tensor) -> Tensor:
         """Return the slope of the stand-in times step, all of it categorical, ``(N, D, C)``."""
@@ -52,11 +52,6 @@ class RaoSlope(ReinMax):
         p, tempered = pair.softmax(-1), (pair / self.temperature).softmax(-1)
         both = torch.stack([b, 1 - b], -1), noise["v"], torch.stack([step, torch.zeros_like(step)], -1)
         return b + self.combine(p, tempered, *both)[..., 0]
-
-
-def slope(p: Tensor, step: Tensor) -> Tensor:
-    """Return J(p) step with J(p) = diag(p) - p p'."""
-    return p * (step - (p * step).sum(-1, keepdim=True))
 
 
 class ReinMaxRao(RaoSlope):
