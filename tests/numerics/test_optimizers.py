@@ -33,15 +33,13 @@ def ours(lr, betas, grads, **options):
     return params["w"]
 
 
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.99999), (0.9, 0.0), (0.0, 0.9)])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.99999), (0.9, 0.0)])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 4e-5)])
 def test_it_is_the_published_formula(betas, dtype, tolerance):
     grads = gradients(dtype) * 1e-6  # small enough for the place of eps to show
     result = ours(0.1, betas, grads)
     assert result.dtype == dtype
-    np.testing.assert_allclose(
-        result.double().numpy() - 1, published(0.1, betas, grads) - 1, tolerance, 0.01 * tolerance
-    )
+    np.testing.assert_allclose(result.double().numpy() - 1, published(0.1, betas, grads) - 1, rtol=tolerance)
 
 
 def test_it_is_torchs_adam_without_eps():
