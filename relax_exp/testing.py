@@ -13,7 +13,6 @@ wanted: they show a wrong formula as well as many do.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -23,13 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import INDEPENDENT
+from relax_exp.distributions import INDEPENDENT, expectation, quadrature
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
 ROUNDING = 1e-9  # a standard deviation, relative to the gradient, that counts as none
 EQUAL = 1e-5  # a relative deviation that counts as none where draws do not vary, of single precision too
-NODES = 120  # of the quadrature for a Gaussian
 
 
 class Bias(NamedTuple):
@@ -132,8 +130,12 @@ def bias(
     fixed = variance <= (ROUNDING * (1 + exact.abs())).square()
     error = torch.where(fixed, 0.0, (variance / draws).sqrt())
     z = torch.where(fixed, torch.where(mean.abs() <= EQUAL * (1 + exact.abs()), 0.0, math.inf), mean / error)
-    limit = -NormalDist().inv_cdf(FAMILY_WISE / (2 * z.numel()))
-    return Bias(exact, exact + mean, error, z, limit, draws)
+    return Bias(exact, exact + mean, error, z, threshold(z.numel()), draws)
+
+
+def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
+    """Return the |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
+    return -NormalDist().inv_cdf(probability / (2 * max(tests, 1)))
 
 
 def exact_gradient(
@@ -169,15 +171,7 @@ def exact_gradient(
         score = torch.stack([kind.score(theta, state) for state in states])
         return (weights.reshape(-1, *[1] * theta.dim()) * values[..., None, None] * score).sum(0)
 
-    def expectation(theta: Tensor) -> Tensor:
-        log_p = kind.log_prob(theta, states)
-        if samples is None:
-            return (log_p.exp() * values).sum()
-        index = torch.tensor(list(itertools.product(range(len(states)), repeat=samples)))
-        bounds = math.log(samples) - (-values[index]).logsumexp(1)
-        return (log_p[index].sum(1).exp() * bounds).sum()
-
-    return torch.func.grad(expectation)(theta)
+    return torch.func.grad(lambda theta: expectation(kind.log_prob(theta, states), values, samples).sum())(theta)
 
 
 def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
@@ -188,10 +182,7 @@ def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | 
     if not kind.discrete:
         if samples is not None:
             raise ValueError("the bound of several samples is enumerated for discrete variables only")
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        mean, log_std = theta.unbind(-1)
-        nodes = torch.from_numpy(nodes).reshape(-1, *[1] * mean.dim())
-        return mean + log_std.exp() * nodes, torch.from_numpy(weights / weights.sum())
+        return quadrature(theta)
     event = tuple(theta.shape[-kind.event_dims :])
     count = (2 if kind.event_dims == 1 else event[1]) ** (event[0] * (samples or 1))
     if count > MAX_STATES:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
+from relax_exp import testing
 from relax_exp.enumeration import biased, checks, hierarchies, mdp, problems
 from relax_exp.models.structured import HalfPredictor
 from relax_exp.models.vae import DiscreteVAE
@@ -668,7 +669,7 @@ def measure(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:
 
 def rejected(verdict: checks.Verdict) -> bool:
     """Whether the verification calls it wrong."""
-    return max(verdict.largest_z, verdict.row_z) > checks.threshold(verdict.tests)
+    return max(verdict.largest_z, verdict.row_z) > testing.threshold(verdict.tests)
 
 
 def run(mutant: Mutant, draws: int = DRAWS) -> checks.Verdict:

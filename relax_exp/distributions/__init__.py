@@ -14,6 +14,7 @@ The relaxed variable ``z`` is the one whose hard threshold is the sample: ``b = 
 from relax_exp.distributions.base import Family, as_scalar, digits, expand_event, sum_event, weighted
 from relax_exp.distributions.bernoulli import Bernoulli, BernoulliValues
 from relax_exp.distributions.categorical import Categorical
+from relax_exp.distributions.expectations import expectation, quadrature
 from relax_exp.distributions.families import FAMILIES, INDEPENDENT, family_of, states
 from relax_exp.distributions.gaussian import Gaussian
 from relax_exp.distributions.noise import gumbel, logit_uniform, open_uniform, standard_normal
@@ -35,10 +36,12 @@ __all__ = [
     "as_scalar",
     "digits",
     "expand_event",
+    "expectation",
     "family_of",
     "gumbel",
     "logit_uniform",
     "open_uniform",
+    "quadrature",
     "standard_normal",
     "states",
     "sum_event",

@@ -2,33 +2,30 @@
 
 `check` compares the mean of many independent gradients with the enumerated one, coordinate by coordinate, and looks for
 correlation between rows, which must be zero (a leak across the batch). Draws are made by vmapping over noise, so rows
-are never repeated copies of one problem. The bound on |z| holds for a whole family of tests at once (`threshold`).
+are never repeated copies of one problem. The bound on |z| holds for a whole family of tests at once
+(`relax_exp.testing.threshold`). That module does the same for estimators of anybody's.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from relax_exp import estimators
-from relax_exp.distributions import family_of, states
+from relax_exp.distributions import expectation, family_of, quadrature, states
 from relax_exp.enumeration.problems import CONTEXT, Problem
 from relax_exp.estimators.base import Estimator, as_objective
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw
+from relax_exp.testing import ROUNDING
 
-FAMILY_WISE = 1e-6  # probability that any z-score of a whole table exceeds its threshold by chance
 CHUNK_NUMBERS = 2_000_000  # noise of one vmapped call
-ROUNDING = 1e-9  # difference of a noiseless coordinate that counts as none
 
 
 class Verdict(NamedTuple):
@@ -53,11 +50,6 @@ class Verdict(NamedTuple):
     seconds_per_draw: float
 
 
-def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
-    """Return the |z| that any of ``tests`` standard normals exceeds with at most that probability (Bonferroni)."""
-    return -NormalDist().inv_cdf(probability / (2 * max(tests, 1)))
-
-
 def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> Tensor:
     """Compute d E[f] / d logits by enumeration, f's direct dependence on the logits included.
 
@@ -66,22 +58,15 @@ def exact_gradient(problem: Problem, samples: int = 1, bound: bool = False) -> T
     """
     family, f = family_of(problem.family, problem.event_shape), as_objective(problem.f)
 
-    def expectation(logits: Tensor) -> Tensor:
+    def of_rows(logits: Tensor) -> Tensor:
         if not family.discrete:
-            nodes, weights = np.polynomial.hermite_e.hermegauss(120)
-            mean, log_std = logits.unbind(-1)
-            points = mean + log_std.exp() * torch.as_tensor(nodes).reshape(-1, 1, 1)
-            weight = torch.as_tensor(weights / weights.sum())
-            return (weight.unsqueeze(-1) * f.hard(points, logits)).sum()
+            points, weights = quadrature(logits)
+            return (weights.unsqueeze(-1) * f.hard(points, logits)).sum()
         every = states(family, problem.event_shape, logits)
-        log_p, values = family.log_prob(logits, every), f.hard(every, logits)
-        if not bound:
-            return (log_p.exp() * values).sum()
-        index = torch.tensor(list(itertools.product(range(len(every)), repeat=samples)))
-        bounds = math.log(samples) - (-values[index]).logsumexp(1)
-        return (log_p[index].sum(1).exp() * bounds).sum()
+        values = f.hard(every, logits)
+        return expectation(family.log_prob(logits, every), values, samples if bound else None).sum()
 
-    return grad(expectation)(problem.logits)
+    return grad(of_rows)(problem.logits)
 
 
 def perturbed(estimator: nn.Module, generator: torch.Generator, scale: float = 0.3) -> dict[str, Tensor]:

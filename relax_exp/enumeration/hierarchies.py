@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from relax_exp import estimators
+from relax_exp.distributions import expectation
 from relax_exp.enumeration.checks import CHUNK_NUMBERS, Verdict, chunk_size, compare, perturbed
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.numerics.random_streams import stream
@@ -152,16 +152,12 @@ def exact_parameter_gradient(
     joint = list(itertools.product(*(range(len(s)) for s in states)))
     chosen = [s[[index[i] for index in joint]].unsqueeze(1) for i, s in enumerate(states)]
 
-    def expectation(params: dict[str, Tensor]) -> Tensor:
+    def of_rows(params: dict[str, Tensor]) -> Tensor:
         def state(i: int, logits: Tensor) -> Tensor:
             return chosen[i].expand(-1, len(x), *logits.shape[-len(vae.layers[i].shape) :])
 
         f, (logits, states, *_) = hierarchy.bound_terms(params, x, state)
         log_p = total(family.log_prob(*of) for family, *of in zip(vae.families, logits, states, strict=True))
-        if not bound:
-            return (log_p.exp() * f).sum(0).mean()
-        index = torch.tensor(list(itertools.product(range(len(joint)), repeat=samples)))
-        bounds = math.log(samples) - (-f[index]).logsumexp(1)
-        return (log_p[index].sum(1).exp() * bounds).sum(0).mean()
+        return expectation(log_p, f, samples if bound else None).mean()
 
-    return grad(expectation)(params)
+    return grad(of_rows)(params)

@@ -64,7 +64,7 @@ class ARMSBound(ARMS):
         """Return the correction of `ARMS` for m coupled samples, since only the m forms of one sample are coupled."""
         return self.debiased(logits, self.copies - 1)
 
-    def objective(self, f_b: Tensor) -> Tensor:
+    def loss_of(self, f_b: Tensor) -> Tensor:
         """Return the bound, averaged over the forms: ``(K m, N)`` -> ``(N,)``."""
         log_w = -torch.unflatten(f_b, 0, (self.bound_samples, self.copies))
         return (math.log(self.bound_samples) - log_w.logsumexp(0)).mean(0)

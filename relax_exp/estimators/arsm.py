@@ -12,8 +12,7 @@ from relax_exp.distributions import gumbel
 from relax_exp.errors import OptionError
 from relax_exp.estimators.antithetic import Comparison
 from relax_exp.estimators.base import Noise, Objective, Output
-
-MAX_EVALUATIONS = 2**16
+from relax_exp.estimators.registry import MAX_COMPARED
 
 
 def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -103,17 +102,17 @@ class ARSM(Comparison):
 
         sum_j [f(z^{c<->j}) - mean_m f(z^{m<->j})] (1 / C - pi_j).
 
-    All C (C - 1) / 2 + 1 distinct swaps are evaluated as one batch; for C = 2 it is ARM. ValueError above 2^16 of them.
+    All C (C - 1) / 2 + 1 distinct swaps are evaluated as one batch; for C = 2 it is ARM. ValueError above 362 classes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         size = self.event_shape[-1]
         self.evaluations = size * (size - 1) // 2 + 1
-        if self.evaluations > MAX_EVALUATIONS:
+        if size > MAX_COMPARED:
             raise OptionError(
-                f"arsm evaluates f at {self.evaluations} points for {size} classes; the limit is {MAX_EVALUATIONS}: "
-                f"use ars, which takes {size}"
+                f"arsm evaluates f at {self.evaluations} points for {size} classes; the limit is {MAX_COMPARED} "
+                f"classes: use ars, which takes {size} points"
             )
 
     def estimate(

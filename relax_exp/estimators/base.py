@@ -294,16 +294,16 @@ class Estimator(nn.Module, metaclass=Checked):
         """
         raise TypeError(f"{type(self).__name__} has to choose the samples itself: call it with f, not from_sample")
 
-    def objective(self, f_b: Tensor) -> Tensor:
+    def loss_of(self, f_b: Tensor) -> Tensor:
         """Return ``out.loss``, ``(N,)``, from the losses at the samples.
 
         A task with several layers calls it once for all of them.
         """
         return f_b
 
-    def objective_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return `objective` at these logits and samples, as a function of the losses alone."""
-        return self.objective
+    def loss_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `loss_of` at these logits and samples, as a function of the losses alone."""
+        return self.loss_of
 
     def tuning_loss(self, out: Output) -> Float[Tensor, ""]:
         """Return the scalar whose gradient with respect to the parameters reduces the variance.
@@ -435,7 +435,7 @@ class ScoreFunction(SampleOnly):
             raise ValueError(f"{name} returned a signal {got}; it must have the shape of f_b, {tuple(f_b.shape)}")
         return result
 
-    def objective(self, f_b: Tensor) -> Tensor:
+    def loss_of(self, f_b: Tensor) -> Tensor:
         """Return the mean over the chains: ``(K, N)`` -> ``(N,)``."""
         return f_b.mean(0) if self.samples > 1 else f_b
 
@@ -467,4 +467,4 @@ class ScoreFunction(SampleOnly):
         grad = weight * score
         if grad.dim() > logits.dim():
             grad = grad.sum(0)
-        return Output(grad, self.objective(f_b), b, aux, buffers)
+        return Output(grad, self.loss_of(f_b), b, aux, buffers)

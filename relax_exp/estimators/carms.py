@@ -63,7 +63,7 @@ class CARMS(RLOO):
         fixed = f_b.detach()
         pairs = (fixed.unsqueeze(1) - fixed.unsqueeze(0)).unsqueeze(-1) * differ * ratio.squeeze(-1)
         weight = pairs.sum(1).unsqueeze(-1) / (self.samples * (self.samples - 1))
-        return Output((weight * b).sum(0), self.objective(f_b), b, {}, {})
+        return Output((weight * b).sum(0), self.loss_of(f_b), b, {}, {})
 
     def from_sample(
         self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None

@@ -141,4 +141,4 @@ class DisARMSBBound(ARMSBound):
         difference = self.signal(f_b.detach(), context)[0][::2] / self.bound_samples  # F_k1 - F_k2
         weight = self.sticks.weight(decisions, *bits, *(self.sticks.reach(each) for each in bits))
         (grad,) = pull((difference[..., None, None] * weight).sum(0))
-        return Output(grad if ranks is None else unranked(grad, ranks), self.objective(f_b), b, {}, {})
+        return Output(grad if ranks is None else unranked(grad, ranks), self.loss_of(f_b), b, {}, {})

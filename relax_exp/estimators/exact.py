@@ -10,8 +10,7 @@ from torch import Tensor
 from relax_exp.distributions import expand_event, states, weighted
 from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output
-
-MAX_STATES = 2**16
+from relax_exp.estimators.registry import MAX_ENUMERATED
 
 
 class Exact(Estimator):
@@ -33,9 +32,9 @@ class Exact(Estimator):
         else:
             base = 2 if name == "bernoulli" else self.event_shape[1]
             self.evaluations, said = base**size, f"{base}^{size}"
-        if self.evaluations > MAX_STATES:
+        if self.evaluations > MAX_ENUMERATED:
             raise OptionError(
-                f"exact enumerates {said} states; the limit is {MAX_STATES}: use fewer latents or another one"
+                f"exact enumerates {said} states; the limit is {MAX_ENUMERATED}: use fewer latents or another one"
             )
 
     def estimate(

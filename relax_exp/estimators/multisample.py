@@ -57,7 +57,7 @@ class VIMCO(ScoreFunction):
         substitute = geometric if self.geometric else arithmetic
         return k * (torch.logaddexp(others, substitute) - log_w.logsumexp(1)), {}, {}
 
-    def objective(self, f_b: Tensor) -> Tensor:
+    def loss_of(self, f_b: Tensor) -> Tensor:
         """Return the bound -log mean_k w_k: ``(K, N)`` -> ``(N,)``."""
         return math.log(self.samples) - (-f_b).logsumexp(0)
 

@@ -182,7 +182,7 @@ class Rebar(Estimator):
         return grad_z * self.family.conditional_slope(logits, b, z_tilde)
 
     @torch.no_grad()
-    def relaxation(
+    def control_variate(
         self, z: Tensor, logits: Tensor, f: Objective | Callable[[Tensor], Tensor], context: Tensor | None = None
     ) -> Tensor:
         """Return c(z) as it stands, ``(..., N)`` for z ``(..., N, event)``, to draw it as in Figure 1 of the draft."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 B, C, G = "bernoulli", "categorical", "gaussian"
 P, S, T = "permutation", "subset", "top_k"
+MAX_ENUMERATED = 2**16  # states that are evaluated in one batch
+MAX_RANKED = 4096  # states of a row that are drawn without replacement
+MAX_COMPARED = 362  # classes of which all pairs are swapped: as many evaluations as of states
 TIED = ({"noise": "independent"}, {"noise": "tied"})
 TUCKER = {  # REBAR as its authors' code has it
     "noise": "tied",
@@ -65,7 +68,7 @@ class Entry(NamedTuple):
 
 REGISTRY: dict[str, Entry] = {
     "exact": Entry(
-        "exact:Exact", (B, C, P, S, T), "value", "enumeration of all states (small problems)", max_states=2**16
+        "exact:Exact", (B, C, P, S, T), "value", "enumeration of all states (small problems)", max_states=MAX_ENUMERATED
     ),
     "reinforce": Entry(
         "score:Reinforce",
@@ -117,7 +120,7 @@ REGISTRY: dict[str, Entry] = {
         "K samples without replacement from the joint of a row",
         ({}, {"samples": 2}),
         least_samples=2,
-        max_states=4096,
+        max_states=MAX_RANKED,
         one_layer=True,
     ),
     "muprop": Entry(
@@ -249,7 +252,7 @@ REGISTRY: dict[str, Entry] = {
         (C,),
         "value",
         "swaps of all pairs of classes, C(C-1)/2 + 1 evaluations",
-        max_categories=362,
+        max_categories=MAX_COMPARED,
         replays=True,
     ),
     "ars_plus": Entry("arsm_plus:ARSPlus", (C,), "value", "ars averaged over the reference's noise, C evaluations"),
@@ -258,7 +261,7 @@ REGISTRY: dict[str, Entry] = {
         (C,),
         "value",
         "arsm without its terms of mean zero, C(C-1)/2 + 1 evaluations",
-        max_categories=362,
+        max_categories=MAX_COMPARED,
     ),
     "bitflip": Entry("bitflip:BitFlip", (B,), "value", "one random latent flipped, scaled by their number"),
     "ugc": Entry("bitflip:UGC", (B,), "value", "bit flip near 0 and 1, DisARM elsewhere", ({}, {"threshold": 1.0})),

@@ -66,7 +66,7 @@ class GradientLeaveOneOut(ScoreFunction):
         gradient = (signal.unsqueeze(-1) * self.family.score(logits, b) + rest) / self.samples
         if gradient.dim() > logits.dim():
             gradient = gradient.sum(0)
-        return Output(gradient, self.objective(losses), b, self.scalars(), {})
+        return Output(gradient, self.loss_of(losses), b, self.scalars(), {})
 
     def from_sample(
         self, logits: Tensor, b: Tensor, f_b: Tensor, noise: Noise | None = None, context: Tensor | None = None

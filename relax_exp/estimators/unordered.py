@@ -12,8 +12,8 @@ from torch import Tensor
 from relax_exp.distributions import expand_event, gumbel
 from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Noise, Output, ScoreFunction
+from relax_exp.estimators.registry import MAX_RANKED
 
-MAX_STATES = 4096
 MAX_SAMPLES = 8
 
 
@@ -36,9 +36,9 @@ class Unordered(ScoreFunction):
         super().__init__(*args, **kwargs)
         size, classes = self.event_shape
         states = classes**size
-        if states > MAX_STATES:
+        if states > MAX_RANKED:
             raise OptionError(
-                f"unordered ranks all {classes}^{size} states of a row; the limit is {MAX_STATES}: use fewer variables "
+                f"unordered ranks all {classes}^{size} states of a row; the limit is {MAX_RANKED}: use fewer variables "
                 "or rloo"
             )
         if not 2 <= samples <= MAX_SAMPLES:
@@ -57,11 +57,11 @@ class Unordered(ScoreFunction):
         digits = index.unsqueeze(-1) // self._powers(index) % classes
         return (digits.unsqueeze(-1) == torch.arange(classes, device=index.device)).to(logits.dtype)
 
-    def objective(self, f_b: Tensor) -> Tensor:
+    def loss_of(self, f_b: Tensor) -> Tensor:
         """Raise TypeError: the weights of the samples depend on the logits."""
         raise TypeError("unordered weights its samples by their probabilities: use out.loss, and one layer of latents")
 
-    def objective_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
+    def loss_at(self, logits: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the mean of the losses with the weights that the samples have at these logits."""
 
         def loss(f_b: Tensor) -> Tensor:

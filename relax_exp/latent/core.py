@@ -182,7 +182,7 @@ def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Nois
     keep = None if bound or program.score_term or not drawn else Tensor.detach
     samples, logits, f_b = passes.climb([], [], (), passes.hard, keep)
     buffers = [it.advance(dict(it.named_buffers())) if isinstance(it, Pathwise) else {} for it in estimators]
-    losses = objective(estimators, logits, samples, f_b, drawn)
+    losses = row_losses(estimators, logits, samples, f_b, drawn)
     samples = [b.detach() for b in samples]
     if not drawn or not torch.is_grad_enabled():
         return Step(losses, samples, buffers)
@@ -197,12 +197,12 @@ def step(estimators: Sequence[Estimator], program: Program, noise: Sequence[Nois
     return Step(attach(losses, estimators, logits, outs, tuning), samples, buffers)
 
 
-def objective(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Tensor:
-    """Turn f at the samples, ``([K,] n)``, into the objective of each row, ``(n,)``."""
+def row_losses(estimators, logits, samples, f_b: Tensor, drawn: list[int]) -> Tensor:
+    """Turn f at the samples, ``([K,] n)``, into the loss of each row, ``(n,)``."""
     if not drawn:
         return f_b
     first = drawn[0]
-    return estimators[first].objective_at(logits[first], samples[first])(f_b)
+    return estimators[first].loss_at(logits[first], samples[first])(f_b)
 
 
 def _at_once(passes: Passes, tune: bool) -> Step:
@@ -231,7 +231,7 @@ def from_sample(
         return estimator.tuning_loss(out), {0: out}
 
     tuning, outs = tuned([estimator], outputs, [0], tune and torch.is_grad_enabled())
-    losses = objective([estimator], [logits], [b], f_b, [0])
+    losses = row_losses([estimator], [logits], [b], f_b, [0])
     return Step(attach(losses, [estimator], [logits], outs, tuning), [b], [outs[0].buffers])
 
 

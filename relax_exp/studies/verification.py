@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.config.identity import run_path
 from relax_exp.enumeration import checks, mdp
 from relax_exp.enumeration import problems as verify
@@ -83,7 +83,7 @@ def table(
     Returns:
         One row for each, in the units of `relax_exp.report.studies.verification.HEADERS`.
     """
-    bound = checks.threshold(TESTS * (len(todo) + len(played)))
+    bound = testing.threshold(TESTS * (len(todo) + len(played)))
     references: dict[Any, float] = {}
     rows = []
 
@@ -104,7 +104,7 @@ def table(
                 "evaluations": evaluations,
                 "needs": needs,
                 "bound": bound,
-                "family_wise": checks.FAMILY_WISE,
+                "family_wise": testing.FAMILY_WISE,
                 "draws": draws,
             }
         )

@@ -227,7 +227,7 @@ class Hierarchy:
 
     def target(self, logits: list[Tensor], samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
         """Return ``out.loss`` as a function of f at the samples."""
-        return self.estimators[0].objective_at(logits[0], samples[0])
+        return self.estimators[0].loss_at(logits[0], samples[0])
 
     def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
         """Return f as a function of what stands in the place of b_i, with the layers below as they were drawn."""

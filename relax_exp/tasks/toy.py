@@ -131,11 +131,11 @@ class Toy(ToyTask):
         t = self.options.t
         u = torch.linspace(0, 1, 203, dtype=self.dtype, device=self.device)[1:-1]
         curves = {"u": u.tolist(), "theta": 0.5, "f": [t**2, (1 - t) ** 2], "relaxation": {}}
-        relaxation = getattr(self.estimator, "relaxation", None)
-        if relaxation is not None and self.options.latents == 1:
+        control_variate = getattr(self.estimator, "control_variate", None)
+        if control_variate is not None and self.options.latents == 1:
             z = logit_uniform(u).unsqueeze(-1)
             for i, label in enumerate(labels):
                 self.estimator.load_state_dict(tree_map(lambda v, i=i: v[i], {**models.tuning, **models.buffers}))
-                c = relaxation(z, torch.zeros_like(z), self.loss)
+                c = control_variate(z, torch.zeros_like(z), self.loss)
                 curves["relaxation"][label] = c.tolist()
         return {"curves.json": curves}

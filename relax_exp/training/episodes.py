@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,70 +19,11 @@ from relax_exp.numerics.trees import each, listed, stack
 from relax_exp.tasks.base import EpisodeTask, Model, draw, log_variances
 from relax_exp.training.frozen_policies import freeze
 from relax_exp.training.replicas import CHUNK, Replicas
-from relax_exp.training.returns import LAST
+from relax_exp.training.returns import Records
 
 FROZEN = ("model", "moments", "tuning_moments", "sums", "summed")  # what does not change in a replica that is done
 
 OfEpisodes = TypeVar("OfEpisodes", bound=EpisodeTask)
-
-
-class Records(NamedTuple):
-    """What became of the episodes of each replica; all tensors are ``(R,)``, but for ``last``.
-
-    Attributes:
-        last: The last returns, ``(R, LAST)``, NaN before there are so many.
-        total: The sum of the returns since the last evaluation.
-        recent: Their number.
-        episodes: The number of episodes since the start.
-        frames: That of frames.
-        solved_episodes: The number of episodes when the mean of a full ``last`` first reached the threshold, 0 before.
-        solved_frames: The number of frames then.
-    """
-
-    last: Tensor
-    total: Tensor
-    recent: Tensor
-    episodes: Tensor
-    frames: Tensor
-    solved_episodes: Tensor
-    solved_frames: Tensor
-
-    @classmethod
-    def empty(cls, replicas: int) -> Records:
-        """Return the records of replicas that have not done anything."""
-        zeros = [torch.zeros(replicas, dtype=torch.int64) for _ in range(5)]
-        last = torch.full((replicas, LAST), torch.nan, dtype=torch.float64)
-        return cls(last, torch.zeros(replicas, dtype=torch.float64), *zeros)
-
-    def add(self, returns: Tensor, frames: Tensor, active: Tensor, threshold: float) -> Records:
-        """Return the records with more episodes ``(R, E)`` of the active replicas, one after the other.
-
-        Those without a frame are none.
-        """
-        last, total, count, episodes, used, solved_episodes, solved_frames = self
-        going = active
-        for value, length in zip(returns.T, frames.T, strict=True):
-            active = going & (length > 0)
-            here = active.unsqueeze(1) & (episodes.unsqueeze(1) % LAST == torch.arange(LAST))
-            last = torch.where(here, value.unsqueeze(1), last)
-            total, count = total + torch.where(active, value, 0.0), count + active
-            episodes, used = episodes + active, used + torch.where(active, length, 0)
-            now = active & (solved_episodes == 0) & (last.mean(1) >= threshold)  # a mean with a NaN reaches nothing
-            solved_episodes = torch.where(now, episodes, solved_episodes)
-            solved_frames = torch.where(now, used, solved_frames)
-        return Records(last, total, count, episodes, used, solved_episodes, solved_frames)
-
-    def row(self, i: int) -> dict[str, float | int | None]:
-        """Return the metrics of one replica."""
-        count, solved = int(self.recent[i]), int(self.solved_episodes[i])
-        return {
-            "return": float(self.total[i]) / count if count else None,
-            "return100": float(self.last[i].nanmean()) if self.episodes[i] else None,
-            "episodes": int(self.episodes[i]),
-            "frames": int(self.frames[i]),
-            "solved_episodes": solved or None,
-            "solved_frames": int(self.solved_frames[i]) if solved else None,
-        }
 
 
 class Episodes(Replicas, Generic[OfEpisodes]):

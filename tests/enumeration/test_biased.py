@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.enumeration import biased, checks, problems
 
 PROBLEMS = {p.name: p for p in problems.problems()}
@@ -25,8 +25,8 @@ CASES = [
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_the_mean_of_a_biased_estimator_is_the_enumerated_one(name, options):
     verdict = biased.check_mean(name, options, SMOOTH, 30_000)
-    assert verdict.largest_z < checks.threshold(verdict.tests * len(CASES), 1e-4)
-    assert verdict.row_z < checks.threshold(verdict.tests * len(CASES), 1e-4)
+    assert verdict.largest_z < testing.threshold(verdict.tests * len(CASES), 1e-4)
+    assert verdict.row_z < testing.threshold(verdict.tests * len(CASES), 1e-4)
     assert not estimators.build(name, event_shape=(3,)).unbiased
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import functional_call, grad, vmap
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.enumeration import checks, hierarchies, problems
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import draw
@@ -18,7 +18,7 @@ CASES = [
     for problem in PROBLEMS.values()
     if checks.applies(name, options, problem)
 ]
-BOUND = checks.threshold(130 * len(CASES))  # at most 130 coordinates and pairs in a case
+BOUND = testing.threshold(130 * len(CASES))  # at most 130 coordinates and pairs in a case
 
 
 def ident(value):
@@ -97,7 +97,7 @@ def test_every_parameter_of_a_hierarchy(name, options, layers, score_term):
     """Encoder, decoder and prior of a two-layer VAE whose f depends on the logits directly, through log q."""
     verdict = hierarchies.check_hierarchy(name, options, hierarchies.HIERARCHIES[layers], 20_000, score_term=score_term)
     if estimators.build(name, **SMALLEST[layers], **options).unbiased:
-        assert verdict.largest_z < checks.threshold(110 * len(HIERARCHIES))
+        assert verdict.largest_z < testing.threshold(110 * len(HIERARCHIES))
         assert verdict.cosine > 0.98
 
 
@@ -113,8 +113,8 @@ def test_exact_gradient_of_the_bound_tends_to_that_of_the_mean_for_one_sample():
 
 
 def test_threshold_is_bonferroni():
-    assert checks.threshold(1, 0.05) == pytest.approx(1.959964, abs=1e-6)
-    assert checks.threshold(100, 0.05) == pytest.approx(3.480756, abs=1e-5)
+    assert testing.threshold(1, 0.05) == pytest.approx(1.959964, abs=1e-6)
+    assert testing.threshold(100, 0.05) == pytest.approx(3.480756, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rebar", "relax"])
@@ -151,5 +151,5 @@ def test_tuning_gradient_is_that_of_the_second_moment(name, noise):
 def test_a_relaxed_loss_is_differentiated_as_a_whole(layers):
     """Log q at the soft samples included: there d log q / d logits has no mean of zero."""
     verdict = hierarchies.check_relaxed("concrete", {}, hierarchies.HIERARCHIES[layers], 100)
-    assert verdict.largest_z < checks.threshold(verdict.tests)
+    assert verdict.largest_z < testing.threshold(verdict.tests)
     assert verdict.variance < 1e-18

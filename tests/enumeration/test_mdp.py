@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import grad
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.enumeration import checks, hierarchies, mdp
 from relax_exp.models.policy import init_policy, policy_logits
 from relax_exp.numerics.random_streams import stream
@@ -42,14 +42,14 @@ def test_the_recursion_is_the_sum_over_all_trajectories(actions, gamma):
 @pytest.mark.parametrize("label", [x for x in mdp.VERIFIED if mdp.unbiased(x)])
 def test_the_gradient_is_unbiased(label):
     verdict = mdp.check(*mdp.VERIFIED[label], draws=20_000)
-    assert verdict.largest_z < checks.threshold(verdict.tests * len(mdp.VERIFIED)), verdict
+    assert verdict.largest_z < testing.threshold(verdict.tests * len(mdp.VERIFIED)), verdict
     assert verdict.variance > 0
 
 
 @pytest.mark.parametrize("label", [x for x in mdp.VERIFIED if not mdp.unbiased(x)])
 def test_the_errors_of_published_code_are_found(label):
     verdict = mdp.check(*mdp.VERIFIED[label], draws=100_000)
-    assert verdict.largest_z > 2 * checks.threshold(verdict.tests), verdict
+    assert verdict.largest_z > 2 * testing.threshold(verdict.tests), verdict
 
 
 def test_the_published_advantage_is_biased_beyond_its_factor():
@@ -70,7 +70,7 @@ def test_the_published_advantage_is_biased_beyond_its_factor():
         return hierarchies.flat(task.gradients(model, batch, noise).params) / mdp.HORIZON
 
     verdict = checks.compare(one, shapes, hierarchies.flat(grad(problem.loss)(params)), 100_000, generator, 20_000)
-    assert verdict.largest_z > 2 * checks.threshold(verdict.tests), verdict
+    assert verdict.largest_z > 2 * testing.threshold(verdict.tests), verdict
 
 
 def test_every_estimator_that_learns_from_episodes_is_verified():
@@ -89,7 +89,7 @@ def test_a_wrong_q_is_noticed(monkeypatch):
     monkeypatch.setattr(mdp.MDP, "action_values", lambda self, params: right(self, params) * torch.tensor([1.0, 0.8]))
     label = next(label for label in mdp.VERIFIED if "exact Q" in label)
     verdict = mdp.check(*mdp.VERIFIED[label], draws=20_000)
-    assert verdict.largest_z > checks.threshold(verdict.tests)
+    assert verdict.largest_z > testing.threshold(verdict.tests)
 
 
 def test_control_variates_reduce_the_variance_once_tuned():

@@ -6,7 +6,7 @@ import torch
 from noise_cells import F64, draw, smooth, wide
 from torch.func import functional_call
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.distributions import FAMILIES
 from relax_exp.enumeration import checks, problems
 from relax_exp.estimators.actor_critic import published_advantage
@@ -93,7 +93,7 @@ def test_the_published_advantage_is_found_biased():
     problem = next(p for p in problems.problems() if p.name == "categorical 1x5 smooth")
     estimator = checks.build("a2c", {**SMALL, "advantage": "published_error"}, problem)
     verdict = checks.check(estimator, problem, 20_000)
-    assert not estimator.unbiased and verdict.largest_z > checks.threshold(verdict.tests)
+    assert not estimator.unbiased and verdict.largest_z > testing.threshold(verdict.tests)
     f, value, there = torch.rand(2, 5), torch.rand(2, 5), torch.tensor([[1.0] * 5, [1, 1, 1, 0, 0]])
     got = published_advantage(f, value, there)
     for e, steps in ((0, 5), (1, 3)):

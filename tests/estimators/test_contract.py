@@ -124,6 +124,22 @@ def test_gradient_is_a_number_to_the_logits_and_the_loss_is_not(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), ALL)
+def test_gradient_from_a_sample_of_the_tasks_own_is_a_number_to_the_logits(name, family):
+    options = {"surrogate": "network"} if name == "relax" else {}
+    est, logits, noise, context = made(name, family, dtype=torch.float64, **options)
+    b = est.sample(logits, noise)
+    f_b = loss_of(family)(b)
+    try:
+        out = est.from_sample(logits.requires_grad_(), b, f_b, noise, context)
+    except TypeError as error:
+        assert "call it with f" in str(error)
+        return
+    assert out.grad.shape == logits.shape
+    if out.grad.requires_grad:
+        assert torch.autograd.grad(out.grad.sum(), logits, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize(("name", "family"), ALL)
 def test_replicas_by_vmap_equal_separate_calls(name, family):
     built = [made(name, family, seed=s, dtype=torch.float64) for s in range(3)]
     modules = [b[0] for b in built]

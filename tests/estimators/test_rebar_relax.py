@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.distributions import Categorical
 from relax_exp.enumeration import checks, problems
 from relax_exp.estimators import SMALL
@@ -41,7 +41,7 @@ def test_the_published_sampler_is_found_biased():
     problem = next(p for p in problems.problems() if p.name == "categorical 1x5 smooth")
     estimator = checks.build("relax", PUBLISHED, problem)
     verdict = checks.check(estimator, problem, 100_000)
-    assert not estimator.unbiased and verdict.largest_z > 2 * checks.threshold(verdict.tests)
+    assert not estimator.unbiased and verdict.largest_z > 2 * testing.threshold(verdict.tests)
 
 
 @pytest.mark.parametrize("family, options", [("bernoulli", {}), ("categorical", {"noise": "tied"})])

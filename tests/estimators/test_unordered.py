@@ -176,4 +176,4 @@ def test_limits_are_named():
     with pytest.raises(ValueError, match="one layer"):
         estimator(torch.zeros(4, 5, 2, 3), lambda b: b.sum((-2, -1)), generator=torch.Generator())
     with pytest.raises(TypeError, match=r"out\.loss"):
-        estimator.objective(torch.zeros(4, 5))
+        estimator.loss_of(torch.zeros(4, 5))

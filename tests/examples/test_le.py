@@ -34,8 +34,8 @@ def test_the_relu_cuts_the_surrogate_off():
     z, f = torch.linspace(-3, 3, 7, dtype=torch.float64).unsqueeze(-1), lambda b: (b - 0.2).square().sum(-1)
     est, linear = build(), build(output="linear")
     linear.load_state_dict(est.state_dict())
-    rebar = estimators.build("rebar", "bernoulli", (1,)).double().relaxation(z, torch.zeros_like(z), f)
-    cut, whole = (it.relaxation(z, torch.zeros_like(z), f) - rebar for it in (est, linear))
+    rebar = estimators.build("rebar", "bernoulli", (1,)).double().control_variate(z, torch.zeros_like(z), f)
+    cut, whole = (it.control_variate(z, torch.zeros_like(z), f) - rebar for it in (est, linear))
     torch.testing.assert_close(cut, whole.relu(), atol=1e-12, rtol=0)
 
 

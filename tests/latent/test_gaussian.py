@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from relax_exp import Latent, estimators
-from relax_exp.enumeration.checks import threshold
+from relax_exp.testing import threshold
 
 NAMES = estimators.names("gaussian")
 BATCHES, ROWS = 100, 2_000

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from running import beside_and_alone, execute, resolve
 from torch.utils._pytree import tree_map
 
+from relax_exp import testing
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError, SettingError
 from relax_exp.numerics.random_streams import stream
@@ -104,7 +105,7 @@ def test_the_whole_step_against_enumeration(estimator):
     one = lambda noise: hierarchies.flat(task.gradients(model, {"x": task.data[:2]}, noise).params)  # noqa: E731
     exact = hierarchies.flat(hierarchies.exact_parameter_gradient(task.hierarchy, model.params, x))
     verdict = checks.compare(one, task.noise_shapes(), exact, 10_000, stream(0, "draws"), 1_000)
-    assert verdict.largest_z < checks.threshold(verdict.tests), verdict
+    assert verdict.largest_z < testing.threshold(verdict.tests), verdict
 
 
 def test_without_latents_the_bound_is_the_likelihood():

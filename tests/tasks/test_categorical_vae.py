@@ -12,6 +12,7 @@ from torch.distributions import kl_divergence
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.utils._pytree import tree_map
 
+from relax_exp import testing
 from relax_exp.config import files
 from relax_exp.config.plans import names
 from relax_exp.distributions import Categorical
@@ -63,7 +64,7 @@ def test_the_whole_step_against_enumeration(estimator, options):
     hierarchy = task.hierarchy
     exact = hierarchies.flat(hierarchies.exact_parameter_gradient(hierarchy, model.params, x))
     verdict = checks.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
-    assert verdict.largest_z < checks.threshold(verdict.tests), verdict
+    assert verdict.largest_z < testing.threshold(verdict.tests), verdict
     assert exact.abs().max() > 1e-3
 
 
@@ -87,7 +88,7 @@ def test_biased_gradients_are_told_apart():
     exact = hierarchies.flat(hierarchies.exact_parameter_gradient(task.hierarchy, model.params, x))
     one = lambda noise: hierarchies.flat(task.gradients(model, {"x": task.data[:3]}, noise).params)  # noqa: E731
     verdict = checks.compare(one, task.noise_shapes(), exact, 20_000, stream(0, "draws"), 2_000)
-    assert verdict.largest_z > checks.threshold(verdict.tests)
+    assert verdict.largest_z > testing.threshold(verdict.tests)
 
 
 def test_the_log_density_is_that_of_torch():

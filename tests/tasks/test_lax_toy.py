@@ -9,7 +9,7 @@ from running import beside_and_alone, resolve
 from torch.func import grad
 from torch.utils._pytree import tree_map
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.enumeration import checks
 from relax_exp.errors import ConfigError
 from relax_exp.numerics.random_streams import stream
@@ -67,7 +67,7 @@ def test_mean_gradients_are_those_of_the_closed_form(problem, estimator):
         return task._estimate(model, tuning, noise).grad.mean(0).flatten()
 
     verdict = checks.compare(one, task.noise_shapes(), exact, 100_000, stream(2, "noise"), 10_000)
-    limit = checks.threshold(4 * len(PROBLEMS) * 4)
+    limit = testing.threshold(4 * len(PROBLEMS) * 4)
     assert (verdict.largest_z > limit) == (problem == "step" and estimator is PATHWISE)
 
 

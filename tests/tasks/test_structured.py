@@ -11,10 +11,10 @@ from running import beside_and_alone, execute, numbers, resolve, stop
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from relax_exp import estimators
+from relax_exp import estimators, testing
 from relax_exp.config import fit
 from relax_exp.config import resolve as config
-from relax_exp.enumeration import checks, hierarchies
+from relax_exp.enumeration import hierarchies
 from relax_exp.enumeration.hierarchies import HIERARCHIES, hierarchy_noise, tiny_hierarchy
 from relax_exp.errors import ConfigError
 from relax_exp.models.structured import HalfPredictor
@@ -48,21 +48,21 @@ def test_every_parameter_against_enumeration(name, options, layers):
     verdict = hierarchies.check_hierarchy(name, options, HIERARCHIES[layers], 20_000, of=HalfPredictor)
     first, *_ = HIERARCHIES[layers]
     if estimators.build(name, first.family, first.shape, (4,), **options).unbiased:
-        assert verdict.largest_z < checks.threshold(110 * len(CASES))
+        assert verdict.largest_z < testing.threshold(110 * len(CASES))
         assert verdict.cosine > 0.98
 
 
 @pytest.mark.parametrize("layers", HIERARCHIES)
 def test_a_relaxed_loss_is_differentiated_as_a_whole(layers):
     verdict = hierarchies.check_relaxed("concrete", {}, HIERARCHIES[layers], 100, of=HalfPredictor)
-    assert verdict.largest_z < checks.threshold(verdict.tests)
+    assert verdict.largest_z < testing.threshold(verdict.tests)
     assert verdict.variance < 1e-18
 
 
 @pytest.mark.parametrize("name", ["straight_through", "concrete"])
 def test_biased_gradients_are_told_apart(name):
     verdict = hierarchies.check_hierarchy(name, {}, HIERARCHIES["bernoulli 3+3"], 20_000, of=HalfPredictor)
-    assert verdict.largest_z > checks.threshold(110 * len(CASES))
+    assert verdict.largest_z > testing.threshold(110 * len(CASES))
 
 
 @pytest.mark.parametrize("score_term", ["dropped", "kept"])

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from relax_exp.envs import vector
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.runs.build import build_task, build_trainer
-from relax_exp.training.episodes import Episodes, Records
-from relax_exp.training.returns import LAST
+from relax_exp.training.episodes import Episodes
+from relax_exp.training.returns import LAST, Records
 
 RUN = "task=cartpole out=run task.max_steps=30 "
 
