@@ -135,7 +135,7 @@ def draw(rows: list[dict], path: Path) -> None:
     from matplotlib.lines import Line2D
 
     from relax_exp.report.figures.axes import below, figure, letters, look, save, seeds
-    from relax_exp.report.style import words
+    from relax_exp.report.style import titled, words
 
     columns = cells(rows)
     ways = {"kept": ("#D55E00", "s"), "dropped": ("#0072B2", "o")}
@@ -155,7 +155,7 @@ def draw(rows: list[dict], path: Path) -> None:
                 axes.plot([row["dropped"], row["kept"]], [y, y], color="0.7", zorder=1)
             for way, (color, marker) in ways.items():
                 axes.scatter([r[way] for r in chosen], range(len(chosen)), color=color, marker=marker, s=22, zorder=2)
-            axes.set_yticks(range(len(chosen)), [r["estimator"] for r in chosen], fontsize=8)
+            axes.set_yticks(range(len(chosen)), [titled(r["estimator"]) for r in chosen], fontsize=8)
             dataset, model, step = column
             axes.set_title(f"{words(f'{dataset} {model}')},\n{f'after {step:,} steps' if step else 'at the start'}")
             axes.set_xlabel("log-variance of the encoder's gradient")

@@ -23,7 +23,7 @@ class Cell:
     estimator: str
     lr: float
     replicas: tuple[Replica, ...]
-    family: str = ""  # the estimator's label without its rates: cells that differ in rates alone share it
+    family: str = ""  # the estimator's label without rates and steps: cells that differ in nothing else share it
 
     @cached_property
     def counted(self) -> list[Replica]:

@@ -44,13 +44,13 @@ STYLES: dict[str, Style] = {
     "arsm_plus": Style("#A63603", DASHDOT, "H"),
     "muprop": Style("#CC79A7", TWO_DOTS, "v"),
     "concrete": Style("#882255", LONG, "P"),
-    "st_gumbel": Style("#BBBB33", TWO_DOTS, "p"),
+    "st_gumbel": Style("#BBBB33", TWO_DOTS, "*"),
     "straight_through": Style("#7F7F7F", DASHDOT, "X"),
     "rebar": Style("#0072B2", DASHED, "s"),
     "relax": Style("#D55E00", SOLID, "o"),
     "rodeo": Style("#5D3A9B", DASHED, "*"),
     "double_cv": Style("#6699CC", DOTTED, "^"),
-    "lax": Style("#AA3377", LONG, "o"),
+    "lax": Style("#CC33AA", LONG, "v"),
     "arms": Style("#4B0092", DASHDOT, "d"),
     "disarm_tree": Style("#994F00", DOTTED, "s"),
     "disarm_sb": Style("#C2884E", LONG, "D"),
@@ -58,9 +58,9 @@ STYLES: dict[str, Style] = {
     "bitflip": Style("#40B0A6", DASHED, "v"),
     "ugc": Style("#1A85FF", TWO_DOTS, "X"),
     "local_expectation": Style("#005AB5", SOLID, "P"),
-    "gumbel_rao": Style("#DC3220", DOTTED, "h"),
-    "reinmax": Style("#E66100", DASHED, "8"),
-    "gst": Style("#7B3294", LONG, "H"),
+    "gumbel_rao": Style("#DC3220", DOTTED, ">"),
+    "reinmax": Style("#E66100", DASHDOT, "v"),
+    "gst": Style("#7B3294", DASHDOT, "D"),
     "arms_bound": Style("#785EF0", DASHED, "o"),
     "carms": Style("#648FFF", DASHDOT, "s"),
     "indecater": Style("#3B6E8F", LONG, "8"),
@@ -74,6 +74,57 @@ STYLES: dict[str, Style] = {
     "reparameterization": Style("#404040", SOLID, ">"),
     "simple": Style("#1F6F50", (0, (3, 1, 1, 1)), "s"),
     "no latents": Style("#A0A0A0", SOLID, "None"),
+}
+# As papers print them; others are printed as they are.
+NAMES = {
+    "exact": "exact gradient",
+    "reinforce": "REINFORCE",
+    "baseline": "learned constant",
+    "optimal_baseline": "optimal constant",
+    "nvil": "NVIL",
+    "a2c": "A2C",
+    "mean_actor": "mean actor-critic",
+    "rloo": "RLOO",
+    "vimco": "VIMCO",
+    "unordered": "unordered set",
+    "arm": "ARM",
+    "disarm": "DisARM",
+    "ars": "ARS",
+    "arsm": "ARSM",
+    "ars_plus": "ARS+",
+    "arsm_plus": "ARSM+",
+    "muprop": "MuProp",
+    "concrete": "Concrete",
+    "st_gumbel": "ST Gumbel-Softmax",
+    "straight_through": "straight-through",
+    "rebar": "REBAR",
+    "relax": "RELAX",
+    "rodeo": "RODEO",
+    "double_cv": "Double CV",
+    "lax": "LAX",
+    "arms": "ARMS",
+    "disarm_tree": "DisARM-Tree",
+    "disarm_sb": "DisARM-SB",
+    "disarm_sb_bound": "DisARM-SB, bound",
+    "bitflip": "BitFlip-1",
+    "ugc": "UGC",
+    "local_expectation": "local expectation",
+    "gumbel_rao": "Gumbel-Rao",
+    "reinmax": "ReinMax",
+    "gst": "GST",
+    "arms_bound": "ARMS, bound",
+    "carms": "CARMS",
+    "indecater": "IndeCateR",
+    "reinmax_rao": "ReinMax-Rao",
+    "reinmax_cv": "ReinMax-CV",
+    "zgr": "ZGR",
+    "mve": "MVE",
+    "decoupled_st": "Decoupled ST",
+    "grpo": "GRPO",
+    "dr_grpo": "Dr. GRPO",
+    "reparameterization": "reparameterisation",
+    "simple": "SIMPLE",
+    "le": "Le's network",
 }
 COLORS = ("#661100", "#6699CC", "#117733", "#AA3377", "#BBBB33", "#5D3A9B")  # for names that are not in the table
 LINES = (SOLID, DASHED, DASHDOT, LONG, TWO_DOTS)
@@ -157,6 +208,16 @@ def words(label: str) -> str:
     return re.sub(r"\d+\.\d{4,}|\b\d{5,}\b", _short, label)
 
 
+def titled(label: str) -> str:
+    """Write the label of an estimator for a figure: its name as papers print it, its settings in words.
+
+    ``"rebar (granularity=parameter)"`` becomes "REBAR (an eta for each tensor)".
+    """
+    found = re.match(r"[a-z][a-z0-9_]*", label)
+    name = found[0] if found else ""
+    return NAMES.get(name, name) + words(label[len(name) :])
+
+
 def _short(found: re.Match[str]) -> str:
     """Write a number with three digits, .99999 as it is, since it is not 1; a whole one with commas."""
     number = float(found[0])
@@ -168,7 +229,7 @@ def _short(found: re.Match[str]) -> str:
 def _option(found: re.Match[str]) -> str:
     """Write an option that `WORDS` does not know: ``bounded_eta=true`` as "bounded eta", ``depth=2`` as "depth 2"."""
     key, value = (part.replace("_", " ") for part in found.groups())
-    return {"true": key, "false": f"no {key}"}.get(value, f"{key} {value}")
+    return {"true": key, "false": f"no {key}"}.get(value.lower(), f"{key} {value}")
 
 
 WORDS = {
@@ -208,6 +269,18 @@ WORDS = {
     r"latents=1": "1 latent",
     r"latents=(\d+)": r"\1 latents",
     r"decoder_hidden=(\d+)": r"decoder of \1 hidden units a layer",
+    r"weight_decay=([\d.e-]+)": r"weight decay \1",
+    r"depth=1": "one hidden layer",
+    r"depth=2": "two hidden layers",
+    r"depth=3": "three hidden layers",
+    r"depth=4": "four hidden layers",
+    r"bounded_eta=[Tt]rue": "eta between 0 and 2",
+    r"shared=[Tt]rue": "shared by the layers",
+    r"optimizer=rmsprop_tf": "RMSProp as in TensorFlow",
+    r"optimizer=rmsprop": "RMSProp",
+    r"optimizer=radam": "RAdam",
+    r"optimizer=adam": "Adam",
+    r"ALE/(\w+)-v5": r"\1",
     r"lr=([\d.e-]+)": r"rate \1",
     r"toy t=([\d.]+)": r"toy problem, t = \1",
     r"mnist linear1": "MNIST, one linear layer",

@@ -112,11 +112,14 @@ def interval(values: list[float]) -> tuple[float, float]:
     return mean, float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
 
 
-def difference(folder, metric, a, b, claim=">", where=None, over="last", published_steps=None, digits=2) -> Found:
+def difference(
+    folder, metric, a, b, claim=">", where=None, over="last", published_steps=None, digits=2, never=None
+) -> Found:
     """``a`` minus ``b``, paired by seed, at the last step that both reached.
 
     ``over``: "mean" for means over the run, "end" for the last value of each, where runs do not end
-    by steps.
+    by steps. ``never``: the metric that stands in where a replica has no value at its end, as its episodes do where it
+    never solved its environment: it would have needed more.
     """
     length = lambda c: c.rows[-1]["step"] if c.rows else 0  # noqa: E731
     # Of runs that differ in something else, the longest of a seed counts.
@@ -130,7 +133,9 @@ def difference(folder, metric, a, b, claim=">", where=None, over="last", publish
     value = {"mean": lambda c: c.mean(metric), "end": lambda c: c.last(metric), "last": lambda c: c.at(metric, step)}[
         over
     ]
-    pairs = [(value(ones[seed]), value(others[seed])) for seed in shared]
+    missing = [c for seed in shared for c in (ones[seed], others[seed]) if never and not math.isfinite(value(c))]
+    stand_in = {id(c): c.last(never) for c in missing}
+    pairs = [tuple(stand_in.get(id(c), value(c)) for c in (ones[seed], others[seed])) for seed in shared]
     pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if not pairs:
         return Found(UNDECIDED, "not measured")
@@ -140,6 +145,10 @@ def difference(folder, metric, a, b, claim=">", where=None, over="last", publish
     ours += f" ± {half:.{digits}f}" if math.isfinite(half) else " (no interval)"
     extent = f"{step:,} steps" + (f" of {published_steps:,}" if published_steps else "")
     extent += f", {len(pairs)} paired seed{'s' * (len(pairs) > 1)}"
+    if missing:
+        extent += (
+            f"; {len(missing)} of the replicas never got there and count{'s' * (len(missing) == 1)} as long as watched"
+        )
     return Found(_verdict(mean, half, claim, bool(published_steps) and step < published_steps), ours, extent)
 
 
@@ -190,9 +199,9 @@ def trend(estimator: str, column: str, claim: str) -> Found:
 
 @cache
 def verified() -> list[dict[str, str]]:
-    """The lines of the verification's table."""
+    """The lines of the verification's table that hold a verdict; those of variances after tuning hold none."""
     with open(ROOT / "results" / "verify" / "table.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if row["verdict"]]
 
 
 def enumerated(unbiased: str) -> Found:
@@ -204,7 +213,7 @@ def enumerated(unbiased: str) -> Found:
     cells = [row for row in verified() if row["estimator"].split()[0] in names]
     if unbiased == "yes":
         wrong = [row for row in verified() if row["verdict"].startswith("FAILS")]
-        largest = max(float(row["z"]) for row in cells)
+        largest = max(float(row[key]) for row in cells for key in ("z", "rows"))
         words = f"{len(names)} estimators, {len(cells)} cells, largest |z| {largest:.2f}"
         words += f" (limit {float(cells[0]['bound']):.2f})"
         return Found(FAILS if wrong else HOLDS, words, f"{float(cells[0]['draws']):,.0f} draws a cell")

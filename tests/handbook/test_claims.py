@@ -39,6 +39,30 @@ def test_one_seed_decides_nothing(monkeypatch, runs):
     assert (found.verdict, "no interval" in found.ours) == (UNDECIDED, True)
 
 
+def test_who_never_got_there_counts_as_long_as_it_was_watched(monkeypatch, runs):
+    made = [Curve({"name": "a"}, s, 0.1, [{"step": 1, "episodes": 50.0, "elbo": 40.0}]) for s in range(3)]
+    made += [
+        Curve({"name": "b"}, s, 0.1, [{"step": 1, "episodes": 50.0} | ({"elbo": 45.0} if s else {})]) for s in range(3)
+    ]
+    monkeypatch.setattr(claims, "curves", lambda folder: tuple(made))
+    left_out = claims.difference(**runs, over="end")
+    assert "-5.00" in left_out.ours and left_out.extent == "1 steps, 2 paired seeds"
+    counted = claims.difference(**runs, over="end", never="episodes")
+    assert "40.00 against 46.67: -6.67" in counted.ours
+    assert counted.extent.endswith("3 paired seeds; 1 of the replicas never got there and counts as long as watched")
+
+
+def test_the_verification_decides_by_lines_with_a_verdict():
+    found = claims.enumerated("yes")
+    table = claims.verified()
+    unbiased = {row["estimator"].split()[0] for row in table} - {
+        row["estimator"].split()[0] for row in table if row["verdict"] != "unbiased"
+    }
+    assert {"rebar", "relax", "lax", "reinforce", "nvil", "muprop"} <= unbiased
+    assert found.verdict == HOLDS and found.ours.startswith(f"{len(unbiased)} estimators, ")
+    assert claims.enumerated("no").verdict == HOLDS
+
+
 def test_counts_are_compared_by_an_exact_test(monkeypatch):
     made = [curve(s, [1.0], name="a") for s in range(5)] + [curve(s, [float(s == 0)], name="b") for s in range(5)]
     monkeypatch.setattr(claims, "curves", lambda folder: tuple(made))

@@ -28,7 +28,7 @@ from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.runs import NO_VARIANCE
 from relax_exp.report.statistics import LOG_VARIANCE
-from relax_exp.report.style import Style, apart, style, words
+from relax_exp.report.style import Style, apart, style, titled
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -49,7 +49,9 @@ LOOK: dict[RcKeyType, Any] = {
     "svg.hashsalt": "relax-exp",
 }
 POINTS = 200  # of a curve over frames
+WIDE = 38  # letters in a line of an axis label
 ZONE = 0.17  # of a panel's height: the share of seeds whose gradients have no variance
+RARE = 0.02  # a share of gradients without variance that needs no words
 LOGARITHMIC = ("excess",)  # metrics that are drawn on a logarithmic axis, where a figure has them
 RISING = ("train/elbo", "valid/bound100", "valid/elbo", "test/elbo_full")
 
@@ -70,7 +72,7 @@ def styled(cells: list[Cell]) -> list[tuple[Cell, Style, str]]:
     styles, labels = [], []
     for cell in cells:
         variant = seen[cell.name] = seen.get(cell.name, -1) + 1
-        label = words(cell.estimator) + (f", rate {cell.lr:g}" if len(rates) > 1 else "")
+        label = titled(cell.estimator) + (f", rate {cell.lr:g}" if len(rates) > 1 else "")
         label += f", {seeds(len(cell.counted))}" if len(sizes) > 1 else ""
         styles.append(style(cell.name, variant))
         labels.append(label if cell.finished else f"{label} (unfinished)")
@@ -104,7 +106,10 @@ def draw(
 
 
 def spread(values: np.ndarray, how: str = "mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower edge, centre and upper edge over the seeds, see `draw`; edges are NaN where there is one value only."""
+    """Lower edge, centre and upper edge over the seeds, see `draw`; edges are NaN where there are fewer than three.
+
+    Of two values the t interval is thirteen times as wide as what it is about.
+    """
     from scipy.stats import t
 
     if how == "median":
@@ -112,7 +117,7 @@ def spread(values: np.ndarray, how: str = "mean") -> tuple[np.ndarray, np.ndarra
     values = np.log(np.maximum(values, 1e-300)) if how == "log" else values
     n, centre = np.isfinite(values).sum(1), np.nanmean(values, 1)
     squares = np.nansum((values - centre[:, None]) ** 2, 1)
-    half = np.where(n > 1, t.ppf(0.975, np.maximum(n - 1, 1)) * np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan)
+    half = np.where(n > 2, t.ppf(0.975, np.maximum(n - 1, 1)) * np.sqrt(squares / np.maximum(n - 1, 1) / n), np.nan)
     edges = centre - half, centre, centre + half
     return tuple(np.exp(edge) for edge in edges) if how == "log" else edges
 
@@ -174,10 +179,10 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
         ends.append(steps[-1])
         extremes.append(values)
         centres.append(draw(ax, steps, values, look, label, i / len(cells), how))
-        if variances and np.nansum(without_variance(cell.series(metric)[1])):
+        if variances and np.nanmean(without_variance(cell.series(metric)[1])) > RARE:
             at, none = over(cell, metric, x, without_variance)
             shares.append((at, np.nanmean(none, 1), look))
-    ax.set(xlabel=(x or "step").replace("frames", "frames of the environment"), ylabel=ylabel)
+    ax.set(xlabel=(x or "step").replace("frames", "frames of the environment"), ylabel=textwrap.fill(ylabel, WIDE))
     ax.set_xlim(0, 1.02 * max(ends))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     in_short(ax.xaxis, max(ends))
@@ -193,7 +198,7 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
         ax.set_ylim(low - 0.03 * room, high + 0.08 * room)
     elif how == "mean" and (real := [v[np.isfinite(v)] for v in extremes if np.isfinite(v).any()]):
         low, high = min(v.min() for v in real), max(v.max() for v in real)
-        room = 0.05 * (high - low) or 0.5
+        room = 0.25 * (high - low) or 0.5  # for bands, which may be much wider than the seeds lie apart
         ax.set_ylim(max(ax.get_ylim()[0], low - room), min(ax.get_ylim()[1], high + room))
     if shares:
         zone(ax, shares)
@@ -207,8 +212,8 @@ def in_short(axis: Axis, most: float) -> None:
 def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
     """Draw the foot of a panel of log-variances, for gradients without variance.
 
-    It shows the share of seeds whose gradient has no variance at all, and so no logarithm. The curves above
-    are means of the other seeds.
+    It shows the share of seeds whose gradient has no variance at all, and so no logarithm, as `footed` says. The
+    curves above are means of the other seeds.
     """
     low, high = ax.get_ylim()
     ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
@@ -222,14 +227,12 @@ def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
     foot.grid(False)
     foot.spines[["top", "right"]].set_visible(True)
     foot.spines[:].set(color="0.6", linewidth=0.6)
-    ground = {"facecolor": "0.955", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
-    where = {"transform": foot.transAxes, "ha": "right", "va": "center", "bbox": ground}
-    foot.text(0.985, 0.5, "share of seeds without variance", fontsize=6.5, color="0.35", **where)
 
 
 def letters(axes: Iterable[Axes]) -> None:
-    """Write (a), (b), ... above the left edge of panels, for a text to refer to."""
-    for letter, ax in zip(string.ascii_lowercase, axes, strict=False):
+    """Write (a), (b), ... above the left edge of panels, for a text to refer to; nothing where there is one."""
+    axes = list(axes)
+    for letter, ax in zip(string.ascii_lowercase, axes if len(axes) > 1 else [], strict=False):
         ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=9)
 
 
@@ -241,21 +244,45 @@ def figure(width: float, height: float) -> Figure:
 def legend(fig: Figure, cells: list[Cell], extra: Iterable[Line2D] = (), rule: str | None = None) -> None:
     """Add one legend for all panels below them, with what lines and bands are."""
     handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
-    below(fig, handles, [*said_of(cells), *geometric(fig), *([f"learning rate with the best {rule}"] if rule else [])])
+    below(fig, handles, [*said_of(cells), *geometric(fig), *footed(fig), *chosen(cells, rule)])
 
 
 def said_of(cells: list[Cell]) -> list[str]:
-    """Say what lines and bands are, and how many seeds are behind them."""
+    """Say what lines and bands are, how many seeds are behind them, and where lines end."""
     sizes = {len(cell.counted) for cell in cells}
     if sizes == {1}:
         return ["1 seed"]
+    band = ", band: 95% t interval" if max(sizes) > 2 else ""
     count = seeds(sizes.pop()) if len(sizes) == 1 else "the seeds"
-    return [f"mean of {count}, band: 95% t interval"]
+    ended = ["a line ends where the first of its seeds stopped"] * cut(cells)
+    return [f"mean of {count}{band}", *ended]
+
+
+def cut(cells: list[Cell]) -> bool:
+    """Tell whether some seeds of a cell stopped before others, as those do that have solved their environment."""
+    x = abscissa(cells)
+    if x is None:
+        return False
+    lasts = (cell.last(x) for cell in cells)
+    return any(len(last) > 1 and np.nanmin(last) < 0.98 * np.nanmax(last) for last in lasts)
+
+
+def chosen(cells: list[Cell], rule: str | None) -> list[str]:
+    """Say which learning rate each line has, and what it was chosen by."""
+    rates = {cell.lr for cell in cells}
+    which = f" ({rates.pop():g})" if len(rates) == 1 else ""
+    return [f"learning rate{which} with the best {rule}"] if rule else []
 
 
 def geometric(fig: Figure) -> list[str]:
     """Say what the mean is where an axis of curves is logarithmic."""
     return ["logarithmic axis: geometric mean"] if any(ax.get_yscale() == "log" for ax in fig.axes) else []
+
+
+def footed(fig: Figure) -> list[str]:
+    """Say what stands at the foot of a panel, see `zone`."""
+    has = any(ax.child_axes for ax in fig.axes)
+    return ["strip at the foot: share of seeds whose gradient has no variance, left out above"] if has else []
 
 
 def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> None:

@@ -18,6 +18,14 @@ from relax_exp.report.groups import best
 from relax_exp.report.kinds.base import VARIANCE_PANEL
 from relax_exp.report.style import words
 
+TITLES = {
+    "arsm problem": "ARSM's categorical toy problem",
+    "cos problem": "cosine of a categorical variable",
+    "8 items": "ranking of 8 items",
+    "text, order 1": "text with latents over time, of order 1",
+}
+OUTPUTS = {"mnist": 784, "omniglot": 784, "digits": 64}  # and units of a decoder's hidden layers if nothing is said
+
 
 def curves(cells: list[Cell]) -> Figure:
     """Draw the training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
@@ -32,8 +40,9 @@ def curves(cells: list[Cell]) -> Figure:
         panels = panels or [kind.panels[0][0]]
         paired = differences.pairs(cells) if kind.paired else None
         count = len(panels) + (paired is not None)
-        fig = figure(max(5.0, 3.7 * count), 3.7)
-        axes = fig.subplots(1, count, squeeze=False)[0]
+        columns = 2 if count == 4 else count
+        fig = figure(max(5.0, 3.5 * columns), 3.1 * (count // columns) + 0.6)
+        axes = fig.subplots(count // columns, columns, squeeze=False).flatten()
         extra: dict[str, Line2D] = {}
         for ax, (metric, ylabel) in zip(axes, panels, strict=False):
             panel(ax, cells, metric, ylabel)
@@ -47,9 +56,13 @@ def curves(cells: list[Cell]) -> Figure:
 
 
 def title(cell: Cell) -> str:
-    """Write the task in words."""
-    problem = {"arsm problem": "ARSM's categorical toy problem", "cos problem": "cosine of a categorical variable"}
-    return problem.get(cell.task, words(cell.task))
+    """Write the task in words, with the width of the decoder where papers and code have different ones."""
+    task = cell.runs[0].config["task"]
+    said = TITLES.get(cell.task) or words(cell.task)
+    if task.get("model") == "nonlinear" and "decoder" not in said:
+        hidden = task.get("decoder_hidden") or OUTPUTS.get(task["dataset"])
+        said += f" (decoder of {hidden} units)" if hidden else ""
+    return said
 
 
 def figure1(cells: list[Cell]) -> Figure:
@@ -91,7 +104,7 @@ def relaxations(fig: Figure, grid, cells: list[Cell]) -> list[Line2D]:
         axes = [fig.add_subplot(grid[0, 2]), fig.add_subplot(grid[1, 2])]
         axes[0].set_ylim((low + high) / 2 - zoom, (low + high) / 2 + zoom)
         axes[0].tick_params(labelbottom=False)
-        axes[0].set_title("enlarged around f; below: the whole range", fontsize=8, loc="right")
+        axes[0].set_title("enlarged around f; below: all but outliers", fontsize=8, loc="right")
     else:
         axes = [fig.add_subplot(grid[:, 2])]
     axes[-1].set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))

@@ -9,7 +9,9 @@ from matplotlib.lines import Line2D
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import mark
 from relax_exp.report.kinds.control import solvable
+from relax_exp.report.papers.original import of_original
 from relax_exp.report.papers.published import published
+from relax_exp.report.papers.table1 import BOUND
 
 HIGHEST = "highest return"
 POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markeredgewidth": 1.3}
@@ -23,12 +25,12 @@ def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
     """
     for value, label in lines(metric, cells):
         mark(ax, value, label, above=label == HIGHEST)
-    steps, values = log(metric, cells)
+    steps, values, label = log(metric, cells)
     if not len(steps):
         return []
     inside = steps <= ax.get_xlim()[1]
-    ax.plot(steps[inside], values[inside], **POINTS, zorder=3, label="_published")
-    return [Line2D([], [], **POINTS, label="published log (ARSM)")]
+    ax.plot(steps[inside], values[inside], **POINTS, zorder=3, label="_published", clip_on=False)
+    return [Line2D([], [], **POINTS, label=label)]
 
 
 def lines(metric: str, cells: list[Cell]) -> list[tuple[float | None, str]]:
@@ -78,14 +80,22 @@ def best_loss(cells: list[Cell]) -> float | None:
     return float(np.median(gaps)) if len(gaps) else None
 
 
-def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and values of ARSM's published log, where a cell trained the model that it is of; else nothing."""
+def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return steps, values and the name of somebody else's log, where a cell trained the model that it is of.
+
+    They are ARSM's published log, and the original code's epochs; empty where there is neither.
+    """
     key = {"train/elbo": "train", "valid/elbo": "valid"}.get(metric)
-    if key is None or not has_log(cells):
-        return np.empty(0), np.empty(0)
-    known = published()["arsm_vae"]
-    steps = [(epoch + 1) * known["steps_per_epoch"] for epoch in known["negative_elbo"]]
-    return np.array(steps), -np.array([values[key] for values in known["negative_elbo"].values()])
+    if key is not None and has_log(cells):
+        known = published()["arsm_vae"]
+        steps = [(epoch + 1) * known["steps_per_epoch"] for epoch in known["negative_elbo"]]
+        values = [values[key] for values in known["negative_elbo"].values()]
+        return np.array(steps), -np.array(values), "published log (ARSM)"
+    beside = [(cell, known) for cell in cells if (known := of_original(cell))] if metric == BOUND else []
+    if beside:
+        cell, known = beside[0]
+        return cell.series(BOUND)[0][: len(known["epochs"])], np.array(known["epochs"]), "original code"
+    return np.empty(0), np.empty(0), ""
 
 
 def has_log(cells: list[Cell]) -> bool:

@@ -12,6 +12,7 @@ from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import (
     below,
     draw,
+    footed,
     letters,
     look,
     said_of,
@@ -21,7 +22,7 @@ from relax_exp.report.figures.axes import (
     zone,
 )
 from relax_exp.report.figures.axes import figure as empty
-from relax_exp.report.style import apart, order, style, words
+from relax_exp.report.style import apart, order, style, titled, words
 
 PANELS = {
     "log_variance": "log-variance of the gradient",
@@ -52,14 +53,14 @@ def figure(cell: Cell) -> Figure:
             shares = []
             for i, (name, look_of) in enumerate(zip(tracked, styles, strict=True)):
                 steps, values = cell.series(f"track/{name}/{kind}")
-                draw(ax, steps, with_variance(values), look_of, name, i / len(tracked))
+                draw(ax, steps, with_variance(values), look_of, titled(name), i / len(tracked))
                 if np.nansum(none := without_variance(values)):
                     shares.append((steps, np.nanmean(none, 1), look_of))
             ax.set(xlabel="step", ylabel=ylabel)
             if shares:
                 zone(ax, shares)
         letters(axes)
-        fig.suptitle(f"{words(cell.task)}: {words(cell.estimator)} trains, all are measured at its parameters")
-        handles = [Line2D([], [], **it.keywords, label=name) for name, it in zip(tracked, styles, strict=True)]
-        below(fig, handles, said_of([cell]))
+        fig.suptitle(f"{words(cell.task)}: {titled(cell.estimator)} trains, all are measured at its parameters")
+        handles = [Line2D([], [], **it.keywords, label=titled(name)) for name, it in zip(tracked, styles, strict=True)]
+        below(fig, handles, [*said_of([cell]), *footed(fig)])
         return fig

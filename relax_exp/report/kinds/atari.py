@@ -22,7 +22,7 @@ ATARI = Kind(
     "human (Wang et al. 2016), – where nobody measured; training score: of the last 100 episodes. "
     f"{LOG} on the last rollout.",
     panels=(
-        [("eval/return", "score"), ("return100", "score of the last 100 episodes")],
+        [("eval/return", "score of evaluation episodes"), ("return100", "score of the last 100 episodes")],
         [("explained_variance", "variance explained by the value")],
         VARIANCE_PANEL,
     ),

@@ -16,7 +16,7 @@ RUN = (
     'mean over the run; "none in n%": in so many evaluations all draws gave the same gradient, and these are left out.'
 )
 LAST_LOG_VARIANCE = log_variance("log-variance", LOG_VARIANCE, last(LOG_VARIANCE))
-VARIANCE_PANEL: Panel = [(LOG_VARIANCE, "log-variance of the gradient")]
+VARIANCE_PANEL: Panel = [(LOG_VARIANCE, "natural log of the gradient's variance")]
 
 
 @dataclass(frozen=True)

@@ -19,5 +19,9 @@ CATEGORICAL_TOY = Kind(
     ),
     note=f"{COMMON} Exact loss, its excess over the minimum, and the probability of the best category: all exact. "
     f"{LOG}, {RUN}",
-    panels=([("loss", "exact loss")], [("p_best", "probability of the best category")], VARIANCE_PANEL),
+    panels=(
+        [("excess", "exact loss above its minimum")],
+        [("p_best", "probability of the best category")],
+        VARIANCE_PANEL,
+    ),
 )

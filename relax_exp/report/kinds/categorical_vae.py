@@ -39,5 +39,5 @@ CATEGORICAL_VAE = Kind(
     note=f"{VAE.note} Bounds are those of the discrete model at hard samples. Train relaxed: minus the objective that "
     "was trained at relaxed samples, in the form that is named; KL and density form: what these objectives say of the "
     "same model, of which the KL form bounds no likelihood.",
-    panels=(VAE.panels[0], [*VAE.panels[1], ("test/elbo_full", "test ELBO (nats),\nall images")], *VAE.panels[2:]),
+    panels=(VAE.panels[0], [*VAE.panels[1], ("test/elbo_full", "test ELBO, all images (nats)")], *VAE.panels[2:]),
 )

@@ -12,5 +12,9 @@ PERMUTATION = Kind(
     columns=CATEGORICAL_TOY.columns,
     note=f"{COMMON} Exact loss, its excess over the minimum, and the probability of the best ranking: all exact, by "
     f"enumeration. {LOG}, {RUN}",
-    panels=([("loss", "exact loss")], [("p_best", "probability of the best ranking")], VARIANCE_PANEL),
+    panels=(
+        [("excess", "exact loss above its minimum")],
+        [("p_best", "probability of the best ranking")],
+        VARIANCE_PANEL,
+    ),
 )

@@ -13,6 +13,7 @@ STRUCTURED = Kind(
     "Structured prediction, binary latents",
     label="{dataset} {layers}x{variables}",
     by_name=True,
+    remark=": the lower half from the upper",
     best=VAE.best,
     columns=(
         final("train, 1 sample", "train/elbo"),
@@ -30,8 +31,8 @@ STRUCTURED = Kind(
     "the papers print them with the other sign. Train: the mean since the evaluation before. "
     f"{PART} {LOG} of the maps to the latents.",
     panels=(
-        [("train/elbo", "training bound, 1 sample (nats)")],
-        [("valid/bound100", f"validation bound, 100 samples (nats),\n{FIRST} images")],
+        [("train/elbo", "train ELBO (nats)")],
+        [("valid/bound100", f"validation bound, 100 samples, {FIRST} images (nats)")],
         VARIANCE_PANEL,
     ),
     variety=lambda task: CATEGORICAL_STRUCTURED if task.get("categories") else None,

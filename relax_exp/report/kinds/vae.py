@@ -30,8 +30,8 @@ VAE = Kind(
     panels=(
         [("train/elbo", "train ELBO (nats)")],
         [
-            ("valid/bound100", f"validation 100-sample bound (nats),\n{FIRST} images"),
-            ("valid/elbo", f"validation ELBO (nats),\n{FIRST} images"),
+            ("valid/bound100", f"validation bound, 100 samples, {FIRST} images (nats)"),
+            ("valid/elbo", f"validation ELBO, {FIRST} images (nats)"),
         ],
         VARIANCE_PANEL,
     ),

@@ -11,7 +11,7 @@ from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.kinds import control
 from relax_exp.report.papers.solving_times import variant
 from relax_exp.report.statistics import interval, show, where_any
-from relax_exp.report.style import order, style
+from relax_exp.report.style import order, style, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def figure(cells: list[Cell]) -> Figure | None:
                 y = [record[line] for *_, record in found]
                 half = [record[f"{line} ±"] or 0 for *_, record in found]
                 face = "white" if "published" in name else colors[name]
-                ax.errorbar(x, y, half, fmt="o", ms=5, color=colors[name], mfc=face, capsize=2, label=name)
+                ax.errorbar(x, y, half, fmt="o", ms=5, color=colors[name], mfc=face, capsize=2, label=titled(name))
             ax.set_xticks(range(len(policies)), [f"{level:g}" for _, level in policies])
             ax.set(xlabel="mean return at which the policy was frozen", title=line)
         fig.axes[0].set_ylabel("natural log of the variance")

@@ -36,9 +36,9 @@ def original(cells: list[Cell]) -> Table | None:
     return Table("original", "Beside the original code", headers, rows, NOTE, records) if rows else None
 
 
-def of_original(cell: Cell) -> bool:
-    """Tell whether the cell is a run to be set beside the original code, and no cell of Table 1."""
-    return any(_alike(cell, known) for known in published()["vae"]["original"])
+def of_original(cell: Cell) -> dict[str, Any] | None:
+    """Return what the original code gave where the cell is a run to be set beside it, and no cell of Table 1."""
+    return next((known for known in published()["vae"]["original"] if _alike(cell, known)), None)
 
 
 def _alike(cell: Cell, known: dict[str, Any]) -> bool:

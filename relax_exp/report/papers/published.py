@@ -14,7 +14,7 @@ from relax_exp.config.identity import flatten
 from relax_exp.config.resolve import estimator_options
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
-from relax_exp.report.groups import RATES, choose, text
+from relax_exp.report.groups import RATES, choose, longest, text
 from relax_exp.report.style import natural, order
 
 TUCKER = "rebar (granularity=parameter)"
@@ -93,9 +93,7 @@ def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
     for task, of in groups.items():
         out[task] = {}
         for label in sorted(of, key=column_order):
-            tried = of[label]
-            furthest = max(tried, key=lambda c: c.steps)
-            tried = [c for c in tried if c.steps and c.planned == furthest.planned] or tried
+            tried = longest(of[label])
             cell, rule = choose(tried)
             out[task][label] = Chosen(cell, sorted({c.lr for c in tried}), rule)
     return out

@@ -11,7 +11,7 @@ from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.papers.published import published
 from relax_exp.report.runs import Replica
-from relax_exp.report.style import style
+from relax_exp.report.style import style, titled
 from relax_exp.report.survival import Survival, survival
 
 if TYPE_CHECKING:
@@ -109,23 +109,31 @@ def _note() -> str:
     )
 
 
+def rates(lr: float, ratio: float) -> str:
+    """Write the policy's rate, of which ``lr`` is the negative, and the critic's or control variate's in words."""
+    return f"rate {-lr:g}" if ratio == 1 else f"rates {-lr:g} and {-lr * ratio:.2g}"
+
+
 def figure(cells: list[Cell]) -> Figure | None:
     """Draw the share of replicas that have not solved their environment, over episodes.
 
-    There is a panel for each pair of rates.
+    There is a panel for each pair of rates, or one for all where no two curves have the same.
     """
     from relax_exp.report.figures.axes import below, in_short, letters, look, seeds
     from relax_exp.report.figures.axes import figure as canvas
 
     of: dict[tuple, dict[str, list[Replica]]] = {}
     names: dict[str, str] = {}
-    for where, cell, _, replicas in groups(cells):
-        of.setdefault(where[:4], {}).setdefault(variant(cell), []).extend(replicas)
-        names[variant(cell)] = cell.name
-    if not of:
+    found = list(groups(cells))
+    if not found:
         return None
+    apart = len({(where[:4], variant(cell)) for where, cell, *_ in found}) > len({where[:4] for where, *_ in found})
+    for where, cell, _, replicas in found:
+        label = variant(cell) + ("" if apart else f", {rates(*where[2:4])}")
+        of.setdefault(where[: 4 if apart else 2], {}).setdefault(label, []).extend(replicas)
+        names[label] = cell.name
     with look():
-        columns = min(4, len(of))
+        columns = min(3, len(of))
         fig = canvas(3.1 * columns, 2.9 * -(-len(of) // columns) + 0.5)
         axes = fig.subplots(-(-len(of) // columns), columns, squeeze=False).flatten()
         for ax, (where, variants) in zip(axes, sorted(of.items(), key=lambda one: one[0]), strict=False):
@@ -135,12 +143,11 @@ def figure(cells: list[Cell]) -> Figure | None:
                 x = np.concatenate([[0.0], its.times, [its.followed]])
                 share = np.concatenate([[1.0], its.share, its.share[-1:] if len(its.share) else [1.0]])
                 color = style(names[name]).color
-                ax.step(x, share, where="post", color=color, ls=(0, (4, 2)) if error else "-", label=name)
-            env, skip, lr, ratio = where
-            rates = f"rate {-lr:g}" if ratio == 1 else f"rates {-lr:g}, {-lr * ratio:.2g}"
+                ax.step(x, share, where="post", color=color, ls=(0, (4, 2)) if error else "-", label=titled(name))
+            env, skip, *rest = where
             taken = f"each action {-skip} times" if skip < -1 else "each action once"
             ax.set(xlabel=f"episodes, {taken}", ylim=(-0.03, 1.03), xlim=(0, most * 1.02))
-            ax.set_title(f"{env.split('-')[0]}, {rates}")
+            ax.set_title(", ".join([env.split("-")[0], *([rates(*rest)] if rest else [])]))
             in_short(ax.xaxis, most)
         for ax in axes[::columns]:
             ax.set_ylabel("share not solved")
@@ -150,5 +157,8 @@ def figure(cells: list[Cell]) -> Figure | None:
         handles = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         sizes = sorted({len(replicas) for variants in of.values() for replicas in variants.values()})
         count = seeds(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
-        below(fig, handles.values(), [f"product-limit estimate, {count} a curve"])
+        notes = [f"product-limit estimate, {count} a curve"]
+        if any(where[3] != 1 for where, *_ in found):
+            notes.append("of two rates the first is the policy's, the second the critic's or control variate's")
+        below(fig, handles.values(), notes)
         return fig

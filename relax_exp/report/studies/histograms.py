@@ -13,7 +13,7 @@ from relax_exp.report.figures.axes import below, figure, letters, look
 from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.runs import Run
 from relax_exp.report.studies.temperature import part
-from relax_exp.report.style import style
+from relax_exp.report.style import style, titled
 
 LAX_PARTS = ("reinforce", "reinforce of c", "reparameterization of c")  # LAX is the first - the second + the third
 SIGNS = ("=", "-", "+")
@@ -85,7 +85,7 @@ def draw_estimators(run: Run) -> Figure:
         for row, (problem, words), names in zip(axes, problems(run).items(), (DISCRETE, CONTINUOUS), strict=True):
             for ax, name in zip(row, names, strict=True):
                 histogram(ax, run, problem, name, style(name).color)
-                ax.set_title(name)
+                ax.set_title(titled(name))
             row[0].set_ylabel(f"{words}\nshare of draws in a bin")
         fig.suptitle("Single gradients at fixed parameters")
         below(fig, [exact()], said(run))
@@ -94,7 +94,7 @@ def draw_estimators(run: Run) -> Figure:
 
 def draw_parts(run: Run) -> Figure:
     """Draw LAX and what it is the sum of, as the paper does."""
-    titles = ("lax", "reinforce [f]", "reinforce [c]", "reparam [c]")
+    titles = ("LAX", "REINFORCE of f", "REINFORCE of c", "reparameterisation of c")
     properties = ("unbiased", "unbiased", "of E[c]: biased", "of E[c]: biased")
     with look():
         fig = figure(11.0, 3.1)

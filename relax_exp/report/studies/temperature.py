@@ -15,7 +15,7 @@ from matplotlib.ticker import LogFormatter
 from relax_exp.report.figures.axes import below, draw, figure, letters, look
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
-from relax_exp.report.style import apart, style
+from relax_exp.report.style import apart, style, titled
 from relax_exp.tasks.registry import CATEGORIES
 
 UNBIASED = ("reinforce", "rloo")  # to compare with
@@ -135,11 +135,12 @@ def draw_tradeoff(run: Run) -> Figure:
         fig.suptitle(f"{PROBLEMS[problem_name]} {size}-way problem, one gradient")
         handles = [
             Line2D([], [], color=it.color, ls=it.line, marker="None" if name in UNBIASED else it.marker,
-                   label=name + (" (unbiased)" if name in UNBIASED else ""))
+                   label=titled(name) + (" (unbiased)" if name in UNBIASED else ""))
             for name, it in styles.items()
         ]  # fmt: skip
         limit = Line2D([], [], color="0.35", ls="", marker="v", fillstyle="none", label="bias below detection: limit")
-        below(fig, [*handles, limit], [f"{run.config['task']['draws']:,} draws at each temperature"])
+        mode = "dotted: below 1/(C-1), C categories, the relaxed density has no mode inside the simplex"
+        below(fig, [*handles, limit], [f"{run.config['task']['draws']:,} draws at each temperature", mode])
         return fig
 
 
@@ -175,10 +176,10 @@ def draw_schedules(run: Run) -> Figure:
                     at = math.inf if "annealed" in label else FIXED.index(float(label.split()[1])) / len(FIXED)
                     color = "#000000" if at == math.inf else to_hex(colormaps["viridis"](at))
                     it = it._replace(color=color, line="-" if at < math.inf else (0, (5, 2)), marker="None")
-                said = f"temperature {label}" if label else f"{other} (unbiased)"
+                said = f"temperature {label}" if label else f"{titled(other)} (unbiased)"
                 handles[said] = Line2D([], [], **it.keywords, label=said)
                 draw(ax, np.array(steps), np.maximum(values, 1e-12), it, said, i / len(labels), "median")
-            ax.set(yscale="log", xlabel="step", title=name)
+            ax.set(yscale="log", xlabel="step", title=titled(name))
             ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.5)))

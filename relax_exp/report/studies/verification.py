@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from relax_exp.report.figures.axes import below, figure, letters, look
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
-from relax_exp.report.style import style, words
+from relax_exp.report.style import style, titled, words
 
 HEADERS = {
     "estimator": "estimator",
@@ -30,7 +30,10 @@ HEADERS = {
 }
 DIGITS = {"z": ".2f", "rows": ".2f", "cosine": ".4f", "microseconds": ".2f"}
 SHOWN = ("bernoulli 3 smooth", "categorical 2x3 smooth")  # problems in the figure of variances
-PROBLEMS = {"bernoulli 3 smooth": "three bits, smooth f", "categorical 2x3 smooth": "two of three classes, smooth f"}
+PROBLEMS = {
+    "bernoulli 3 smooth": "3 bits",
+    "categorical 2x3 smooth": "2 variables of 3 classes",
+}
 ROUNDING = 1e-9  # a relative variance below is none
 LABEL = 44  # letters in a line of a figure's label
 
@@ -108,8 +111,10 @@ def draw_law(law: dict[int, float]) -> Figure:
         axes = fig.subplots()
         axes.loglog(list(law), [law[1] / m for m in law], color="0.6", label="variance at M = 1, divided by M")
         it = style("reinforce")
-        axes.loglog(list(law), list(law.values()), ls="", marker=it.marker, color=it.color, label="reinforce samples=M")
-        axes.set(xlabel="samples M", ylabel="variance of the gradient", title=PROBLEMS[SHOWN[0]])
+        axes.loglog(
+            list(law), list(law.values()), ls="", marker=it.marker, color=it.color, label="REINFORCE with M samples"
+        )
+        axes.set(xlabel="samples M", ylabel="variance of the gradient", title=f"{PROBLEMS[SHOWN[0]]}, smooth f")
         axes.set_xticks(list(law), [str(m) for m in law])
         axes.minorticks_off()
         axes.legend(fontsize=8)
@@ -136,7 +141,7 @@ def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
     problems = [p for p in SHOWN if p in present] or [rows[0]["problem"]]
     most = max(sum(row["problem"] == p and row["relative"] > ROUNDING for row in rows) for p in problems)
     shared = set.intersection(*(set(row["estimator"].split()[1:]) for row in rows))
-    lines = {row["estimator"]: len(textwrap.wrap(named(row["estimator"], shared), LABEL)) for row in rows}
+    lines = {row["estimator"]: len(textwrap.wrap(titled(named(row["estimator"], shared)), LABEL)) for row in rows}
     spacing = 1.0  # in lines of text: no label touches the next one
     for problem in problems:
         of = [lines[row["estimator"]] for row in _shown(rows, problem)]
@@ -154,14 +159,15 @@ def draw_variances(rows: list[dict[str, Any]], tuned: bool = False) -> Figure:
             axes.plot(times, at, ls="", marker="D", ms=4, mfc="white", mec="#D55E00")
             axes.plot(once, at, ls="", marker="o", ms=4.5, color="#0072B2")
             marks = ["" if row["verdict"] == "unbiased" else " *" for row in chosen]
-            names = [textwrap.fill(named(row["estimator"], shared), LABEL) for row in chosen]
+            names = [textwrap.fill(titled(named(row["estimator"], shared)), LABEL) for row in chosen]
             labels = [name + mark for name, mark in zip(names, marks, strict=True)]
             axes.set_yticks(at, labels, fontsize=8)
             axes.set_xscale("log")
             axes.axvline(1, color="black", linewidth=0.8)
             axes.set_ylim(-0.8, len(chosen) - 0.2)
-            axes.set_title(PROBLEMS.get(problem, problem), fontsize=9)
+            axes.set_title(PROBLEMS.get(problem, problem), loc="right")
             axes.set_xlabel("variance relative to REINFORCE", fontsize=9)
+        fig.suptitle("Variance of the gradient on problems with a smooth f")
         handles = [
             Line2D([], [], ls="", marker="o", ms=4.5, color="#0072B2", label="of one draw"),
             Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec="#D55E00", label="times its evaluations of f"),

@@ -7,18 +7,19 @@ from folders import cells_of, configuration, vae_run, write_run
 from relax_exp.report.figures import differences, references
 from relax_exp.report.figures.axes import below, draw, figure, letters, look, mark, save, spread
 from relax_exp.report.figures.curves import curves, figures
-from relax_exp.report.style import STYLES, apart, near, style, words
+from relax_exp.report.style import STYLES, apart, near, style, titled, words
 
 
 def test_a_curve_is_the_mean_and_its_band_the_t_interval():
-    low, centre, high = spread(np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]]))
-    assert centre.tolist() == [2.0, 4.0]
+    low, centre, high = spread(np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan], [4.0, 6.0, np.nan]]))
+    assert centre.tolist() == [2.0, 4.0, 5.0]
     assert high[0] - 2 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-5)  # t of two degrees of freedom, deviation 1
     assert np.isnan(low[1]) and np.isnan(high[1])  # one seed has no interval
+    assert np.isnan(low[2]) and np.isnan(high[2])  # that of two is drawn nowhere
 
 
 def test_on_a_logarithmic_axis_mean_and_interval_are_those_of_the_logarithms():
-    low, centre, high = spread(np.array([[1e-4, 1e-2]]), "log")
+    low, centre, high = spread(np.array([[1e-4, 1e-3, 1e-2]]), "log")
     assert centre[0] == pytest.approx(1e-3)
     assert low[0] * high[0] == pytest.approx(centre[0] ** 2)
     assert [edge.tolist() for edge in spread(np.array([[1.0, 2.0, 9.0]]), "median")] == [[1.0], [2.0], [9.0]]
@@ -46,7 +47,9 @@ def test_raw_keys_become_words():
     assert words("a2c (lr_scale=3.3333333)") == "a2c (tuning rate 3.33 x policy's)"
     assert words("toy t=0.499") == "toy problem, t = 0.499"
     assert words("rebar (granularity=parameter)") == "rebar (an eta for each tensor)"
-    assert words("lax (depth=2, black_box=true)") == "lax (depth 2, black box)"
+    assert words("lax (depth=2, black_box=true)") == "lax (two hidden layers, black box)"
+    assert titled("st_gumbel (temperature=0.5)") == "ST Gumbel-Softmax (temperature 0.5)"
+    assert (titled("no latents"), titled("mine")) == ("no latents", "mine")
     assert words("categorical 2x3 direct") == "2 variables of 3 classes, f of the logits too"
     assert words("mine") == "mine"
 
@@ -70,7 +73,7 @@ def test_gradients_without_variance_are_a_share_and_no_number(tmp_path):
     assert returns.get_xlabel() == variances.get_xlabel() == "episodes"
     (foot,) = variances.child_axes
     np.testing.assert_allclose(foot.lines[0].get_ydata(), [1 / 3, 2 / 3, 1])
-    (arsm,) = [line for line in variances.lines if line.get_label() == "arsm"]
+    (arsm,) = [line for line in variances.lines if line.get_label() == "ARSM"]
     np.testing.assert_allclose(arsm.get_ydata(), 2.0)
     assert variances.get_ylim()[0] > -20  # nothing is drawn at -87
     assert {text.get_text() for text in returns.texts} == {"solved", "highest return: 200 ↑"} or len(returns.texts) == 2
@@ -96,7 +99,7 @@ def test_arsms_published_log_is_drawn_beside_its_model(tmp_path):
     points = [line for line in fig.axes[0].lines if line.get_label() == "_published"]
     assert points[0].get_xdata().tolist() == [275, 2750]
     assert points[0].get_ydata().tolist() == [-228.35, -123.70]
-    assert fig.axes[1].get_ylabel() == "validation ELBO (nats),\nfirst 1,000 images"
+    assert fig.axes[1].get_ylabel() == "validation ELBO, first 1,000 images\n(nats)"
     assert fig.legends[0].get_texts()[-1].get_text() == "published log (ARSM)"
 
 

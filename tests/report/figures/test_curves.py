@@ -22,10 +22,10 @@ def test_figure1_has_three_panels_with_every_estimator(tmp_path):
         toy_run(tmp_path / name, name)
     fig = figure1(cells_of(tmp_path))
     left, centre, *right = fig.axes
-    assert (left.get_ylabel(), centre.get_ylabel()) == ("exact expected loss", "log-variance of the gradient")
+    assert (left.get_ylabel(), centre.get_ylabel()) == ("exact expected loss", "natural log of the gradient's variance")
     for ax in (left, centre):
         drawn = curves_of(ax)
-        assert [line.get_label() for line in drawn] == ["reinforce", "rebar", "relax"]
+        assert [line.get_label() for line in drawn] == ["REINFORCE", "REBAR", "RELAX"]
         assert [line.get_color() for line in drawn] == [style(n).color for n in ("reinforce", "rebar", "relax")]
         assert len(ax.collections) == 3  # bands
     np.testing.assert_allclose(curves_of(left)[0].get_ydata()[-1], BEST_LOSS + 2e-4)  # mean over seeds
@@ -35,10 +35,10 @@ def test_figure1_has_three_panels_with_every_estimator(tmp_path):
     assert len(right) == 2  # f's step of .002 would be invisible beside (u - t)^2
     for ax in right:
         drawn = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
-        assert drawn == ["rebar", "relax", "f(b)"]
+        assert drawn == ["REBAR", "RELAX", "f(b)"]
         np.testing.assert_allclose(ax.lines[-1].get_ydata(), np.repeat([0.499**2, 0.501**2], 2))
         np.testing.assert_allclose(ax.lines[-1].get_xdata(), [0, 0.5, 0.5, 1])
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["reinforce", "rebar", "relax", "f(b)"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["REINFORCE", "REBAR", "RELAX", "f(b)"]
 
 
 def test_figure1_where_f_can_be_seen_beside_c_has_one_right_axis(tmp_path):
@@ -76,13 +76,14 @@ def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
     fig = curves(cells)
     assert [ax.get_ylabel() for ax in fig.axes] == [
         "train ELBO (nats)",
-        "validation 100-sample bound (nats),\nfirst 1,000 images",
-        "log-variance of the gradient",
-        "train ELBO minus REBAR's (nats)",
+        "validation bound, 100 samples, first\n1,000 images (nats)",
+        "natural log of the gradient's variance",
+        "train ELBO minus REBAR's,\nseed by seed (nats)",
     ]
     assert [len(curves_of(ax)) for ax in fig.axes] == [2, 2, 2, 1]
     assert len(curves_of(fig.axes[2])[0].get_xdata()) == 28  # the two nulls are left out
-    assert "best final validation bound" in fig.legends[0].get_title().get_text()
+    notes = fig.legends[0].get_title().get_text().replace("\n", " ")
+    assert notes == "mean of 2 seeds; learning rate (0.001) with the best final validation bound"
 
 
 def test_finished_rates_go_before_better_unfinished_ones(tmp_path):

@@ -148,7 +148,7 @@ def test_a_gradient_without_variance_is_a_share_of_the_seeds_and_left_out_of_mea
     run(tmp_path / "b", "a2c", variances=((5.0, 6.0), (7.0, 8.0)))
     _, ax = figures(cells_of(tmp_path))["cartpole_CartPole-v0"].axes
     a2c, arsm = [line for line in ax.lines if not line.get_label().startswith("_")]
-    assert (a2c.get_label(), arsm.get_label()) == ("a2c", "arsm")
+    assert (a2c.get_label(), arsm.get_label()) == ("A2C", "ARSM")
     np.testing.assert_allclose(a2c.get_ydata(), [5.5, 7.5])
     np.testing.assert_allclose(arsm.get_ydata(), [1.0])
     (foot,) = ax.child_axes

@@ -66,8 +66,8 @@ def test_the_figures_show_every_estimator_once(run):
     figures = temperature.figures(run)
     assert set(figures) == {"tradeoff", "schedules"}
     labels = [text.get_text() for legend in figures["tradeoff"].legends for text in legend.get_texts()]
-    assert [label for label in labels if label.startswith("concrete")] == ["concrete"]
-    assert "rloo (unbiased)" in labels
+    assert [label for label in labels if label.startswith("Concrete")] == ["Concrete"]
+    assert "RLOO (unbiased)" in labels
     assert len(figures["schedules"].axes) == 1  # one biased estimator, beside exact gradients
 
 
