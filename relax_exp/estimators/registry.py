@@ -21,7 +21,7 @@ B, C, G = "bernoulli", "categorical", "gaussian"
 P, S, T = "permutation", "subset", "top_k"
 MAX_ENUMERATED = 2**16  # states that are evaluated in one batch
 MAX_RANKED = 4096  # states of a row that are drawn without replacement
-MAX_COMPARED = 362  # classes of which all pairs are swapped: as many evaluations as of states
+MAX_COMPARED = 362  # classes C of which all pairs are swapped: C (C - 1) / 2 + 1 states are evaluated
 TIED = ({"noise": "independent"}, {"noise": "tied"})
 TUCKER = {  # REBAR as its authors' code has it
     "noise": "tied",

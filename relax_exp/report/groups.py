@@ -19,13 +19,13 @@ from relax_exp.report.style import natural, order
 # Seeds and learning rates make the replicas; the others do not change the numbers.
 APART = ("seed", "seeds", "lr", "lrs", "track", *identity.MACHINE_KEYS)  # what rows of a table do not differ in
 RATES = ("estimator.lr_scale",)  # keys that are tuned as the learning rate is
-MEASURED = ("task.variance_every", "task.variance_draws", "task.bound_every")  # what changes no training
+MEASURING = ("task.variance_every", "task.variance_draws", "task.bound_every")  # what changes no training
 
 
 def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
     """Sort the runs into cells. Keys named in `by` tell tasks apart too; other differences are refused, by name.
 
-    Configurations are compared without seeds, learning rates and `MEASURED`. Where they differ in the task's keys the
+    Configurations are compared without seeds, learning rates and `MEASURING`. Where they differ in the task's keys the
     task's label says so, where they differ in the estimator's keys, the estimator's; keys that are null are not named.
     Where they differ in the number of steps, the estimator's label says that too. Of runs that repeat one another and
     differ in what they measured, one counts, see `_once`.
@@ -40,7 +40,7 @@ def make_cells(runs: Iterable[Run], by: Sequence[str] = ()) -> list[Cell]:
             raise ReportError(f"no run has a key {key!r} in its configuration")
     for same in _groups(entries, lambda e: (e.kind, e.task)):
         own = kinds.of(same[0].kind).rows
-        without = (*own, *MEASURED)
+        without = (*own, *MEASURING)
         keys = _differing(same, lambda key, but=without: (key.startswith("task.") and key not in but) or key in by)
         for e in same:
             e.task += e.options(keys, ", ")
@@ -76,7 +76,8 @@ def _also(label: str, option: str) -> str:
 def best(cells: list[Cell]) -> tuple[list[Cell], str | None]:
     """Return one cell an estimator, see `longest` and `choose`, and the rule in words, where one was needed.
 
-    Cells without an evaluation are left out.
+    Cells without an evaluation are left out. A longer run that has not ended goes before shorter ones that have, once
+    it has come as far as they.
     """
     groups = _groups([c for c in cells if c.steps], lambda c: (c.kind, c.task, c.family or c.estimator))
     chosen = [choose(longest(same)) for same in groups]
@@ -116,10 +117,10 @@ def _score(cell: Cell, metric: str) -> float:
 def _once(found: list[tuple[_Entry, Replica]]) -> list[Replica]:
     """Return the replicas by seed, without those that another repeats.
 
-    Runs that differ in nothing but `MEASURED` and eval_every train alike. Of their replicas of one seed the one counts
-    that is done, then the one with most measurements of the variance.
+    Runs that differ in nothing but `MEASURING` and eval_every train alike. Of their replicas of one seed the one counts
+    that is done, then the one with most measurements of the variance, then of the bound on all validation images.
     """
-    kept, measured = [], (*MEASURED, "eval_every")
+    kept, measured = [], (*MEASURING, "eval_every")
     for same in _groups(found, lambda it: it[1].seed):
         others = _differing([e for e, _ in same], lambda key: key not in measured)
         ways = {tuple(e.flat.get(key) for key in measured) for e, _ in same}
@@ -128,10 +129,10 @@ def _once(found: list[tuple[_Entry, Replica]]) -> list[Replica]:
     return sorted(kept, key=lambda r: r.seed)
 
 
-def _progress(replica: Replica) -> tuple[bool, bool, int, int]:
-    _, variances = series([replica], "grad/log_variance")
-    status = replica.status
-    return status == DONE, status != FAILED, int(np.isfinite(variances).sum()), replica.last_step
+def _progress(replica: Replica) -> tuple[bool, bool, int, int, int]:
+    measured = (series([replica], metric)[1] for metric in ("grad/log_variance", "valid/bound100_full"))
+    variances, bounds = (int(np.isfinite(values).sum()) for values in measured)
+    return replica.status == DONE, replica.status != FAILED, variances, bounds, replica.last_step
 
 
 class _Entry:
@@ -183,7 +184,7 @@ def _problems(cell: Cell, entries: list[_Entry]) -> list[str]:
     """Return why these runs may not share the cell."""
     where = f"{cell.task}, {cell.estimator}, lr {cell.lr:g}"
     paths = ", ".join(str(e.run.path) for e in entries)
-    keys = _differing(entries, lambda key: key not in MEASURED)
+    keys = _differing(entries, lambda key: key not in MEASURING)
     if keys:
         values = [f"{key}: {', '.join(dict.fromkeys(text(e.flat.get(key)) for e in entries))}" for key in keys]
         return [

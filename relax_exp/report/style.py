@@ -227,7 +227,7 @@ def _short(found: re.Match[str]) -> str:
 
 
 def _option(found: re.Match[str]) -> str:
-    """Write an option that `WORDS` does not know: ``bounded_eta=true`` as "bounded eta", ``depth=2`` as "depth 2"."""
+    """Write an option that `WORDS` does not know: ``black_box=true`` as "black box", ``width=8`` as "width 8"."""
     key, value = (part.replace("_", " ") for part in found.groups())
     return {"true": key, "false": f"no {key}"}.get(value.lower(), f"{key} {value}")
 

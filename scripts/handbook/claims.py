@@ -117,13 +117,23 @@ def difference(
 ) -> Found:
     """``a`` minus ``b``, paired by seed, at the last step that both reached.
 
-    ``over``: "mean" for means over the run, "end" for the last value of each, where runs do not end
-    by steps. ``never``: the metric that stands in where a replica has no value at its end, as its episodes do where it
-    never solved its environment: it would have needed more.
+    ``over``: "mean" for means over the run, "end" for the last value of each, where runs do not end by steps.
+    ``never``, with "end": the metric that stands in where a replica has no value at its end, as its episodes do where
+    it never solved its environment, since it would have needed more. Where these do not tell the order of a pair,
+    because the other one needed more than they are or never got there either, the pair is left out.
+
+    Raises:
+        ValueError: There are two runs of one length and seed to choose from, or ``never`` without "end".
     """
+    if never and over != "end":
+        raise ValueError("never= stands in for values at the end: over must be end")
     length = lambda c: c.rows[-1]["step"] if c.rows else 0  # noqa: E731
     # Of runs that differ in something else, the longest of a seed counts.
-    ones, others = ({c.seed: c for c in sorted(selected(folder, {**(where or {}), **of}), key=length)} for of in (a, b))
+    found = [sorted(selected(folder, {**(where or {}), **of}), key=length) for of in (a, b)]
+    for each in found:
+        if len({(c.seed, length(c)) for c in each}) < len(each):
+            raise ValueError(f"{folder}: {a}, {b} are several runs of one length and seed: name what they differ in")
+    ones, others = ({c.seed: c for c in each} for each in found)
     shared = sorted(ones.keys() & others.keys())
     if not shared:
         return Found(UNDECIDED, "not run")
@@ -133,10 +143,15 @@ def difference(
     value = {"mean": lambda c: c.mean(metric), "end": lambda c: c.last(metric), "last": lambda c: c.at(metric, step)}[
         over
     ]
-    missing = [c for seed in shared for c in (ones[seed], others[seed]) if never and not math.isfinite(value(c))]
-    stand_in = {id(c): c.last(never) for c in missing}
-    pairs = [tuple(stand_in.get(id(c), value(c)) for c in (ones[seed], others[seed])) for seed in shared]
-    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    pairs, missing = [], 0
+    for one, other in ((ones[seed], others[seed]) for seed in shared):
+        x, y = value(one), value(other)
+        if never and math.isfinite(y) and not math.isfinite(x) and one.last(never) > y:
+            x, missing = one.last(never), missing + 1
+        elif never and math.isfinite(x) and not math.isfinite(y) and other.last(never) > x:
+            y, missing = other.last(never), missing + 1
+        if math.isfinite(x) and math.isfinite(y):
+            pairs.append((x, y))
     if not pairs:
         return Found(UNDECIDED, "not measured")
     mean, half = interval([x - y for x, y in pairs])
@@ -146,9 +161,7 @@ def difference(
     extent = f"{step:,} steps" + (f" of {published_steps:,}" if published_steps else "")
     extent += f", {len(pairs)} paired seed{'s' * (len(pairs) > 1)}"
     if missing:
-        extent += (
-            f"; {len(missing)} of the replicas never got there and count{'s' * (len(missing) == 1)} as long as watched"
-        )
+        extent += f"; {missing} of the replicas never got there and count{'s' * (missing == 1)} as long as watched"
     return Found(_verdict(mean, half, claim, bool(published_steps) and step < published_steps), ours, extent)
 
 

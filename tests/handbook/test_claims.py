@@ -82,3 +82,21 @@ def test_every_claim_is_decided_by_a_measure_and_has_its_data():
         assert found.ours not in ("not run", "not measured"), claim["claim"]
         assert (claims.ROOT / "results" / claim["data"]).is_dir()
     assert claims.page().count('<span class="') == len(said)
+
+
+def test_a_replica_that_was_watched_too_shortly_leaves_its_pair_out(monkeypatch, runs):
+    made = [Curve({"name": "a"}, s, 0.1, [{"step": 1, "episodes": 90.0, "elbo": 40.0 + s}]) for s in range(3)]
+    made += [
+        Curve({"name": "b"}, s, 0.1, [{"step": 1, "episodes": 30.0} | ({"elbo": 45.0} if s else {})]) for s in range(3)
+    ]
+    monkeypatch.setattr(claims, "curves", lambda folder: tuple(made))
+    assert claims.difference(**runs, over="end", never="episodes").extent == "1 steps, 2 paired seeds"
+    with pytest.raises(ValueError, match="over must be end"):
+        claims.difference(**runs, never="episodes")
+
+
+def test_a_claim_has_to_name_what_its_runs_differ_in(monkeypatch, runs):
+    made = [curve(0, [1.0], name=name, lr=lr) for name in "ab" for lr in (1, 2)]
+    monkeypatch.setattr(claims, "curves", lambda folder: tuple(made))
+    with pytest.raises(ValueError, match="several runs of one length"):
+        claims.difference(**runs)

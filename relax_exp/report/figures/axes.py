@@ -1,7 +1,7 @@
 """What figures are drawn with: matplotlib without pyplot, so nothing global is touched and no display is needed.
 
-A curve is the mean over seeds, its band the 95% t interval of that mean, as in the tables; on a logarithmic axis both
-are those of the logarithms.
+A curve is the mean over seeds, its band the 95% t interval of that mean, as in the tables, where there are three seeds
+or more; on a logarithmic axis both are those of the logarithms.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def draw(
 
 
 def spread(values: np.ndarray, how: str = "mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower edge, centre and upper edge over the seeds, see `draw`; edges are NaN where there are fewer than three.
+    """Lower edge, centre and upper edge over the seeds, see `draw`; edges of an interval are NaN for fewer than three.
 
-    Of two values the t interval is thirteen times as wide as what it is about.
+    The t interval of two values is thirteen times as wide as the two lie apart.
     """
     from scipy.stats import t
 
@@ -169,6 +169,12 @@ def without_variance(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), (values <= NO_VARIANCE).astype(float), np.nan)
 
 
+def often_without(values: np.ndarray) -> bool:
+    """Tell whether so many measurements found no variance that a figure has to say it."""
+    none = without_variance(values)
+    return bool(np.isfinite(none).any()) and float(np.nanmean(none)) > RARE
+
+
 def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
     """Draw one metric over what `abscissa` says, a line for each cell."""
     x, variances = abscissa(cells), metric == LOG_VARIANCE
@@ -179,7 +185,7 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
         ends.append(steps[-1])
         extremes.append(values)
         centres.append(draw(ax, steps, values, look, label, i / len(cells), how))
-        if variances and np.nanmean(without_variance(cell.series(metric)[1])) > RARE:
+        if variances and often_without(cell.series(metric)[1]):
             at, none = over(cell, metric, x, without_variance)
             shares.append((at, np.nanmean(none, 1), look))
     ax.set(xlabel=(x or "step").replace("frames", "frames of the environment"), ylabel=textwrap.fill(ylabel, WIDE))
@@ -241,37 +247,45 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, wspace=0.03))
 
 
-def legend(fig: Figure, cells: list[Cell], extra: Iterable[Line2D] = (), rule: str | None = None) -> None:
-    """Add one legend for all panels below them, with what lines and bands are."""
+def legend(
+    fig: Figure, cells: list[Cell], extra: Iterable[Line2D] = (), rule: str | None = None, chosen: bool = False
+) -> None:
+    """Add one legend for all panels below them, with what lines and bands are.
+
+    ``rule`` and ``chosen`` are what `best` decided by, and whether it left cells out.
+    """
     handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
-    below(fig, handles, [*said_of(cells), *geometric(fig), *footed(fig), *chosen(cells, rule)])
+    lines = [*said_of(cells, abscissa(cells)), *geometric(fig), *footed(fig)]
+    below(fig, handles, [*lines, *rates_said(cells, rule, chosen)])
 
 
-def said_of(cells: list[Cell]) -> list[str]:
-    """Say what lines and bands are, how many seeds are behind them, and where lines end."""
+def said_of(cells: list[Cell], x: str | None = None) -> list[str]:
+    """Say what lines and bands are, how many seeds are behind them, and where lines end that are drawn over ``x``."""
     sizes = {len(cell.counted) for cell in cells}
     if sizes == {1}:
         return ["1 seed"]
     band = ", band: 95% t interval" if max(sizes) > 2 else ""
     count = seeds(sizes.pop()) if len(sizes) == 1 else "the seeds"
-    ended = ["a line ends where the first of its seeds stopped"] * cut(cells)
+    ended = ["a line ends where the first of its seeds stopped"] * any(cut(cell, x) for cell in cells)
     return [f"mean of {count}{band}", *ended]
 
 
-def cut(cells: list[Cell]) -> bool:
+def cut(cell: Cell, x: str | None) -> bool:
     """Tell whether some seeds of a cell stopped before others, as those do that have solved their environment."""
-    x = abscissa(cells)
-    if x is None:
-        return False
-    lasts = (cell.last(x) for cell in cells)
-    return any(len(last) > 1 and np.nanmin(last) < 0.98 * np.nanmax(last) for last in lasts)
+    if len({r.last_step for r in cell.counted}) > 1:
+        return True
+    last = cell.last(x) if x else np.empty(0)
+    last = last[np.isfinite(last)]
+    return len(last) > 1 and last.min() < 0.98 * last.max()
 
 
-def chosen(cells: list[Cell], rule: str | None) -> list[str]:
-    """Say which learning rate each line has, and what it was chosen by."""
+def rates_said(cells: list[Cell], rule: str | None, chosen: bool) -> list[str]:
+    """Say which learning rate the lines have where others were run too, and what it was chosen by."""
     rates = {cell.lr for cell in cells}
     which = f" ({rates.pop():g})" if len(rates) == 1 else ""
-    return [f"learning rate{which} with the best {rule}"] if rule else []
+    if rule:
+        return [f"learning rate{which} with the best {rule}"]
+    return [f"the longest runs, learning rate{which}"] if chosen and which else []
 
 
 def geometric(fig: Figure) -> list[str]:

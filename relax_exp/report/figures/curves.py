@@ -24,13 +24,12 @@ TITLES = {
     "8 items": "ranking of 8 items",
     "text, order 1": "text with latents over time, of order 1",
 }
-OUTPUTS = {"mnist": 784, "omniglot": 784, "digits": 64}  # and units of a decoder's hidden layers if nothing is said
 
 
 def curves(cells: list[Cell]) -> Figure:
     """Draw the training curves of one task over steps: for the VAE ELBO, validation bound, log-variance."""
     with look():
-        cells, rule = best(cells)
+        (cells, rule), tried = best(cells), len(cells)
         kind, panels = kinds.of(cells[0].kind), []
         for options in kind.panels:
             having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
@@ -51,7 +50,7 @@ def curves(cells: list[Cell]) -> Figure:
             differences.panel(axes[-1], cells, paired, axes[0].get_xlim())
         letters(axes)
         fig.suptitle(title(cells[0]) + kind.remark)
-        legend(fig, cells, extra.values(), rule)
+        legend(fig, cells, extra.values(), rule, len(cells) < tried)
         return fig
 
 
@@ -59,10 +58,8 @@ def title(cell: Cell) -> str:
     """Write the task in words, with the width of the decoder where papers and code have different ones."""
     task = cell.runs[0].config["task"]
     said = TITLES.get(cell.task) or words(cell.task)
-    if task.get("model") == "nonlinear" and "decoder" not in said:
-        hidden = task.get("decoder_hidden") or OUTPUTS.get(task["dataset"])
-        said += f" (decoder of {hidden} units)" if hidden else ""
-    return said
+    hidden = task.get("decoder_hidden")
+    return f"{said} (decoder of {hidden} units)" if hidden and "decoder" not in said else said
 
 
 def figure1(cells: list[Cell]) -> Figure:

@@ -28,7 +28,10 @@ def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
     steps, values, label = log(metric, cells)
     if not len(steps):
         return []
-    inside = steps <= ax.get_xlim()[1]
+    low, high = ax.get_ylim()
+    inside = (steps <= ax.get_xlim()[1]) & (values >= low) & (values <= high)
+    if not inside.any():
+        return []
     ax.plot(steps[inside], values[inside], **POINTS, zorder=3, label="_published", clip_on=False)
     return [Line2D([], [], **POINTS, label=label)]
 
@@ -93,8 +96,9 @@ def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray, str]:
         return np.array(steps), -np.array(values), "published log (ARSM)"
     beside = [(cell, known) for cell in cells if (known := of_original(cell))] if metric == BOUND else []
     if beside:
-        cell, known = beside[0]
-        return cell.series(BOUND)[0][: len(known["epochs"])], np.array(known["epochs"]), "original code"
+        cell, known = beside[0]  # it was run with one estimator a model
+        steps = cell.series(BOUND)[0][: len(known["epochs"])]
+        return steps, np.array(known["epochs"][: len(steps)]), "original code"
     return np.empty(0), np.empty(0), ""
 
 

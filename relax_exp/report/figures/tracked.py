@@ -15,6 +15,7 @@ from relax_exp.report.figures.axes import (
     footed,
     letters,
     look,
+    often_without,
     said_of,
     slug,
     with_variance,
@@ -54,8 +55,8 @@ def figure(cell: Cell) -> Figure:
             for i, (name, look_of) in enumerate(zip(tracked, styles, strict=True)):
                 steps, values = cell.series(f"track/{name}/{kind}")
                 draw(ax, steps, with_variance(values), look_of, titled(name), i / len(tracked))
-                if np.nansum(none := without_variance(values)):
-                    shares.append((steps, np.nanmean(none, 1), look_of))
+                if often_without(values):
+                    shares.append((steps, np.nanmean(without_variance(values), 1), look_of))
             ax.set(xlabel="step", ylabel=ylabel)
             if shares:
                 zone(ax, shares)

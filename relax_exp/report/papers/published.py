@@ -81,8 +81,7 @@ class Chosen(NamedTuple):
 def chosen(cells: list[Cell], kind: str) -> dict[str, dict[str, Chosen]]:
     """Choose among cells of one kind, by task and by estimator (as `settings` labels it), the cell at the best rate.
 
-    Where runs of different lengths are there, those count that were planned to be as long as the one that came
-    furthest.
+    Where runs of different lengths are there, `longest` says which count.
     """
     cells = [cell for cell in cells if cell.kind == kind]
     labels = settings(cells)

@@ -75,7 +75,7 @@ def solving_times(cells: list[Cell]) -> Table | None:
             "environment": task["env"],
             "estimator": variant(cell) + (" ‡" if unfinished else ""),
             "action taken": f"{task['frame_skip']} times" if task["frame_skip"] > 1 else "once",
-            "rates": f"{cell.lr:g}" if ratio == 1 else f"{cell.lr:g}, {cell.lr * ratio:.2g}",
+            "rates": rates(cell.lr, ratio),
             "seeds": seeds,
             "solved": f"{count} of {of.n}",
             "mean episodes": ("" if of.complete else "≥ ") + f"{mean:.0f} ± {half:.0f}",
@@ -109,15 +109,21 @@ def _note() -> str:
     )
 
 
-def rates(lr: float, ratio: float) -> str:
-    """Write the policy's rate, of which ``lr`` is the negative, and the critic's or control variate's in words."""
-    return f"rate {-lr:g}" if ratio == 1 else f"rates {-lr:g} and {-lr * ratio:.2g}"
+def rates(lr: float, ratio: float, joint: str = ", ") -> str:
+    """Write the policy's rate and, where it is another, the critic's or control variate's."""
+    return f"{lr:g}" if ratio == 1 else f"{lr:g}{joint}{lr * ratio:.2g}"
+
+
+def rates_in_words(lr: float, ratio: float) -> str:
+    """Write `rates` as a sentence has them."""
+    return f"rate{'s' * (ratio != 1)} {rates(lr, ratio, ' and ')}"
 
 
 def figure(cells: list[Cell]) -> Figure | None:
     """Draw the share of replicas that have not solved their environment, over episodes.
 
-    There is a panel for each pair of rates, or one for all where no two curves have the same.
+    There is a panel for each environment, number of repetitions and pair of rates; for each environment and number of
+    repetitions where every estimator has one pair of rates, and no two have the same.
     """
     from relax_exp.report.figures.axes import below, in_short, letters, look, seeds
     from relax_exp.report.figures.axes import figure as canvas
@@ -127,10 +133,12 @@ def figure(cells: list[Cell]) -> Figure | None:
     found = list(groups(cells))
     if not found:
         return None
-    apart = len({(where[:4], variant(cell)) for where, cell, *_ in found}) > len({where[:4] for where, *_ in found})
+    curves = {(where[:4], cell.name, variant(cell)) for where, cell, *_ in found}
+    alone = [{where for where, *_ in curves}, {(where[:2], name) for where, name, _ in curves}]
+    together = all(len(each) == len(curves) for each in alone)
     for where, cell, _, replicas in found:
-        label = variant(cell) + ("" if apart else f", {rates(*where[2:4])}")
-        of.setdefault(where[: 4 if apart else 2], {}).setdefault(label, []).extend(replicas)
+        label = variant(cell) + (f", {rates_in_words(-where[2], where[3])}" if together else "")
+        of.setdefault(where[: 2 if together else 4], {}).setdefault(label, []).extend(replicas)
         names[label] = cell.name
     with look():
         columns = min(3, len(of))
@@ -147,7 +155,7 @@ def figure(cells: list[Cell]) -> Figure | None:
             env, skip, *rest = where
             taken = f"each action {-skip} times" if skip < -1 else "each action once"
             ax.set(xlabel=f"episodes, {taken}", ylim=(-0.03, 1.03), xlim=(0, most * 1.02))
-            ax.set_title(", ".join([env.split("-")[0], *([rates(*rest)] if rest else [])]))
+            ax.set_title(", ".join([env.split("-")[0], *([rates_in_words(-rest[0], rest[1])] if rest else [])]))
             in_short(ax.xaxis, most)
         for ax in axes[::columns]:
             ax.set_ylabel("share not solved")

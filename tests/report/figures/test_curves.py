@@ -6,7 +6,7 @@ from folders import BEST_LOSS, cells_of, configuration, records, text_row, toy_r
 
 from relax_exp import estimators
 from relax_exp.cli.report import tables
-from relax_exp.report.figures.curves import curves, figure1, figures
+from relax_exp.report.figures.curves import curves, figure1, figures, title
 from relax_exp.report.groups import best
 from relax_exp.report.studies.verification import draw_variances
 from relax_exp.report.style import STYLES, natural, style
@@ -148,5 +148,45 @@ def test_a_variance_of_rounding_errors_does_not_stretch_the_axis():
         for name, relative in {"reinforce": 1.0, "rloo": 0.1, "mean_actor": 1e-14, "exact": 0.0}.items()
     ]
     (ax,) = draw_variances(rows).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["rloo", "reinforce"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["RLOO", "REINFORCE"]
     assert ax.get_xlim()[0] > 1e-3
+
+
+def test_of_runs_of_several_lengths_the_longest_is_drawn(tmp_path):
+    vae_run(tmp_path / "grid", lrs=(1e-3, 3e-3), points=10)
+    vae_run(tmp_path / "full", lrs=(3e-3,), points=30)
+    cells = cells_of(tmp_path)
+    assert sorted(cell.estimator for cell in cells) == ["relax (steps=100)"] * 2 + ["relax (steps=300)"]
+    (kept,), rule = best(cells)
+    assert (kept.steps, kept.lr, rule) == (300, 3e-3, None)
+    notes = curves(cells).legends[0].get_title().get_text().replace("\n", " ")
+    assert notes == "mean of 2 seeds; the longest runs, learning rate (0.003)"
+
+
+def test_four_panels_stand_two_by_two_with_letters(tmp_path):
+    for name in ("relax", "rebar"):
+        vae_run(tmp_path / name, name)
+    fig = curves(cells_of(tmp_path))
+    assert {ax.get_subplotspec().get_geometry()[:2] for ax in fig.axes} == {(2, 2)}
+    assert [ax.get_title("left") for ax in fig.axes] == ["(a)", "(b)", "(c)", "(d)"]
+
+
+def test_the_title_says_how_wide_a_nonlinear_decoder_is(tmp_path):
+    task = {"name": "vae", "dataset": "mnist", "model": "nonlinear", "decoder_hidden": 200}
+    write_run(
+        tmp_path / "a",
+        configuration(task, "relax", [0], [0.1]),
+        [{"step": 10, "seed": 0, "lr": 0.1, "train/elbo": -1.0}],
+    )
+    (cell,) = cells_of(tmp_path)
+    assert title(cell) == "MNIST, nonlinear (decoder of 200 units)"
+
+
+def test_when_bounds_were_measured_tells_no_tasks_apart(tmp_path):
+    for name, every in {"a": None, "b": 50}.items():
+        task = {"name": "vae", "dataset": "digits", "model": "linear1", "bound_every": every}
+        bound = {"valid/bound100_full": -100.0} if every else {}
+        rows = [{"step": 50, "seed": 0, "lr": 0.1, "train/elbo": -110.0, **bound}]
+        write_run(tmp_path / name, configuration(task, "relax", [0], [0.1], steps=50), rows)
+    (cell,) = cells_of(tmp_path)
+    assert cell.task == "digits linear1" and cell.last("valid/bound100_full").tolist() == [-100.0]

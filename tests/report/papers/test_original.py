@@ -6,6 +6,7 @@ import pytest
 from folders import cells_of, configuration, write_run
 
 from relax_exp import data
+from relax_exp.report.figures.curves import curves
 from relax_exp.report.papers.original import WITHIN, original
 from relax_exp.report.papers.published import published
 
@@ -54,3 +55,12 @@ def test_epoch_0_is_that_of_the_original_code():
     assert (known["model"], known["lr"]) == ("linear1", 1e-3)
     (means,) = replicas.means()
     assert abs(means["train/elbo"] - known["epochs"][0]) < WITHIN
+
+
+@pytest.mark.parametrize("bounds", [[-156.81], [-156.81, -139.95]])
+def test_the_figure_shows_the_epochs_of_the_original_code_as_far_as_ours_go(tmp_path, bounds):
+    run(tmp_path / "a", bounds)
+    fig = curves(cells_of(tmp_path))
+    (points,) = [line for line in fig.axes[0].lines if line.get_label() == "_published"]
+    assert points.get_ydata().tolist() == [-156.71, -139.41][: len(bounds)]
+    assert fig.legends[0].get_texts()[-1].get_text() == "original code"

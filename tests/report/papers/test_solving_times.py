@@ -64,6 +64,19 @@ def test_the_figure_has_a_panel_for_each_pair_of_rates_and_a_curve_for_each_vari
     assert curve.get_xdata().tolist() == [0, 400, 600, 600] and curve.get_ydata().tolist() == [1, 0.5, 0, 0]
 
 
+def test_estimators_at_one_pair_of_rates_each_are_drawn_in_one_panel(tmp_path):
+    run(tmp_path / "a", "a2c", {0.003: [400, 600]}, [0, 1], (0.003,))
+    run(tmp_path / "b", {"name": "relax", "lr_scale": 0.3}, {0.01: [300, 500]}, [0, 1])
+    drawn = figure(cells_of(tmp_path))
+    (panel,) = drawn.axes
+    assert panel.get_title() == "CartPole" and len(panel.lines) == 2
+    said = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert said == ["A2C, rate 0.003", "RELAX, rates 0.01 and 0.003"]
+    assert "two rates the first is the policy's" in drawn.legends[0].get_title().get_text().replace("\n", " ")
+    run(tmp_path / "c", "a2c", {0.01: [400, 600]}, [0, 1])
+    assert len(figure(cells_of(tmp_path)).axes) == 3, "one colour for two rates of A2C would tell nothing"
+
+
 def test_names(tmp_path):
     run(tmp_path / "a", {"name": "relax", "sampler": "published_error"}, {0.01: [400]}, [0])
     assert variant(cells_of(tmp_path)[0]) == "relax, published sampler"
