@@ -134,7 +134,8 @@ def draw(rows: list[dict], path: Path) -> None:
     """Log-variance of every estimator with and without the term, in every column of the table; PNG and SVG."""
     from matplotlib.lines import Line2D
 
-    from relax_exp.report.figures.axes import below, figure, letters, look, save, seeds
+    from relax_exp.report.figures.axes import figure, letters, look, save, seeds
+    from relax_exp.report.figures.legend import below
     from relax_exp.report.style import titled, words
 
     columns = cells(rows)

@@ -8,9 +8,13 @@ import yaml
 
 from relax_exp.report.archive import find_runs
 from relax_exp.report.groups import make_cells
+from relax_exp.report.papers.published import published
 from relax_exp.report.tables import to_csv
 
 BEST_LOSS = 0.499**2
+REINMAX_TASK = {"name": "categorical_vae", "dataset": "mnist", "layers": 1, "categories": 8, "variables": 4,
+        "hidden": [512, 256], "activation": "relu", "initial_weights": "torch", "optimizer": "adam", "binarize": "none",
+        "train_images": "all", "relaxed": "kl", "centred": False, "learned_prior": False, "pinned": False}  # fmt: skip
 
 
 def write_run(path, config, rows, state="done", replicas=None, **meta):
@@ -85,6 +89,33 @@ def vae_run(path, estimator="relax", seeds=(0, 1), lrs=(1e-3,), level=-110.0, fu
                 values |= {"grad/log_variance": -6.0 if step > 20 else None, "time/elapsed": 1.0 * step}
                 rows.append({"step": step, "seed": seed, "lr": lr, **values})
     return write_run(path, config, rows, **meta)
+
+
+def cartpole_run(path, name, log_variance):
+    """A CartPole run of three seeds with log-variances of (step, seed)."""
+    task = {"name": "cartpole", "env": "CartPole-v0", "entropy": 0.0, "frames": None}
+    rows = [
+        {"step": s, "seed": seed, "lr": 0.1, "episodes": s, "frames": s * 50 * (seed + 1), "return100": 100.0 + seed}
+        | {"grad/log_variance": log_variance(s, seed)}
+        for seed in range(3)
+        for s in (50, 100, 150)
+    ]
+    write_run(path, configuration(task, name, [0, 1, 2], [0.1]), rows)
+
+
+def reinmax_run(path, train, test, temperature=1.3, lr=5e-4, eval_every=600, **other):
+    """A run of ReinMax's VAE whose seeds have these numbers above the published ones, at every epoch."""
+    estimator = {"name": "reinmax", "temperature": temperature}
+    config = configuration({**REINMAX_TASK, **other}, estimator, range(len(train)), (lr,), 1800)
+    config |= {"batch_size": 100, "eval_every": eval_every}
+    theirs = published()["reinmax_vae"]["cells"]["8x4"]["reinmax"]
+    rows = []
+    for epoch in (1, 2, 3):
+        at = {part: values[min(epoch, 2) - 1] for part, values in theirs.items() if part != "settings"}
+        for seed, above in enumerate(zip(train, test, strict=True)):
+            values = {"train/relaxed_kl": above[0] - at["train"], "test/elbo_full": above[1] - at["test"]}
+            rows.append({"step": 600 * epoch, "seed": seed, "lr": lr, **values})
+    return write_run(path, config, rows)
 
 
 def cells_of(*paths, by=()):

@@ -20,8 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.legend_handler import HandlerLine2D
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from relax_exp.report import kinds
@@ -218,7 +216,7 @@ def in_short(axis: Axis, most: float) -> None:
 def zone(ax: Axes, shares: list[tuple[np.ndarray, np.ndarray, Style]]) -> None:
     """Draw the foot of a panel of log-variances, for gradients without variance.
 
-    It shows the share of seeds whose gradient has no variance at all, and so no logarithm, as `footed` says. The
+    It shows the share of seeds whose gradient has no variance at all, and so no logarithm, as `note_on_strip` says. The
     curves above are means of the other seeds.
     """
     low, high = ax.get_ylim()
@@ -245,78 +243,6 @@ def letters(axes: Iterable[Axes]) -> None:
 def figure(width: float, height: float) -> Figure:
     """Make an empty figure that arranges itself."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.09, wspace=0.03))
-
-
-def legend(
-    fig: Figure, cells: list[Cell], extra: Iterable[Line2D] = (), rule: str | None = None, chosen: bool = False
-) -> None:
-    """Add one legend for all panels below them, with what lines and bands are.
-
-    ``rule`` and ``chosen`` are what `best` decided by, and whether it left cells out.
-    """
-    handles = [*(Line2D([], [], **look.keywords, label=label) for _, look, label in styled(cells)), *extra]
-    lines = [*said_of(cells, abscissa(cells)), *geometric(fig), *footed(fig)]
-    below(fig, handles, [*lines, *rates_said(cells, rule, chosen)])
-
-
-def said_of(cells: list[Cell], x: str | None = None) -> list[str]:
-    """Say what lines and bands are, how many seeds are behind them, and where lines end that are drawn over ``x``."""
-    sizes = {len(cell.counted) for cell in cells}
-    if sizes == {1}:
-        return ["1 seed"]
-    band = ", band: 95% t interval" if max(sizes) > 2 else ""
-    count = seeds(sizes.pop()) if len(sizes) == 1 else "the seeds"
-    ended = ["a line ends where the first of its seeds stopped"] * any(cut(cell, x) for cell in cells)
-    return [f"mean of {count}{band}", *ended]
-
-
-def cut(cell: Cell, x: str | None) -> bool:
-    """Tell whether some seeds of a cell stopped before others, as those do that have solved their environment."""
-    if len({r.last_step for r in cell.counted}) > 1:
-        return True
-    last = cell.last(x) if x else np.empty(0)
-    last = last[np.isfinite(last)]
-    return len(last) > 1 and last.min() < 0.98 * last.max()
-
-
-def rates_said(cells: list[Cell], rule: str | None, chosen: bool) -> list[str]:
-    """Say which learning rate the lines have where others were run too, and what it was chosen by."""
-    rates = {cell.lr for cell in cells}
-    which = f" ({rates.pop():g})" if len(rates) == 1 else ""
-    if rule:
-        return [f"learning rate{which} with the best {rule}"]
-    return [f"the longest runs, learning rate{which}"] if chosen and which else []
-
-
-def geometric(fig: Figure) -> list[str]:
-    """Say what the mean is where an axis of curves is logarithmic."""
-    return ["logarithmic axis: geometric mean"] if any(ax.get_yscale() == "log" for ax in fig.axes) else []
-
-
-def footed(fig: Figure) -> list[str]:
-    """Say what stands at the foot of a panel, see `zone`."""
-    has = any(ax.child_axes for ax in fig.axes)
-    return ["strip at the foot: share of seeds whose gradient has no variance, left out above"] if has else []
-
-
-def below(fig: Figure, handles: Iterable[Line2D], notes: Iterable[str] = ()) -> None:
-    """Add a legend of these lines below all panels, each long enough to show its dash, under the notes."""
-    handles = list(handles)
-    inches = [0.95 + 0.07 * len(str(handle.get_label())) for handle in handles]
-    columns = len(handles) if sum(inches) < fig.get_figwidth() else max(1, int(fig.get_figwidth() / max(inches)))
-    lines = textwrap.wrap("; ".join(notes), int(15 * fig.get_figwidth()))
-    further = 0.2 * (-(-len(handles) // columns) - 1) + 0.15 * max(0, len(lines) - 1)
-    fig.set_figheight(fig.get_figheight() + further)
-    made = fig.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=columns,
-        title="\n".join(lines) or None,
-        title_fontsize=8,
-        # Two markers, so that the dash is seen between them, but of points one.
-        handler_map={h: HandlerLine2D(numpoints=1 if h.get_linestyle() == "None" else 2) for h in handles},
-    )
-    made.get_title().set_multialignment("center")
 
 
 def mark(ax: Axes, value: float | None, label: str, above: bool = False) -> None:

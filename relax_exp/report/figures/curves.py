@@ -12,7 +12,8 @@ from relax_exp.config import identity
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures import differences
-from relax_exp.report.figures.axes import figure, legend, letters, look, panel, slug, styled
+from relax_exp.report.figures.axes import figure, letters, look, panel, slug, styled
+from relax_exp.report.figures.legend import legend
 from relax_exp.report.figures.references import draw_references, has_log
 from relax_exp.report.groups import best
 from relax_exp.report.kinds.base import VARIANCE_PANEL

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from relax_exp.report.cells import Cell
-from relax_exp.report.figures.axes import mark
+from relax_exp.report.figures.axes import mark, styled
 from relax_exp.report.kinds.control import solvable
+from relax_exp.report.papers import reinmax
 from relax_exp.report.papers.original import of_original
 from relax_exp.report.papers.published import published
 from relax_exp.report.papers.table1 import BOUND
 
 HIGHEST = "highest return"
-POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markeredgewidth": 1.3}
+POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markeredgewidth": 1.3, "zorder": 3}
+
+
+class Points(NamedTuple):
+    """Somebody else's values of a metric: ``steps`` and ``values`` ``(N,)``, a label for the legend, a colour."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    label: str
+    color: str = "black"
 
 
 def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
@@ -25,15 +37,14 @@ def draw_references(ax: Axes, metric: str, cells: list[Cell]) -> list[Line2D]:
     """
     for value, label in lines(metric, cells):
         mark(ax, value, label, above=label == HIGHEST)
-    steps, values, label = log(metric, cells)
-    if not len(steps):
-        return []
-    low, high = ax.get_ylim()
-    inside = (steps <= ax.get_xlim()[1]) & (values >= low) & (values <= high)
-    if not inside.any():
-        return []
-    ax.plot(steps[inside], values[inside], **POINTS, zorder=3, label="_published", clip_on=False)
-    return [Line2D([], [], **POINTS, label=label)]
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    handles: dict[str, Line2D] = {}
+    for steps, values, label, color in published_points(metric, cells):
+        inside = (steps >= left) & (steps <= right) & (values >= low) & (values <= high)
+        if inside.any():
+            ax.plot(steps[inside], values[inside], **{**POINTS, "color": color}, label="_published", clip_on=False)
+            handles.setdefault(label, Line2D([], [], **POINTS, label=label))
+    return list(handles.values())
 
 
 def lines(metric: str, cells: list[Cell]) -> list[tuple[float | None, str]]:
@@ -83,23 +94,27 @@ def best_loss(cells: list[Cell]) -> float | None:
     return float(np.median(gaps)) if len(gaps) else None
 
 
-def log(metric: str, cells: list[Cell]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return steps, values and the name of somebody else's log, where a cell trained the model that it is of.
+def published_points(metric: str, cells: list[Cell]) -> list[Points]:
+    """Return what others have of a metric, where a cell trained the model that theirs is of.
 
-    They are ARSM's published log, and the original code's epochs; empty where there is neither.
+    They are ARSM's published log, the original code's epochs, and for ReinMax's VAE means in the colours of estimators.
     """
+    found: list[Points] = []
     key = {"train/elbo": "train", "valid/elbo": "valid"}.get(metric)
     if key is not None and has_log(cells):
         known = published()["arsm_vae"]
         steps = [(epoch + 1) * known["steps_per_epoch"] for epoch in known["negative_elbo"]]
         values = [values[key] for values in known["negative_elbo"].values()]
-        return np.array(steps), -np.array(values), "published log (ARSM)"
+        found.append(Points(np.array(steps), -np.array(values), "published log (ARSM)"))
     beside = [(cell, known) for cell in cells if (known := of_original(cell))] if metric == BOUND else []
     if beside:
         cell, known = beside[0]  # it was run with one estimator a model
         steps = cell.series(BOUND)[0][: len(known["epochs"])]
-        return steps, np.array(known["epochs"][: len(steps)]), "original code"
-    return np.empty(0), np.empty(0), ""
+        found.append(Points(steps, np.array(known["epochs"][: len(steps)]), "original code"))
+    means = [(reinmax.points(cell, metric), look) for cell, look, _ in styled(cells)]
+    return found + [
+        Points(*of, "published mean of ten seeds, same colour", look.color) for of, look in means if len(of[0])
+    ]
 
 
 def has_log(cells: list[Cell]) -> bool:

@@ -10,19 +10,17 @@ from matplotlib.lines import Line2D
 
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import (
-    below,
     draw,
-    footed,
     letters,
     look,
     often_without,
-    said_of,
     slug,
     with_variance,
     without_variance,
     zone,
 )
 from relax_exp.report.figures.axes import figure as empty
+from relax_exp.report.figures.legend import below, note_on_seeds, note_on_strip
 from relax_exp.report.style import apart, order, style, titled, words
 
 PANELS = {
@@ -63,5 +61,5 @@ def figure(cell: Cell) -> Figure:
         letters(axes)
         fig.suptitle(f"{words(cell.task)}: {titled(cell.estimator)} trains, all are measured at its parameters")
         handles = [Line2D([], [], **it.keywords, label=titled(name)) for name, it in zip(tracked, styles, strict=True)]
-        below(fig, handles, [*said_of([cell]), *footed(fig)])
+        below(fig, handles, [*note_on_seeds([cell]), *note_on_strip(fig)])
         return fig

@@ -26,8 +26,7 @@ def reinmax(cells: list[Cell]) -> Table | None:
     records: list[dict[str, Any]] = []
     longest: dict[tuple[str, str], Cell] = {}
     for cell in cells:
-        theirs = known["cells"].get(_shape(cell), {}).get(cell.name)
-        if theirs and _alike(cell, theirs["settings"]):
+        if published_of(cell):
             of = _shape(cell), cell.name
             longest[of] = max(longest.get(of, cell), cell, key=lambda each: each.steps)
     for (shape, name), cell in longest.items():
@@ -48,6 +47,21 @@ def reinmax(cells: list[Cell]) -> Table | None:
         if rows
         else None
     )
+
+
+def published_of(cell: Cell) -> dict[str, Any] | None:
+    """Return what `published.yaml` has of the model, estimator and settings of the cell."""
+    theirs = published()["reinmax_vae"]["cells"].get(_shape(cell), {}).get(cell.name)
+    return theirs if theirs and _alike(cell, theirs["settings"]) else None
+
+
+def points(cell: Cell, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and published means of a bound over all ten seeds, collapsed ones too; empty where none is known."""
+    theirs, part = published_of(cell), next((part for part, name in BOUNDS.items() if name == metric), None)
+    if theirs is None or part is None:
+        return np.empty(0), np.empty(0)
+    means = -np.array(theirs[part])
+    return EPOCH * np.array(published()["reinmax_vae"]["epochs"][: len(means)]), means
 
 
 def _means(theirs: dict[str, Any], i: int) -> tuple[dict[str, float], int]:

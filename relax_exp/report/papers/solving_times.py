@@ -125,8 +125,9 @@ def figure(cells: list[Cell]) -> Figure | None:
     There is a panel for each environment, number of repetitions and pair of rates; for each environment and number of
     repetitions where every estimator has one pair of rates, and no two have the same.
     """
-    from relax_exp.report.figures.axes import below, in_short, letters, look, seeds
     from relax_exp.report.figures.axes import figure as canvas
+    from relax_exp.report.figures.axes import in_short, letters, look, seeds
+    from relax_exp.report.figures.legend import below
 
     of: dict[tuple, dict[str, list[Replica]]] = {}
     names: dict[str, str] = {}

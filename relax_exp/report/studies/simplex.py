@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relax_exp.report.figures import ternary
-from relax_exp.report.figures.axes import below, figure, letters, look
+from relax_exp.report.figures.axes import figure, letters, look
+from relax_exp.report.figures.legend import below
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
 from relax_exp.report.studies.temperature import RESOLVED, Plain, part

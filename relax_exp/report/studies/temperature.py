@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from relax_exp.report.figures.axes import below, draw, figure, letters, look
+from relax_exp.report.figures.axes import draw, figure, letters, look
+from relax_exp.report.figures.legend import below
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
 from relax_exp.report.style import apart, style, titled

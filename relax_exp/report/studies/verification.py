@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relax_exp.report.figures.axes import below, figure, letters, look
+from relax_exp.report.figures.axes import figure, letters, look
+from relax_exp.report.figures.legend import below
 from relax_exp.report.formats import Table
 from relax_exp.report.runs import Run
 from relax_exp.report.style import style, titled, words

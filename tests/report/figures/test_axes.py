@@ -1,12 +1,13 @@
-"""How curves are drawn: bands, styles apart, the zone without variance, references, paired differences."""
+"""How curves are drawn: bands, styles apart, the zone without variance, marks, paired differences."""
 
 import numpy as np
 import pytest
-from folders import cells_of, configuration, vae_run, write_run
+from folders import cartpole_run, cells_of, vae_run
 
-from relax_exp.report.figures import differences, references
-from relax_exp.report.figures.axes import below, draw, figure, letters, look, mark, often_without, save, spread
-from relax_exp.report.figures.curves import curves, figures
+from relax_exp.report.figures import differences
+from relax_exp.report.figures.axes import draw, figure, letters, look, mark, often_without, save, spread
+from relax_exp.report.figures.curves import figures
+from relax_exp.report.figures.legend import below
 from relax_exp.report.style import STYLES, apart, near, style, titled, words
 
 
@@ -54,25 +55,9 @@ def test_raw_keys_become_words():
     assert words("mine") == "mine"
 
 
-def notes(fig):
-    """What stands above the lines of the legend."""
-    return fig.legends[0].get_title().get_text().replace("\n", " ")
-
-
-def cartpole(path, name, log_variance):
-    task = {"name": "cartpole", "env": "CartPole-v0", "entropy": 0.0, "frames": None}
-    rows = [
-        {"step": s, "seed": seed, "lr": 0.1, "episodes": s, "frames": s * 50 * (seed + 1), "return100": 100.0 + seed}
-        | {"grad/log_variance": log_variance(s, seed)}
-        for seed in range(3)
-        for s in (50, 100, 150)
-    ]
-    write_run(path, configuration(task, name, [0, 1, 2], [0.1]), rows)
-
-
 def test_gradients_without_variance_are_a_share_and_no_number(tmp_path):
-    cartpole(tmp_path / "a", "a2c", lambda s, seed: 8.0 + seed)
-    cartpole(tmp_path / "b", "arsm", lambda s, seed: -87.3 if s >= 50 * (seed + 1) else 2.0)
+    cartpole_run(tmp_path / "a", "a2c", lambda s, seed: 8.0 + seed)
+    cartpole_run(tmp_path / "b", "arsm", lambda s, seed: -87.3 if s >= 50 * (seed + 1) else 2.0)
     ((_, fig),) = figures(cells_of(tmp_path)).items()
     returns, variances = fig.axes
     assert returns.get_xlabel() == variances.get_xlabel() == "episodes"
@@ -82,31 +67,6 @@ def test_gradients_without_variance_are_a_share_and_no_number(tmp_path):
     np.testing.assert_allclose(arsm.get_ydata(), 2.0)
     assert variances.get_ylim()[0] > -20  # nothing is drawn at -87
     assert {text.get_text() for text in returns.texts} == {"solved: 195 ↑", "highest return: 200 ↑"}
-
-
-def test_references_of_environments_and_games():
-    task = {"env": "CartPole-v0"}
-    assert references.of_environment(task) == [(195.0, "solved"), (200.0, "highest return")]
-    assert references.of_environment({**task, "threshold": 150.0})[0] == (150.0, "solved")
-    assert references.of_game("ALE/Pong-v5") == [(-20.7, "random player"), (14.6, "human")]
-    assert references.of_game("ALE/SpaceInvaders-v5")[1][0] > 1000
-    assert references.of_game("ALE/Nothing-v5") == [(None, "random player"), (None, "human")]
-
-
-def test_arsms_published_log_is_drawn_beside_its_model(tmp_path):
-    task = {"name": "categorical_vae", "dataset": "mnist", "binarize": "threshold", "layers": 1, "variables": 20}
-    task["categories"] = 10
-    values = {"seed": 0, "lr": 0.1, "valid/elbo": -200.0, "valid/bound100": -9.0}
-    rows = [{"step": s, "train/elbo": -230 + s / 100, **values} for s in (275, 2750, 5500)]
-    config = configuration(task, "arsm", [0], [0.1]) | {"batch_size": 200}
-    write_run(tmp_path / "a", config, rows)
-    fig = curves(cells_of(tmp_path))
-    points = [line for line in fig.axes[0].lines if line.get_label() == "_published"]
-    low, high = fig.axes[0].get_ylim()
-    assert points[0].get_ydata().tolist() == [y for y in (-228.35, -123.70) if low <= y <= high]
-    assert save(fig, tmp_path / "drawn")
-    assert fig.axes[1].get_ylabel() == "validation ELBO, first 1,000 images\n(nats)"
-    assert fig.legends[0].get_texts()[-1].get_text() == "published log (ARSM)"
 
 
 def test_differences_are_paired_by_seed(tmp_path):
@@ -143,21 +103,5 @@ def test_a_figure_is_saved_as_picture_and_drawing_the_same_every_time(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_a_line_that_ends_before_some_of_its_seeds_is_said_to(tmp_path):
-    task = {"name": "cartpole", "env": "CartPole-v0", "entropy": 0.0, "frames": None}
-    for name, lasts in {"a2c": (150, 150, 150), "relax": (100, 150, 150)}.items():
-        rows = [
-            {"step": s, "seed": seed, "lr": 0.1, "episodes": s, "frames": s * 50, "return100": 100.0}
-            for seed, last in enumerate(lasts)
-            for s in range(50, last + 1, 50)
-        ]
-        write_run(tmp_path / name, configuration(task, name, [0, 1, 2], [0.1]), rows)
-        (fig,) = figures(cells_of(tmp_path / name)).values()
-        assert ("a line ends where the first of its seeds stopped" in notes(fig)) == (name == "relax")
-
-
-def test_the_strip_at_the_foot_is_named_below_the_panels(tmp_path):
-    cartpole(tmp_path / "b", "arsm", lambda s, seed: -87.3 if s >= 50 * (seed + 1) else 2.0)
-    (fig,) = figures(cells_of(tmp_path)).values()
-    assert "strip at the foot: share of seeds whose gradient has no variance" in notes(fig)
+def test_where_nothing_was_measured_no_words_on_variances_are_needed():
     assert not often_without(np.full((3, 2), np.nan))

@@ -1,33 +1,14 @@
 """The VAE of ReinMax beside the published means."""
 
 import pytest
-from folders import cells_of, configuration, write_run
+from folders import REINMAX_TASK, cells_of, configuration, reinmax_run, write_run
 
 from relax_exp.report.papers.published import published
 from relax_exp.report.papers.reinmax import reinmax
 
-TASK = {"name": "categorical_vae", "dataset": "mnist", "layers": 1, "categories": 8, "variables": 4,
-        "hidden": [512, 256], "activation": "relu", "initial_weights": "torch", "optimizer": "adam", "binarize": "none",
-        "train_images": "all", "relaxed": "kl", "centred": False, "learned_prior": False, "pinned": False}  # fmt: skip
-
-
-def run(path, train, test, temperature=1.3, lr=5e-4, eval_every=600, **other):
-    """A run whose seeds have these numbers above the published ones, at every epoch."""
-    estimator = {"name": "reinmax", "temperature": temperature}
-    config = configuration({**TASK, **other}, estimator, range(len(train)), (lr,), 1800)
-    config |= {"batch_size": 100, "eval_every": eval_every}
-    theirs = published()["reinmax_vae"]["cells"]["8x4"]["reinmax"]
-    rows = []
-    for epoch in (1, 2, 3):
-        at = {part: values[min(epoch, 2) - 1] for part, values in theirs.items() if part != "settings"}
-        for seed, above in enumerate(zip(train, test, strict=True)):
-            values = {"train/relaxed_kl": above[0] - at["train"], "test/elbo_full": above[1] - at["test"]}
-            rows.append({"step": 600 * epoch, "seed": seed, "lr": lr, **values})
-    return write_run(path, config, rows)
-
 
 def test_means_within_half_a_nat_or_two_joint_standard_errors(tmp_path):
-    run(tmp_path / "a", [0.6, 0.6, 0.6], [-0.4, 0.6, 1.6])
+    reinmax_run(tmp_path / "a", [0.6, 0.6, 0.6], [-0.4, 0.6, 1.6])
     table = reinmax(cells_of(tmp_path))
     assert [(row[2], row[3], row[4], row[6], row[7], row[10], row[11]) for row in table.rows] == [
         ("1", "3", "-208.74", "+0.60", "no", "+0.60", "yes"),  # the spread of the seeds is 1
@@ -36,14 +17,14 @@ def test_means_within_half_a_nat_or_two_joint_standard_errors(tmp_path):
 
 
 def test_seeds_whose_latents_say_nothing_are_left_out_and_counted(tmp_path):
-    run(tmp_path / "a", [1.0, 3.0, -60.0], [1.0, 3.0, -60.0])  # at epoch 2 the third has -242
+    reinmax_run(tmp_path / "a", [1.0, 3.0, -60.0], [1.0, 3.0, -60.0])  # at epoch 2 the third has -242
     first, second = reinmax(cells_of(tmp_path)).rows
     assert [row[3] for row in (first, second)] == ["2 (and 1 collapsed)"] * 2
     assert [row[6] for row in (first, second)] == ["+2.00", "+2.00"]
 
 
 def test_without_a_seed_that_learns_there_is_no_mean(tmp_path):
-    run(tmp_path / "a", [-60.0], [-60.0])
+    reinmax_run(tmp_path / "a", [-60.0], [-60.0])
     _, second = reinmax(cells_of(tmp_path)).rows
     assert second[3:8] == ["0 (and 1 collapsed)", "-182.15", "–", "–", "–"]
 
@@ -51,7 +32,7 @@ def test_without_a_seed_that_learns_there_is_no_mean(tmp_path):
 def test_the_published_seed_that_collapsed_is_left_out_of_its_means(tmp_path):
     theirs = published()["reinmax_vae"]["cells"]["8x4"]["straight_through"]
     assert len(theirs["collapsed"]["train"]) == 5 and "collapsed" not in theirs["settings"]
-    config = configuration(TASK, {"name": "straight_through", "temperature": 1.3}, [0], (1e-3,), 24000)
+    config = configuration(REINMAX_TASK, {"name": "straight_through", "temperature": 1.3}, [0], (1e-3,), 24000)
     config |= {"batch_size": 100, "eval_every": 600}
     rows = [
         {"step": 600 * i, "seed": 0, "lr": 1e-3, "train/relaxed_kl": -150.0, "test/elbo_full": -150.0}
@@ -77,7 +58,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_other_models_are_not_compared(tmp_path, other):
-    run(tmp_path / "a", [0.0], [0.0], **other)
+    reinmax_run(tmp_path / "a", [0.0], [0.0], **other)
     assert reinmax(cells_of(tmp_path)) is None
 
 
