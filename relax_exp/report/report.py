@@ -100,13 +100,12 @@ class Report:
         from relax_exp.report.figures.curves import figures
         from relax_exp.report.figures.tracked import figures_of
         from relax_exp.report.papers.frozen import figure as frozen_figure
+        from relax_exp.report.papers.score_term import figure as score_term_figure
         from relax_exp.report.papers.solving_times import figure as solving_figure
 
         drawn = figures([cell for cell in self.cells if not control.frozen(cell)]) | figures_of(self.cells)
-        if (variances := frozen_figure(self.cells)) is not None:
-            drawn["frozen"] = variances
-        if (solving := solving_figure(self.cells)) is not None:
-            drawn["solving_times"] = solving
+        of_papers = {"frozen": frozen_figure, "solving_times": solving_figure, "score_term": score_term_figure}
+        drawn |= {name: found for name, draw in of_papers.items() if (found := draw(self.cells)) is not None}
         for run in self.studies:
             suffix = f"_{slug(STUDIES[run.task].label(run))}" if len(self.studies) > 1 else ""
             drawn |= {f"{name}{suffix}": figure for name, figure in STUDIES[run.task].figures(run).items()}

@@ -188,8 +188,7 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
             shares.append((at, np.nanmean(none, 1), look))
     ax.set(xlabel=(x or "step").replace("frames", "frames of the environment"), ylabel=textwrap.fill(ylabel, WIDE))
     ax.set_xlim(0, 1.02 * max(ends))
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
-    in_short(ax.xaxis, max(ends))
+    count_axis(ax.xaxis, max(ends))
     if how == "log":
         ax.set_yscale("log")
     else:
@@ -208,8 +207,9 @@ def panel(ax: Axes, cells: list[Cell], metric: str, ylabel: str) -> None:
         zone(ax, shares)
 
 
-def in_short(axis: Axis, most: float) -> None:
-    """Ticks of a count: 20,000, or 1.5M where it goes beyond a million."""
+def count_axis(axis: Axis, most: float) -> None:
+    """Mark a few round numbers of a count: 20,000, or 1.5M where it goes beyond a million."""
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     axis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x and most >= 1e6 else f"{x:,.0f}")
 
 

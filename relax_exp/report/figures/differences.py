@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from relax_exp.report.cells import Cell, differences
-from relax_exp.report.figures.axes import draw, in_short, styled
+from relax_exp.report.figures.axes import count_axis, draw, styled
 
 REFERENCE, COMPARED = "rebar", ("rebar", "relax")  # to whom, and who: the paper's question
 METRIC, YLABEL = "train/elbo", "train ELBO minus REBAR's,\nseed by seed (nats)"
@@ -42,5 +41,4 @@ def panel(ax: Axes, cells: list[Cell], paired: tuple[Cell, list[Cell]], xlim: tu
             steps, values = difference(cell, reference)
             draw(ax, steps, values, look, label)
     ax.set(xlabel="step", ylabel=YLABEL, xlim=xlim)
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
-    in_short(ax.xaxis, xlim[1])
+    count_axis(ax.xaxis, xlim[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from relax_exp.report.papers.paired import SHOWN, verdict
 from relax_exp.report.papers.published import short
 from relax_exp.report.papers.table1 import BOUND
 from relax_exp.report.statistics import interval
+from relax_exp.report.style import words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PARTS = {"training": BOUND, "validation": "valid/elbo"}
 WORDS = {"ahead": "better", "behind": "worse"}
@@ -28,7 +32,7 @@ def score_term(cells: list[Cell]) -> Table | None:
         steps, _, seeds = measured["training"]
         if not len(steps) or len(seeds) < 2:
             continue
-        task = dropped.task.replace(", score_term=dropped", "")
+        task = _task(dropped)
         rows += [None] * bool(rows)
         for step in (int(step) for step in steps if step in SHOWN or step == steps[-1]):
             row, record = [task, dropped.estimator, f"{dropped.lr:g}", short(step), str(len(seeds))], {}
@@ -44,6 +48,49 @@ def score_term(cells: list[Cell]) -> Table | None:
     headers += [text for part in PARTS for text in (f"{part} bound, dropped − kept", f"{part}: dropped is")]
     title = "The score term dropped against kept, paired"
     return Table("score_term", title, headers, rows, NOTE, records) if rows else None
+
+
+def figure(cells: list[Cell]) -> Figure | None:
+    """Draw dropped minus kept over steps: a row for each task, a column for each bound, a line for each estimator."""
+    from matplotlib.lines import Line2D
+
+    from relax_exp.report.figures.axes import count_axis, draw, letters, look, seeds, styled
+    from relax_exp.report.figures.axes import figure as canvas
+    from relax_exp.report.figures.legend import below
+
+    of: dict[str, list[tuple[Cell, Cell]]] = {}
+    for dropped, kept in _pairs(cells):
+        if len(differences(dropped, kept, BOUND)[2]) > 1:
+            of.setdefault(_task(dropped), []).append((dropped, kept))
+    if not of:
+        return None
+    handles: dict[str, Line2D] = {}
+    counts = {len(differences(*pair, BOUND)[2]) for pairs in of.values() for pair in pairs}
+    with look():
+        fig = canvas(7.2, 2.6 * len(of) + 0.5)
+        grid = fig.subplots(len(of), len(PARTS), squeeze=False)
+        for row, (task, pairs) in zip(grid, of.items(), strict=True):
+            for ax, (part, metric) in zip(row, PARTS.items(), strict=True):
+                ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
+                for i, (dropped, its, label) in enumerate(styled([dropped for dropped, _ in pairs])):
+                    steps, values, _ = differences(dropped, pairs[i][1], metric)
+                    draw(ax, steps, values, its, label, i / len(pairs))
+                    handles[label] = Line2D([], [], **its.keywords, label=label)
+                last = max(dropped.steps for dropped, _ in pairs)
+                ax.set(title=words(task), xlabel="step", ylabel=f"{part} bound,\ndropped minus kept (nats)")
+                ax.set_xlim(0, 1.02 * last)
+                count_axis(ax.xaxis, last)
+        letters(grid.flatten())
+        fig.suptitle("score term of the direct gradient")
+        notes = [f"mean over {seeds(max(counts)) if len(counts) == 1 else 'the seeds'} that ran with and without it"]
+        notes += ["band: 95% t interval"] * (max(counts) > 2)
+        below(fig, handles.values(), [*notes, "above zero: dropped is better"])
+    return fig
+
+
+def _task(dropped: Cell) -> str:
+    """Return the task of a cell without the term, in words that do not say so."""
+    return dropped.task.replace(", score_term=dropped", "")
 
 
 def _pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:

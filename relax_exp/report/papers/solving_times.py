@@ -125,8 +125,8 @@ def figure(cells: list[Cell]) -> Figure | None:
     There is a panel for each environment, number of repetitions and pair of rates; for each environment and number of
     repetitions where every estimator has one pair of rates, and no two have the same.
     """
+    from relax_exp.report.figures.axes import count_axis, letters, look, seeds
     from relax_exp.report.figures.axes import figure as canvas
-    from relax_exp.report.figures.axes import in_short, letters, look, seeds
     from relax_exp.report.figures.legend import below
 
     of: dict[tuple, dict[str, list[Replica]]] = {}
@@ -157,7 +157,7 @@ def figure(cells: list[Cell]) -> Figure | None:
             taken = f"each action {-skip} times" if skip < -1 else "each action once"
             ax.set(xlabel=f"episodes, {taken}", ylim=(-0.03, 1.03), xlim=(0, most * 1.02))
             ax.set_title(", ".join([env.split("-")[0], *([rates_in_words(-rest[0], rest[1])] if rest else [])]))
-            in_short(ax.xaxis, most)
+            count_axis(ax.xaxis, most)
         for ax in axes[::columns]:
             ax.set_ylabel("share not solved")
         for ax in axes[len(of) :]:

@@ -1,9 +1,10 @@
 """The score term dropped against kept, from synthetic runs."""
 
+import numpy as np
 import pytest
 from folders import cells_of, configuration, write_run
 
-from relax_exp.report.papers.score_term import score_term
+from relax_exp.report.papers.score_term import figure, score_term
 
 
 def run(path, term, above, seeds=(0, 1), estimator="rebar", lr=1e-3, lrs=None, without=None, **more):
@@ -40,8 +41,22 @@ def test_what_they_measure_besides_and_other_rates_hinder_no_pair(tmp_path):
     assert row[2:] == ["0.001", "20k", "2", "+1.00 ± 0.00", "better", "–", "–"]
 
 
+def test_the_figure_has_a_row_for_each_task_and_a_line_for_each_pair(tmp_path):
+    for name, above in {"rebar": (1.0, 1.2, 1.1), "rloo": (0.5, 0.5, 0.5)}.items():
+        run(tmp_path / f"{name}-dropped", "dropped", above, (0, 1, 2), name)
+        run(tmp_path / f"{name}-kept", "kept", (0.0, 0.2, 0.1), (0, 1, 2), name)
+    training, validation = figure(cells_of(tmp_path)).axes
+    drawn = {line.get_label(): line.get_ydata() for line in training.lines if not line.get_label().startswith("_")}
+    assert set(drawn) == {"REBAR", "RLOO"}
+    np.testing.assert_allclose(drawn["REBAR"], 1.0)
+    np.testing.assert_allclose(drawn["RLOO"], 0.4)
+    assert (training.get_title(), validation.get_title()) == ("MNIST, one linear layer",) * 2
+    assert validation.get_ylabel().startswith("validation bound")
+
+
 @pytest.mark.parametrize("seeds", [(0,), (2, 3)])
 def test_pairs_of_one_seed_or_none_say_nothing(tmp_path, seeds):
     run(tmp_path / "a", "dropped", (1.0, 1.0))
     run(tmp_path / "b", "kept", [0.0] * len(seeds), seeds)
     assert score_term(cells_of(tmp_path)) is None
+    assert figure(cells_of(tmp_path)) is None
