@@ -57,48 +57,51 @@ class GradientMonitor:
             step: Where the scalars are written.
 
         Returns:
-            The noise by name of the parameter. Parameters that the loss does not reach are left out.
+            The noise by name of the parameter. A draw in which the loss does not reach a parameter counts as a gradient
+            of zero; parameters that it reaches in none are left out.
 
         Raises:
-            ValueError: The loss is no scalar or has no gradient.
+            ValueError: The loss is no scalar or has no gradient, or no parameter requires one.
         """
-        names, parameters = zip(*((k, p) for k, p in self.module.named_parameters() if p.requires_grad), strict=True)
+        named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if not named:
+            raise ValueError("the module has no parameter that requires a gradient")
+        parameters = list(named.values())
         buffers = [(b, b.clone()) for b in self.module.buffers()]
         devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         try:
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
-                first = self._gradient(closure, parameters)
-                kept = [i for i, g in enumerate(first) if g is not None]
-                found = self._noise([g for g in first if g is not None], closure, [parameters[i] for i in kept])
+                found = self._noise(closure, parameters)
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
-        noise = {names[i]: row for i, row in zip(kept, found, strict=True)}
+        noise = {name: row for name, row in zip(named, found, strict=True) if row is not None}
         if self.writer is not None:
             for name, row in noise.items():
                 for key, value in row._asdict().items():
                     self.writer.add_scalar(f"gradient_{key}/{name}", value, step)
         return noise
 
-    def _gradient(self, closure, parameters) -> tuple[Tensor | None, ...]:
+    def _gradient(self, closure, parameters: list[nn.Parameter], reached: set[int]) -> list[Tensor]:
+        """Return one draw of the gradient, zero where the loss does not reach; ``reached`` gains where it does."""
         loss = closure()
         if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the closure must return a scalar loss with a gradient, not {got}; and not call backward")
-        return torch.autograd.grad(loss, parameters, allow_unused=True)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        reached.update(i for i, g in enumerate(found) if g is not None)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
-    def _present(self, closure, parameters) -> list[Tensor]:
-        """Return one draw of the gradient of parameters that the loss reaches."""
-        return [g for g in self._gradient(closure, parameters) if g is not None]
-
-    def _noise(self, first: list[Tensor], closure, parameters: list[Tensor]) -> list[GradientNoise]:
-        n = self.reference
+    def _noise(self, closure, parameters: list[nn.Parameter]) -> list[GradientNoise | None]:
+        """Return the noise of each parameter's gradient; None where no draw reached it."""
+        n, reached = self.reference, set[int]()
+        first = self._gradient(closure, parameters, reached)
         # Sums of deviations from the first gradient: stable in single precision.
         total = [torch.zeros_like(g) for g in first]
         squares = [torch.zeros_like(g) for g in first]
         for _ in range(n - 1):
-            for i, g in enumerate(self._present(closure, parameters)):
+            for i, g in enumerate(self._gradient(closure, parameters, reached)):
                 deviation = g - first[i]
                 total[i] += deviation
                 squares[i] += deviation.square()
@@ -106,14 +109,14 @@ class GradientMonitor:
         trace = [float((s - t.square() / n).clamp(min=0).sum()) / (n - 1) for s, t in zip(squares, total, strict=True)]
         cosines = [0.0] * len(first)
         for _ in range(self.draws):
-            for i, g in enumerate(self._present(closure, parameters)):
+            for i, g in enumerate(self._gradient(closure, parameters, reached)):
                 cosines[i] += float(torch.cosine_similarity(g.flatten(), mean[i].flatten(), dim=0)) / self.draws
-        rows = []
+        rows: list[GradientNoise | None] = []
         for m, t, c in zip(mean, trace, cosines, strict=True):
             signal = float(m.square().sum()) - t / n
             scale = t / signal if signal > 0 else (float("inf") if t > 0 else 0.0)
             rows.append(GradientNoise(t / m.numel(), c, scale))
-        return rows
+        return [row if i in reached else None for i, row in enumerate(rows)]
 
 
 def _writer(writer: Any) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import INDEPENDENT, expectation, quadrature
+from relax_exp.distributions import INDEPENDENT, expectation, quadrature, states
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
@@ -115,8 +115,6 @@ def bias(
     Raises:
         ValueError: Shapes do not fit, or there are more states than can be enumerated.
     """
-    if family not in INDEPENDENT:
-        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(INDEPENDENT)}")
     if draws < 2:
         raise ValueError(f"draws={draws} must be at least 2; thousands are wanted")
     exact = exact_gradient(logits, f, family, samples)
@@ -148,17 +146,19 @@ def exact_gradient(
     Returns:
         A double-precision tensor in the shape of the logits.
     """
+    if family not in INDEPENDENT:
+        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(INDEPENDENT)}")
     kind, arrays = INDEPENDENT[family], not isinstance(logits, Tensor)
-    theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach()).double()
+    theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach().cpu()).double()
     dims = kind.event_dims + (not kind.discrete)
     if theta.dim() < dims or (not kind.discrete and tuple(theta.shape[-2:]) != (1, 2)):
         wanted = {"bernoulli": "(*rows, D)", "categorical": "(*rows, D, C)", "gaussian": "(*rows, 1, 2)"}[family]
         raise ValueError(f"logits of {family} variables must be {wanted}, not {tuple(theta.shape)}")
-    states, weights = _states(kind, theta, samples)
+    every, weights = _states(kind, theta, samples)
 
     def at(state: Tensor) -> Tensor:
         value = f(state.numpy()) if arrays else f(state.to(logits))
-        value = torch.as_tensor(np.asarray(value) if arrays else value).detach().double()
+        value = torch.as_tensor(np.asarray(value) if arrays else value).detach().cpu().double()
         rows = theta.shape[: theta.dim() - dims]
         if value.shape != rows:
             raise ValueError(
@@ -166,12 +166,12 @@ def exact_gradient(
             )
         return value
 
-    values = torch.stack([at(state) for state in states])
+    values = torch.stack([at(state) for state in every])
     if weights is not None:
-        score = torch.stack([kind.score(theta, state) for state in states])
+        score = torch.stack([kind.score(theta, state) for state in every])
         return (weights.reshape(-1, *[1] * theta.dim()) * values[..., None, None] * score).sum(0)
 
-    return torch.func.grad(lambda theta: expectation(kind.log_prob(theta, states), values, samples).sum())(theta)
+    return torch.func.grad(lambda theta: expectation(kind.log_prob(theta, every), values, samples).sum())(theta)
 
 
 def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
@@ -187,8 +187,7 @@ def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | 
     count = (2 if kind.event_dims == 1 else event[1]) ** (event[0] * (samples or 1))
     if count > MAX_STATES:
         raise ValueError(f"{event} variables have {count} states to enumerate; the limit is {MAX_STATES}: use fewer")
-    every = kind.enumerate(event, dtype=theta.dtype)
-    return every.reshape(-1, *[1] * (theta.dim() - kind.event_dims), *event).expand(-1, *theta.shape), None
+    return states(kind, event, theta), None
 
 
 def _chunks(gradient, logits, f, draws: int, seed: int, vectorize: bool):

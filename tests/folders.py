@@ -6,10 +6,12 @@ import json
 import numpy as np
 import yaml
 
-from relax_exp.report.archive import find_runs
+from relax_exp.cli.report import gathered
+from relax_exp.report import formats
 from relax_exp.report.groups import make_cells
 from relax_exp.report.papers.published import published
-from relax_exp.report.tables import to_csv
+from relax_exp.report.report import Report
+from relax_exp.report.tables import row
 
 BEST_LOSS = 0.499**2
 REINMAX_TASK = {"name": "categorical_vae", "dataset": "mnist", "layers": 1, "categories": 8, "variables": 4,
@@ -118,12 +120,25 @@ def reinmax_run(path, train, test, temperature=1.3, lr=5e-4, eval_every=600, **o
     return write_run(path, config, rows)
 
 
+def runs_of(*paths):
+    """All runs in the paths and below, of which none may be left out."""
+    runs, left_out = gathered(paths)
+    assert not left_out
+    return runs
+
+
 def cells_of(*paths, by=()):
-    return make_cells(find_runs(paths), by)
+    return make_cells(runs_of(*paths), by)
+
+
+def tables(*paths, by=()):
+    """The tables of a report, as Markdown."""
+    return Report(runs_of(*paths), by).markdown()
 
 
 def records(cells):
-    return list(csv.DictReader(to_csv(cells).splitlines()))
+    """The lines of the table of cells, as the CSV file has them."""
+    return list(csv.DictReader(formats.to_csv(row(cell)[1] for cell in cells).splitlines()))
 
 
 def text_row(markdown, *labels):

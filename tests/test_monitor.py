@@ -1,5 +1,6 @@
 """`GradientMonitor`: its numbers against known ones, and training goes on as if it had not been there."""
 
+import itertools
 import math
 
 import pytest
@@ -39,6 +40,16 @@ def test_no_noise_and_no_signal():
     assert pure.noise_scale > 2 or math.isinf(pure.noise_scale)
 
 
+def test_a_parameter_that_some_draws_do_not_reach_keeps_its_own_gradients():
+    """Two experts in turn, with gradients of 1 and of 100: half of each one's draws are zero."""
+    a, b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    turns = itertools.cycle([lambda: a.weight.sum(), lambda: 100 * b.weight.sum()])
+    found = GradientMonitor(nn.ModuleDict({"a": a, "b": b}), reference=1000, draws=2).measure(lambda: next(turns)())
+    assert found["a.weight"].variance == pytest.approx(0.25, rel=0.01)
+    assert found["b.weight"].variance == pytest.approx(2500, rel=0.01)
+    assert found["a.weight"].cosine == found["b.weight"].cosine == pytest.approx(0.5)
+
+
 def test_training_goes_on_as_without_it():
     def train(watched):
         torch.manual_seed(0)
@@ -76,6 +87,8 @@ def test_it_writes_what_it_returns(tmp_path):
 
 
 def test_bad_use_is_named():
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        GradientMonitor(nn.ReLU()).measure(lambda: torch.zeros(()))
     model = Noisy(1.0)
     with pytest.raises(ValueError, match="scalar loss"):
         GradientMonitor(model).measure(lambda: torch.zeros(3))

@@ -31,9 +31,10 @@ from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, OptionError, RunError, SettingError
 from relax_exp.estimators import own
+from relax_exp.run_files import ERROR
 from relax_exp.runs import memory, provenance
 from relax_exp.runs.files import is_disk_full
-from relax_exp.runs.folder import ERROR, status, write_error
+from relax_exp.runs.folder import status, write_error
 from relax_exp.tasks.registry import TASKS
 
 OmegaConf.register_new_resolver("relax_exp_help", help.text, replace=True)  # the help template in configs/config.yaml
@@ -64,11 +65,20 @@ def main() -> int:
         if not stop.args:  # a run has said so, on a line of its own; here the terminal has written ^C and no more
             print("\nstopped", file=sys.stderr)
         return 130
-    except ValueError as error:  # Hydra's, about what was typed; those of a run do not leave `job`
-        return _report(HydraException(*error.args))
+    except ValueError as error:
+        return _report(HydraException(*error.args) if _of_hydra(error) else error)
     except Exception as error:
         return _report(error)
     return max(_codes, default=0)
+
+
+def _of_hydra(error: ValueError) -> bool:
+    """Tell whether Hydra raised an error, which then is about what was typed, or our code did, which is a bug."""
+    packages = [
+        frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = [name for name in packages if name in ("relax_exp", "hydra_plugins", "hydra", "omegaconf")]
+    return bool(ours) and ours[-1] in ("hydra", "omegaconf")
 
 
 def added(arguments: list[str]) -> list[str]:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
-import shlex
-import shutil
 import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +15,6 @@ import relax_exp
 if TYPE_CHECKING:
     from relax_exp.report.report import Report
     from relax_exp.report.runs import Run
-
-
-def load(paths: Sequence[str | Path]) -> list[Run]:
-    """Read all runs in the paths and below, folders of results included.
-
-    Raises:
-        ReportError: There are none, or one cannot be read.
-    """
-    runs, left_out = gathered(paths)
-    if left_out:
-        from relax_exp.errors import ReportError
-
-        raise ReportError("\n".join(left_out))
-    return runs
 
 
 def gathered(
@@ -48,30 +30,20 @@ def gathered(
         ConfigError: There is no such experiment or budget.
     """
     from relax_exp.config.identity import run_hash
+    from relax_exp.config.plans import compared
     from relax_exp.errors import ReportError
     from relax_exp.report.archive import gather
 
     runs, left_out = gather(paths)
     if runs and experiment is not None:
         hashes = [run_hash(run.config) for run in runs]
-        wanted, missing = _of(experiment, budget, hashes)
+        wanted, missing = compared(experiment, budget, hashes)
         runs = [run for run, its in zip(runs, hashes, strict=True) if its in wanted]
         left_out += [f"{len(missing)} runs of experiment={experiment} budget={budget} are missing"] if missing else []
     if not runs:
         what = f"no runs of experiment={experiment} budget={budget}" if experiment else "no runs"
         raise ReportError("\n".join([*left_out, f"{what} found in {', '.join(map(str, paths))}"]))
     return runs, left_out
-
-
-def tables(paths: Sequence[str | Path], by: Sequence[str] = ()) -> str:
-    """Return the tables of the runs, as Markdown.
-
-    Raises:
-        ReportError: A cell would mix configurations.
-    """
-    from relax_exp.report.report import Report
-
-    return Report(load(paths), by).markdown()
 
 
 def write(report: Report, out: Path) -> list[Path]:
@@ -110,90 +82,6 @@ def committed(paths: Sequence[str | Path]) -> list[Path]:
     return folders
 
 
-def status(paths: Sequence[str | Path], experiment: str | None = None, budget: str = "") -> tuple[str, list[str]]:
-    """List every run: folder, estimator, status, step, when it last wrote; why replicas failed, and which runs crashed.
-
-    With ``experiment`` these are its runs at that budget only, and the commands of those that are missing. A run that
-    says "running" and whose process is gone is "killed"; its step is that of its checkpoint, from which it goes on.
-
-    Returns:
-        The list, and what was left out and why.
-
-    Raises:
-        ReportError: There are no runs.
-        ConfigError: There is no such experiment or budget.
-    """
-    from tabulate import tabulate
-
-    from relax_exp.errors import ReportError
-    from relax_exp.report.runs import DONE, FAILED, METRICS, find_folders, find_incomplete, read_run
-    from relax_exp.report.statistics import duration
-    from relax_exp.runs.folder import ERROR, is_abandoned, is_locked
-
-    folders, missing = find_folders(paths if experiment is None else filter(os.path.exists, paths)), []
-    left_out = find_incomplete(paths)
-    if experiment is not None:
-        hashes = {folder: _hash(folder) for folder in folders}
-        wanted, missing = _of(experiment, budget, hashes.values())
-        folders = [folder for folder in folders if hashes[folder] in wanted]
-    elif not folders:
-        raise ReportError("\n".join([*left_out, f"no runs found in {', '.join(map(str, paths))}"]))
-    lines, reasons = [], []
-    for folder in folders:
-        try:
-            run = read_run(folder, left_out)
-        except ReportError as error:
-            lines.append([str(folder), "?", "?", "unreadable"])
-            left_out.append(str(error))
-            continue
-        replicas = run.replicas()
-        failed = [r for r in replicas if r.status == FAILED]
-        what = ("killed" if is_abandoned(folder) else run.status) + (
-            f" ({len(failed)} of {len(replicas)} replicas failed)" if failed else ""
-        )
-        metrics = folder / METRICS
-        age = f"{duration(max(0.0, time.time() - metrics.stat().st_mtime))} ago" if metrics.is_file() else "never"
-        step = max(run.step, run.meta.get("step") or 0, saved := run.meta.get("saved_step") or 0)
-        if "saved_step" in run.meta and run.status not in (DONE, FAILED) and not is_locked(folder):
-            step = saved  # evaluations after the checkpoint are done again
-        steps = f"{step:,} of {run.config.get('steps', 0):,}"
-        if run.status == DONE and not run.rows:
-            what = "done, but without metrics"
-            left_out.append(f"{folder}: it says that it is done, but has no evaluations")
-        lines.append([str(folder), run.task, run.estimator, what, steps, age])
-        reasons += [f"{folder}: seed {r.seed}, lr {r.lr:g} failed: {r.reason or 'no reason given'}" for r in failed]
-    for error in sorted(error for path in paths for error in Path(path).rglob(ERROR)):
-        if experiment is None or error.parent in folders:
-            reasons.append(f"{error.parent} crashed: {error.read_text().rstrip().splitlines()[-1]} ({error})")
-    headers = ["run", "task", "estimator", "status", "step", "last written"]
-    table = tabulate(lines, headers, disable_numparse=True)
-    if sys.stdout.isatty() and max(map(len, table.split("\n"))) > shutil.get_terminal_size().columns:
-        few = [[line[0], *line[3:5]] for line in lines]  # the name of a folder says task and estimator too
-        table = tabulate(few, [headers[0], *headers[3:5]], disable_numparse=True)
-    todo = [f"{len(missing)} runs are missing:", *missing] if missing else []
-    return "\n\n".join("\n".join(part) for part in ([table] if lines else [], reasons, todo) if part), left_out
-
-
-def _of(experiment: str, budget: str, found: Iterable[str | None]) -> tuple[set[str], list[str]]:
-    """Return the hashes of an experiment's runs, and the commands of those that are not among ``found``."""
-    from relax_exp.config.identity import run_hash
-    from relax_exp.config.plans import planned
-
-    wanted = {run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(experiment, budget)}
-    there = set(found)
-    return {*wanted}, [command for its, command in wanted.items() if its not in there]
-
-
-def _hash(folder: Path) -> str | None:
-    """Return the hash in the folder's meta.json; None where it cannot be read."""
-    from relax_exp.report.runs import META
-
-    try:
-        return json.loads((folder / META).read_text()).get("hash")
-    except (OSError, ValueError):
-        return None
-
-
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     out = argparse.ArgumentParser(prog="relax-exp-report", description="Tables and figures from run folders.")
@@ -205,23 +93,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write (default: report/ inside the first RUNS; with --collect: results/)",
     )
-    out.add_argument("--status", action="store_true", help="list the runs and how far they are; write nothing")
-    out.add_argument(
-        "--experiment", metavar="NAME", help="its runs at --budget only; with --status also which of them are missing"
-    )
-    out.add_argument(
+    committed = "folders of results, from their curves.csv and provenance.json"
+    mode = out.add_mutually_exclusive_group()
+    mode.add_argument("--status", action="store_true", help="list the runs and how far they are; write nothing")
+    mode.add_argument(
         "--collect", metavar="NAME", help="put the runs into OUT/NAME, a folder of results to be committed"
     )
-    out.add_argument("--add", action="store_true", help="with --collect: keep the runs that OUT/NAME has already")
+    mode.add_argument("--render", action="store_true", help=f"make tables and figures anew in {committed}")
+    mode.add_argument("--check", action="store_true", help=f"say which tables differ, in {committed}")
+    out.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="only the runs of this experiment at this --budget; with --status also which of them are missing",
+    )
     out.add_argument(
         "--budget",
         metavar="TEXT",
         default="",
-        help="with --collect: what the runs were allowed; with --experiment: its",
+        help="with --experiment: one of its budgets, as smoke; with --collect: what the runs were allowed, in words",
     )
-    committed = "folders of results, from their curves.csv and provenance.json"
-    out.add_argument("--render", action="store_true", help=f"make tables and figures anew in {committed}")
-    out.add_argument("--check", action="store_true", help=f"say which tables differ, in {committed}")
+    out.add_argument("--add", action="store_true", help="with --collect: keep the runs that OUT/NAME has already")
     by = "configuration keys (such as steps,batch_size) that tell rows apart where the report refuses to mix runs"
     out.add_argument("--by", metavar="KEYS", default="", help=by)
     return out
@@ -245,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"relax-exp-report: {wrong}", file=sys.stderr)
             return 2
         if args.status:
+            from relax_exp.cli.status import status
+
             text, left_out = status(args.runs, args.experiment, args.budget)
             print(text, flush=True)
             return _said(left_out)
@@ -277,6 +170,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ReportError, ConfigError) as error:
         print(f"relax-exp-report: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        print(f"relax-exp-report: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -286,6 +184,7 @@ def _misused(args: argparse.Namespace) -> str | None:
     goes_with = {
         "add": (("collect",), "--collect NAME"),
         "by": ((None,), "a report, not with --{}"),
+        "out": ((None, "collect"), "a report or --collect, not with --{}"),
         "experiment": ((None, "status"), "a report or --status, not with --{}: give the folders of its runs instead"),
         "budget": (("collect",), "--experiment NAME or --collect NAME"),
     }
@@ -293,6 +192,8 @@ def _misused(args: argparse.Namespace) -> str | None:
         allowed = mode in modes or (name == "budget" and args.experiment is not None)
         if getattr(args, name) and not allowed:
             return f"--{name} goes with {what.format(mode)}"
+    if args.experiment is not None and not args.budget:
+        return f"--experiment {args.experiment} needs its --budget: smoke, cpu, ..."
     return None
 
 

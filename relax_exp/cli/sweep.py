@@ -23,6 +23,7 @@ from relax_exp.cli.typed import DRY
 from relax_exp.config import identity, messages, plans, resolve
 from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
+from relax_exp.run_files import DONE
 from relax_exp.runs.folder import status
 
 Other = tuple[dict, str]  # a run's configuration and its command
@@ -84,13 +85,15 @@ def sweep(
             results += launched
         except Exception as error:  # a worker was killed, or a cluster's job ended without an answer
             traceback.print_exception(error)
-            done = {tuple(overrides) for path, overrides in folders.items() if status(path) == "done"}
+            done = {tuple(overrides) for path, overrides in folders.items() if status(path) == DONE}
             lost = Outcome(1, "ended without an answer; the same command goes on")
             outcomes += [(overrides, Outcome(0) if tuple(overrides) in done else lost) for overrides in batch]
-    _compare(list(folders))
     _codes.extend(outcome.code for _, outcome in outcomes)
-    if failed := [f"  {shlex.join(overrides)}: {outcome.error}" for overrides, outcome in outcomes if outcome.code]:
-        print(f"relax-exp: {len(failed)} of {len(outcomes)} jobs failed:", *failed, sep="\n", file=sys.stderr)
+    try:
+        _compare(list(folders))
+    finally:  # so that a bug in the table hides no job that failed
+        if failed := [f"  {shlex.join(overrides)}: {outcome.error}" for overrides, outcome in outcomes if outcome.code]:
+            print(f"relax-exp: {len(failed)} of {len(outcomes)} jobs failed:", *failed, sep="\n", file=sys.stderr)
     return results
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +129,17 @@ def planned(name: str, budget: str, typed: Iterable[str] = ()) -> list[Planned]:
                 raise ConfigError(f"experiment={name} budget={budget} has a run twice: {' '.join(overrides)}")
             runs[run.path] = run
     return list(runs.values())
+
+
+def compared(name: str, budget: str, found: Iterable[str | None]) -> tuple[set[str], list[str]]:
+    """Return the hashes of an experiment's runs, and the commands of those that are not among the hashes ``found``.
+
+    Raises:
+        ConfigError: There is no such experiment or budget.
+    """
+    wanted = {identity.run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(name, budget)}
+    there = set(found)
+    return {*wanted}, [command for its, command in wanted.items() if its not in there]
 
 
 def _composer() -> Callable[[list[str]], DictConfig]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from relax_exp.distributions import family_of
+from relax_exp.distributions import family_of, states
 from relax_exp.enumeration.checks import Verdict, build, chunk_size, compare
 from relax_exp.enumeration.problems import CONTEXT, Problem
 from relax_exp.estimators.base import as_objective
@@ -22,19 +22,14 @@ from relax_exp.numerics.random_streams import stream
 POINTS = 4000  # of the midpoint rule over a uniform
 
 
-def states_of(problem: Problem) -> Tensor:
-    """Return all samples of a row, for every row, ``(S, N, event)``."""
-    every = family_of(problem.family, problem.event_shape).enumerate(problem.event_shape, dtype=problem.logits.dtype)
-    return every.unsqueeze(1).expand(-1, len(problem.logits), *every.shape[1:])
-
-
 def path_mean(problem: Problem, slope: Callable[[Tensor, Tensor], Tensor], forward: float = 1.0) -> Tensor:
     """Compute sum_b p(b) df/db slope(logits, b), where slope is that of each bit's stand-in, ``(S, N, D)``.
 
     The samples are those of logits / ``forward``.
     """
-    b, f = states_of(problem), as_objective(problem.f)
-    log_p = family_of(problem.family, problem.event_shape).log_prob(problem.logits / forward, b)
+    family, f = family_of(problem.family, problem.event_shape), as_objective(problem.f)
+    b = states(family, problem.event_shape, problem.logits)
+    log_p = family.log_prob(problem.logits / forward, b)
 
     def total(b: Tensor) -> Tensor:
         return f.hard(b, problem.logits).sum()
@@ -45,7 +40,8 @@ def path_mean(problem: Problem, slope: Callable[[Tensor, Tensor], Tensor], forwa
 
 def group_mean(problem: Problem, samples: int, advantage: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute the mean of 1/K sum_k advantage_k d log p(b_k) / d logits over all groups of K samples."""
-    b, family = states_of(problem), family_of(problem.family, problem.event_shape)
+    family = family_of(problem.family, problem.event_shape)
+    b = states(family, problem.event_shape, problem.logits)
     log_p, f = family.log_prob(problem.logits, b), as_objective(problem.f).hard(b, problem.logits)
     group = torch.tensor(list(itertools.product(range(len(b)), repeat=samples))).T  # (K, groups)
     weight = log_p[group].sum(0).exp() * advantage(f[group]) / samples  # (K, groups, N)

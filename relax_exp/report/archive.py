@@ -24,7 +24,7 @@ from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
 from relax_exp.report.runs import (
     CURVES,
-    DONE,
+    EMPTY_RUN,
     PROVENANCE,
     RELAXATIONS,
     Run,
@@ -150,15 +150,14 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     return {**meta, **({"command": shlex.join(kept)} if kept else {})}
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Return the runs of `find_folders(paths)`; where a path has none, those of its `find_results`."""
-    runs = [read_run(folder) for folder in find_folders(paths)]
-    others = [path for path in paths if not find_folders([path])]
-    return runs + [run for folder in find_results(others) for run in read(folder)[1]]
-
-
 def gather(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Return what of `find_runs` can be read, and a sentence for whatever was left out, with the reason."""
+    """Return the runs at the paths or below, and a sentence for each that was left out, with the reason.
+
+    Where a path has no run folders, the runs of its folders of results are meant.
+
+    Raises:
+        ReportError: A path does not exist, or a folder of results is damaged.
+    """
     runs, left_out = [], []
     for path in paths:
         folders = find_folders([path])
@@ -168,10 +167,10 @@ def gather(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
             except ReportError as error:
                 left_out.append(f"left out {folder}: {error}")
                 continue
-            if run.rows or run.status != DONE:
-                runs.append(run)
+            if run.empty:
+                left_out.append(f"left out {folder}: {EMPTY_RUN}")
             else:
-                left_out.append(f"left out {folder}: it says that it is done, but has no evaluations")
+                runs.append(run)
         if not folders:
             runs += [run for folder in find_results([path]) for run in read(folder)[1]]
     return list({run.path.resolve(): run for run in runs}.values()), list(

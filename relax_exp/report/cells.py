@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
+from relax_exp.report.runs import Replica, Run, series
+from relax_exp.run_files import DONE, FAILED
 
 
 @dataclass(frozen=True, eq=False)

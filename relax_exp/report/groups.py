@@ -13,8 +13,9 @@ from relax_exp.config import identity
 from relax_exp.errors import ReportError
 from relax_exp.report import kinds
 from relax_exp.report.cells import Cell
-from relax_exp.report.runs import DONE, FAILED, Replica, Run, series
+from relax_exp.report.runs import Replica, Run, series
 from relax_exp.report.style import natural, order
+from relax_exp.run_files import DONE, FAILED
 
 # Seeds and learning rates make the replicas; the others do not change the numbers.
 APART = ("seed", "seeds", "lr", "lrs", "track", *identity.MACHINE_KEYS)  # what rows of a table do not differ in

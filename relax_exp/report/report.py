@@ -26,9 +26,10 @@ from relax_exp.report.papers.score_term import score_term
 from relax_exp.report.papers.solving_times import solving_times
 from relax_exp.report.papers.structured import structured
 from relax_exp.report.papers.table1 import table1
-from relax_exp.report.runs import CURVES, MEASURED, METRICS, Run
+from relax_exp.report.runs import CURVES, MEASURED, Run
 from relax_exp.report.studies import STUDIES
 from relax_exp.report.tables import commands, failures, of_kinds, row
+from relax_exp.run_files import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

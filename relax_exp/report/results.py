@@ -17,6 +17,7 @@ from relax_exp.report.papers.readme import PAGE, inserted
 from relax_exp.report.report import Report
 from relax_exp.report.runs import CURVES, PROVENANCE, Run, find_folders, read_run
 from relax_exp.report.studies import STUDIES
+from relax_exp.run_files import DONE
 
 README, BEGIN, END = "README.md", "<!-- made from the files here: write below the closing mark -->", "<!-- end -->"
 
@@ -141,7 +142,7 @@ def _about(about: dict[str, Any], runs: list[Run]) -> str:
     versions = [f"{name} {m['versions'].get(name)}" for m in metas if m.get("versions") for name in ("python", "torch")]
     commits = [m["git"]["commit"][:10] + " + changes" * m["git"]["dirty"] for m in metas if m.get("git")]
     unfinished = [f"{r.run.label} (seed {r.seed}, lr {r.lr:g}): {r.status}" for run in runs if run.task not in STUDIES
-                  for r in run.replicas() if r.status != "done"]  # fmt: skip
+                  for r in run.replicas() if r.status != DONE]  # fmt: skip
     lines = {
         "budget": about.get("budget") or "",
         "runs": f"{len(runs)}, " + _span(starts[:1] + ends[-1:]),

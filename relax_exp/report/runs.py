@@ -14,11 +14,11 @@ import yaml
 
 from relax_exp.config.added_keys import completed
 from relax_exp.errors import ReportError
+from relax_exp.run_files import CONFIG, DONE, FAILED, M_SAMPLE_LAW, META, METRICS, RELAXATION, TABLE, TUNED
 
-CONFIG, META, METRICS = "config.yaml", "meta.json", "metrics.jsonl"  # of a run folder
-MEASURED = "table.json", "m_sample_law.json", "tuned.json"  # rows of a run that measures, and may train on the side
+MEASURED = TABLE, M_SAMPLE_LAW, TUNED  # rows of a run that measures, and may train on the side
 CURVES, PROVENANCE, RELAXATIONS = "curves.csv", "provenance.json", "relaxations.json"  # of a folder of results
-DONE, FAILED = "done", "failed"
+EMPTY_RUN = "it says that it is done, but has no evaluations"
 NO_VARIANCE = -80.0  # a log-variance below stands for none at all: the logarithm of the smallest float32 is -87.3
 
 
@@ -90,6 +90,11 @@ class Run:
         """How many replicas share the time of the run: its own, and those of the runs trained together with it."""
         return len(self.replicas()) * len(self.meta.get("trained_together", ["itself"]))
 
+    @property
+    def empty(self) -> bool:
+        """True where it says that it is done, but has no evaluations."""
+        return self.status == DONE and not self.rows
+
     def replicas(self) -> list[Replica]:
         """Return every replica as `meta.json` lists them, else the configuration's grid of seeds and rates."""
         grid = [{"seed": s, "lr": lr} for s in self.config.get("seeds", []) for lr in self.config.get("lrs", [])]
@@ -157,7 +162,7 @@ def read_run(path: str | Path, left_out: list[str] | None = None) -> Run:
     except Exception as error:
         problem = " ".join(str(error).split())
         raise ReportError(f"cannot read {path / CONFIG}: {type(error).__name__}: {problem}") from None
-    curves = path / "curves.json"
+    curves = path / RELAXATION
     rows = _rows(path / METRICS, left_out) or [row for name in MEASURED for row in _measured(path / name)]
     return Run(path, config, read_json(path / META), rows, read_json(curves) if curves.is_file() else {})
 
@@ -203,7 +208,7 @@ def _measured(path: Path) -> list[dict[str, Any]]:
     tables = read_json(path, (dict, list))
     if isinstance(tables, list):
         tables = {path.stem: tables}
-    if path.name == "m_sample_law.json":
+    if path.name == M_SAMPLE_LAW:
         tables = {"law": [{"samples": int(m), "variance": variance} for m, variance in tables.items()]}
     return [{"part": part, **row} for part, rows in tables.items() for row in rows]
 

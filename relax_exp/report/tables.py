@@ -11,8 +11,9 @@ from relax_exp.report import formats, kinds
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.groups import make_cells
-from relax_exp.report.runs import FAILED, Run, read_run
+from relax_exp.report.runs import Run, read_run
 from relax_exp.report.statistics import Column, numbers, show, where_any
+from relax_exp.run_files import FAILED
 
 SHARED = "Wall time: of the whole run, all its seeds and learning rates."
 
@@ -103,8 +104,3 @@ def commands(runs: Iterable[Run]) -> str:
         commit = str(git.get("commit") or "")[:10] + (" + changes" if git.get("dirty") else "")
         lines.append(f"- {run.label}: `{command or 'unknown'}`" + (f" (commit {commit})" if commit else ""))
     return "## Commands\n\n" + "\n".join(lines) + "\n"
-
-
-def to_csv(cells: list[Cell]) -> str:
-    """Write one line a cell; columns that a kind of task does not have stay empty, and so do missing numbers."""
-    return formats.to_csv(row(cell)[1] for cell in cells)

@@ -12,10 +12,10 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from relax_exp.errors import RunError
+from relax_exp.run_files import CHECKPOINT
 from relax_exp.runs.files import write_atomically
 
 FORMAT = 1
-NAME = "checkpoint.pt"  # in the folder of a run
 
 
 def save(path: Path, state: Any, **extra: Any) -> None:
@@ -37,7 +37,7 @@ def position(folder: Path) -> tuple[int, ...] | None:
     They are 0 where there is no checkpoint; None where it does not tell.
     """
     try:
-        return torch.load(folder / NAME, map_location="cpu", weights_only=True)["extra"].get("position")
+        return torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["extra"].get("position")
     except FileNotFoundError:
         return 0, 0, 0
     except Exception:  # damaged: whoever loads it says so

@@ -21,13 +21,13 @@ import yaml
 
 from relax_exp.config import identity
 from relax_exp.errors import RunError
+from relax_exp.run_files import CONFIG, DONE, ERROR, FAILED, INTERRUPTED, LOCK, META, RUNNING
 from relax_exp.runs import provenance
 from relax_exp.runs.files import is_disk_full, write_atomically
 from relax_exp.schema import show
 
-OVER = ("done", "failed")  # what meta.json says of a run that has ended
-ERROR = "error.txt"  # the traceback of a job of a sweep; the next attempt removes it
-OWN_FILES = {"config.yaml", "meta.json", "lock", ERROR, ".config.yaml.tmp", ".meta.json.tmp"}  # before any result
+OVER = (DONE, FAILED)  # what meta.json says of a run that has ended
+OWN_FILES = {CONFIG, META, LOCK, ERROR, f".{CONFIG}.tmp", f".{META}.tmp"}  # before any result
 
 
 class RunFolder:
@@ -60,7 +60,7 @@ class RunFolder:
             _check_writable(parent, path)
             return False
         _check_writable(path, path)
-        stored = _read(path / "config.yaml", yaml.safe_load)
+        stored = _read(path / CONFIG, yaml.safe_load)
         if stored is None:
             if others := sorted(entry.name for entry in path.iterdir() if entry.name not in OWN_FILES):
                 raise RunError(f"{path} holds other things ({', '.join(others[:3])}): choose another out=")
@@ -68,7 +68,7 @@ class RunFolder:
         if differing := _differences(identity.numbers(stored), identity.numbers(config)):
             some = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise RunError(f"{path} holds another configuration ({some}): choose another out=, or delete the folder")
-        meta = _read(path / "meta.json", json.loads) or {}
+        meta = _read(path / META, json.loads) or {}
         return meta.get("status") in OVER
 
     def __enter__(self) -> RunFolder:
@@ -77,9 +77,9 @@ class RunFolder:
             self._lock = _lock(self.path)
             RunFolder.finished(self.path, self.config)  # what was seen before the lock may have changed
             (self.path / ERROR).unlink(missing_ok=True)
-            write_atomically(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+            write_atomically(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
             meta = provenance.collect(self.config, self.command)
-            if earlier := _read(self.path / "meta.json", json.loads):
+            if earlier := _read(self.path / META, json.loads):
                 meta["resumed"] = [*earlier.get("resumed", []), meta["start"]]
                 meta |= {k: earlier[k] for k in ("start", "replicas", "trained_together") if k in earlier}
             self.update_meta(**meta)
@@ -92,7 +92,7 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            ended = "interrupted" if self.meta["status"] == "running" else self.meta["status"]
+            ended = INTERRUPTED if self.meta["status"] == RUNNING else self.meta["status"]
             # A full disk must not hide the error that brought us here.
             with contextlib.suppress(*([OSError] if error else [])):
                 self.update_meta(status=ended, end=provenance.now())
@@ -102,7 +102,7 @@ class RunFolder:
     def update_meta(self, **changes) -> None:
         """Change `meta` and write it as meta.json."""
         self.meta |= changes
-        write_atomically(self.path / "meta.json", json.dumps(self.meta, indent=2) + "\n")
+        write_atomically(self.path / META, json.dumps(self.meta, indent=2) + "\n")
 
     def _leave(self) -> None:
         """Remove what is worth nothing, and give the lock back."""
@@ -114,7 +114,7 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             self._remove_created()
         else:
-            (self.path / "lock").unlink(missing_ok=True)
+            (self.path / LOCK).unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
@@ -138,7 +138,7 @@ def status(path: Path) -> str:
     "running" is what a run says that was killed, too: `is_locked` tells the two apart.
     """
     try:
-        return json.loads((path / "meta.json").read_text())["status"]
+        return json.loads((path / META).read_text())["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return "missing"
 
@@ -153,13 +153,13 @@ def shown(path: Path, config: dict, text: Callable[[Path], str]) -> int | None:
         return None
     print(f"{path} is finished already; nothing to do (another seed, lr or out= makes another run)", file=sys.stderr)
     print(text(path))
-    return int(status(path) == "failed")
+    return int(status(path) == FAILED)
 
 
 def is_locked(path: Path) -> bool:
     """Tell whether a process is writing the run at ``path``."""
     try:
-        with (path / "lock").open() as file:
+        with (path / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -174,9 +174,9 @@ def is_abandoned(path: Path) -> bool:
     It is unknown, so False, where another machine wrote it.
     """
     with contextlib.suppress(OSError):
-        if not (path / "lock").read_text().endswith(f" on {socket.gethostname()}"):
+        if not (path / LOCK).read_text().endswith(f" on {socket.gethostname()}"):
             return False
-    return status(path) == "running" and not is_locked(path)
+    return status(path) == RUNNING and not is_locked(path)
 
 
 def _lock(folder: Path) -> TextIO:
@@ -187,11 +187,11 @@ def _lock(folder: Path) -> TextIO:
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        file = (folder / LOCK).open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last owner may have removed the file after we opened it: then we hold a lock that nobody sees.
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / "lock")):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
                 file.truncate(0)
                 os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return file
@@ -203,7 +203,7 @@ def _lock(folder: Path) -> TextIO:
         except FileNotFoundError:
             pass
         except BaseException:
-            (folder / "lock").unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
             file.close()
             raise
         file.close()

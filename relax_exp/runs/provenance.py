@@ -12,6 +12,7 @@ from pathlib import Path
 
 from relax_exp.config import identity
 from relax_exp.numerics.machine import hardware
+from relax_exp.run_files import RUNNING
 
 PACKAGES = ("relax-exp", "torch", "numpy", "hydra-core", "scipy", "scikit-learn", "torchvision", "gymnasium")
 SOURCE = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ command: str | None = None  # set by the command line, which knows what one job 
 def collect(config: dict, typed: str | None = None) -> dict:
     """Collect meta.json at the start of a run, when every replica is running; None: `command_line` was typed."""
     return {
-        "status": "running",
+        "status": RUNNING,
         "start": now(),
         "command": command_line() if typed is None else typed,
         "hash": identity.run_hash(config),
@@ -32,7 +33,7 @@ def collect(config: dict, typed: str | None = None) -> dict:
         "hardware": hardware(),
         "threads": config["threads"],
         "replicas": [
-            {"seed": seed, "lr": lr, "status": "running", "reason": None} for seed, lr in identity.replicas(config)
+            {"seed": seed, "lr": lr, "status": RUNNING, "reason": None} for seed, lr in identity.replicas(config)
         ],
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relax_exp.config.identity import label
 from relax_exp.report.tables import run_table
+from relax_exp.run_files import CHECKPOINT, DONE, FAILED, METRICS, RUNNING
 from relax_exp.runs import checkpoint
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder
@@ -30,14 +31,14 @@ class Record:
     def __init__(self, task, folder: RunFolder, replicas, known: dict[str, Any]):
         self.config, self.task, self.folder, self.replicas, self.known = folder.config, task, folder, replicas, known
         self.path, self.labels = folder.path, replicas.labels
-        self.checkpoint_path = self.path / checkpoint.NAME
+        self.checkpoint_path = self.path / CHECKPOINT
         self.evaluated, self.failed, self.elapsed, size = 0, {}, 0.0, 0
         self.resumed = self.checkpoint_path.exists()
         if self.resumed:
             replicas.saved, extra = checkpoint.load(self.checkpoint_path, replicas.saved)
             self.evaluated, self.failed = extra["evaluated"], extra["failed"]
             self.elapsed, size = extra["elapsed"], extra["metrics_size"]
-        self.file = MetricsFile(self.path / "metrics.jsonl", size)
+        self.file = MetricsFile(self.path / METRICS, size)
         self.tensorboard = TensorBoard(self.path / "tb", self.labels, self.file.rows(), task.measured_on, self.over)
 
     @property
@@ -129,7 +130,7 @@ class Record:
             there = [key for key in curves if isinstance(last.get(key), float)]
             self.tensorboard.finish(replica, self._hparams(*replica), there, table, self.evaluated)
         self.tensorboard.close()
-        self.folder.update_meta(status="failed" if self.failed else "done")
+        self.folder.update_meta(status=FAILED if self.failed else DONE)
 
     def _alive(self) -> list[int]:
         return [i for i in range(len(self.labels)) if i not in self.failed]
@@ -138,7 +139,7 @@ class Record:
         """Write every replica's status into meta.json. The run itself counts as running until all is written."""
         replicas = []
         for i, (seed, lr) in enumerate(self.labels):
-            status = "failed" if i in self.failed else "done" if self.over else "running"
+            status = FAILED if i in self.failed else DONE if self.over else RUNNING
             replicas.append({"seed": seed, "lr": lr, "status": status, "reason": self.failed.get(i)})
         known = {"evaluations": self.task.evaluations, **self.known, **self.task.meta}
         self.folder.update_meta(replicas=replicas, step=self.replicas.taken, **known)

@@ -20,6 +20,7 @@ from relax_exp.config.identity import run_path
 from relax_exp.data import DataError
 from relax_exp.errors import RunError, SettingError
 from relax_exp.report.tables import run_printed
+from relax_exp.run_files import CHECKPOINT
 from relax_exp.runs import checkpoint, provenance
 from relax_exp.runs import device as devices
 from relax_exp.runs.build import build_task, build_together, build_trainer
@@ -130,7 +131,7 @@ class Run:
         if self.compiled and (obstacle := devices.compile_obstacle(device)):
             say(f"{obstacle}: running without it (slower)")
             self.compiled = False
-        if "environment_state" in task.meta and (folders[0].path / checkpoint.NAME).exists():  # it takes a while
+        if "environment_state" in task.meta and (folders[0].path / CHECKPOINT).exists():  # it takes a while
             say(task.meta["environment_state"])
         given = config["seeds"], config["lrs"], device, self.compiled
         self.replicas = build_trainer(task, *given) if len(tasks) == 1 else build_together(tasks, *given)

@@ -16,6 +16,7 @@ from relax_exp.report import formats
 from relax_exp.report.figures.axes import save
 from relax_exp.report.runs import read_run
 from relax_exp.report.studies import STUDIES
+from relax_exp.run_files import DONE, TABLE
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder, shown
 
@@ -46,9 +47,9 @@ def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str
         return code
     torch.set_num_threads(config["threads"])
     with RunFolder(path, config) as folder, torch.no_grad():
-        write_atomically(path / "table.json", json.dumps(measure(config), indent=1))
+        write_atomically(path / TABLE, json.dumps(measure(config), indent=1))
         text = leave(path)
-        folder.update_meta(status="done")
+        folder.update_meta(status=DONE)
     print(text)
     print(f"tables and figures are in {path}", file=sys.stderr)
     return 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
-from relax_exp import estimators
+from relax_exp import estimators, run_files
 from relax_exp.distributions import logit_uniform
 from relax_exp.estimators.base import Output
 from relax_exp.numerics.random_streams import stream
@@ -138,4 +138,4 @@ class Toy(ToyTask):
                 self.estimator.load_state_dict(tree_map(lambda v, i=i: v[i], {**models.tuning, **models.buffers}))
                 c = control_variate(z, torch.zeros_like(z), self.loss)
                 curves["relaxation"][label] = c.tolist()
-        return {"curves.json": curves}
+        return {run_files.RELAXATION: curves}

@@ -173,6 +173,14 @@ def test_bugs_keep_their_traceback(command):
     assert code == 1 and "Traceback" in err and "ValueError: oops" in err
 
 
+def test_a_bug_in_the_table_of_a_sweep_keeps_its_traceback_and_hides_no_failure(command, monkeypatch):
+    monkeypatch.setattr("relax_exp.cli.sweep._compare", fail(ValueError("oops")))
+    command.outcome = lambda resolved: 1
+    code, _, err = command("-m task=toy estimator=relax,rebar")
+    assert code == 1 and "Traceback" in err and "ValueError: oops" in err
+    assert "2 of 2 jobs failed" in err and "configuration" not in err
+
+
 def test_ctrl_c(command):
     command.outcome = fail(KeyboardInterrupt())
     assert command("task=toy estimator=relax") == (130, "", "\nstopped\n")

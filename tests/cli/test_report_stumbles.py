@@ -6,7 +6,8 @@ import json
 import pytest
 from folders import toy_run, vae_run
 
-from relax_exp.cli.report import gathered, main, status
+from relax_exp.cli.report import gathered, main
+from relax_exp.cli.status import status
 from relax_exp.errors import ConfigError
 from relax_exp.report.formats import Table, console
 from relax_exp.report.runs import read_run
@@ -83,7 +84,10 @@ def test_experiment_and_budget_are_honoured(tmp_path, capsys):
     assert "--budget goes with --experiment" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown experiment"):
         gathered([tmp_path], "tyo", "cpu")
-    assert main([str(tmp_path), "--experiment", "tyo"]) == main([str(tmp_path), "--status", "--experiment", "tyo"]) == 2
+    unknown = ["--experiment", "tyo", "--budget", "cpu"]
+    assert main([str(tmp_path), *unknown]) == main([str(tmp_path), "--status", *unknown]) == 2
+    assert main([str(tmp_path), "--experiment", "toy"]) == 2
+    assert "--experiment toy needs its --budget" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -97,12 +101,31 @@ def test_experiment_and_budget_are_honoured(tmp_path, capsys):
         ("--check --by steps", "--by goes with a report, not with --check"),
         ("--status --budget cpu", "--budget goes with --experiment NAME or --collect NAME"),
         ("--check --add", "--add goes with --collect NAME"),
+        ("--check -o out", "--out goes with a report or --collect, not with --check"),
     ],
 )
 def test_an_option_that_would_not_be_heard_is_refused(given, said, tmp_path, capsys):
     toy_run(tmp_path / "a")
-    assert main([str(tmp_path), *given.split(), "-o", str(tmp_path / "out")]) == 2
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(tmp_path), *given.split()]) == 2
+    assert said in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("given", ["--check --render", "--status --collect it"])
+def test_two_commands_at_once_are_refused(given, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path), *given.split()])
+    assert end.value.code == 2 and "not allowed with" in capsys.readouterr().err
+
+
+def test_a_file_where_a_folder_is_to_be_is_named(tmp_path, capsys):
+    toy_run(tmp_path / "a")
+    assert main([str(tmp_path / "a"), "--collect", "it", "-o", str(tmp_path / "results")]) == 0
+    page = tmp_path / "results" / "it" / "README.md"
+    page.unlink()
+    page.mkdir()
+    assert main([str(tmp_path / "results"), "--render"]) == 1
+    assert f"cannot read or write {page}: Is a directory" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_the_prompt_a_line_of_its_own(tmp_path, monkeypatch, capsys):

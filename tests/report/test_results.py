@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import cells_of, configuration, records, toy_run, write_run
+from folders import cells_of, configuration, records, runs_of, toy_run, write_run
 
 from relax_exp.cli.report import main
 from relax_exp.errors import ReportError
 from relax_exp.report import archive
-from relax_exp.report.archive import find_runs
 from relax_exp.report.results import README, check, collect, render
 
 COMMITTED = Path(__file__).parents[2] / "results"
@@ -83,8 +82,8 @@ def test_the_report_takes_them_for_runs(collected, tmp_path, capsys):
 
 def test_results_beside_their_runs_count_once(collected):
     collected.parent.rename(collected.parents[1] / "runs" / "results-smoke")
-    assert len(find_runs([collected.parents[1] / "runs"])) == 3
-    assert len(find_runs([collected.parents[1] / "runs" / "results-smoke"])) == 3
+    assert len(runs_of(collected.parents[1] / "runs")) == 3
+    assert len(runs_of(collected.parents[1] / "runs" / "results-smoke")) == 3
 
 
 def test_a_changed_number_is_named(collected, capsys):
@@ -137,7 +136,7 @@ def test_no_path_of_the_machine_is_kept(tmp_path):
     meta["command"] = f"{tmp_path}/bin/relax-exp task=toy out={tmp_path}/x data_root=/data 'seeds=[0,1]' threads=1"
     (path / "meta.json").write_text(json.dumps(meta))
     collect("toy", [path], tmp_path / "results")
-    (run,) = find_runs([tmp_path / "results"])
+    (run,) = runs_of(tmp_path / "results")
     assert run.meta["command"] == "relax-exp task=toy 'seeds=[0,1]' threads=1"
     assert run.config["out"] is None and run.config["data_root"] is None
     for file in (tmp_path / "results" / "toy").glob("*.*"):

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from folders import configuration, toy_run, write_run
+from folders import configuration, runs_of, toy_run, write_run
 
 from relax_exp.errors import ReportError
-from relax_exp.report.archive import find_runs
 from relax_exp.report.runs import read_run, series
 
 
@@ -16,11 +15,11 @@ def test_finds_runs_once_wherever_the_path_points(tmp_path):
     b = toy_run(tmp_path / "runs" / "toy" / "b", "rebar")
     (tmp_path / "runs" / "other").mkdir()
     (tmp_path / "runs" / "other" / "config.yaml").write_text("no: run")
-    runs = find_runs([tmp_path, a, tmp_path / "runs"])
+    runs = runs_of(tmp_path, a, tmp_path / "runs")
     assert [run.path for run in runs] == [a, b]
     assert [run.estimator for run in runs] == ["relax", "rebar"]
     with pytest.raises(ReportError, match="no such folder"):
-        find_runs([tmp_path / "nowhere"])
+        runs_of(tmp_path / "nowhere")
 
 
 def test_torn_last_line_is_left_out_and_damage_is_named(tmp_path):

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from folders import cells_of, configuration, records, text_row, toy_run, vae_run, write_run
+from folders import cells_of, configuration, records, tables, text_row, toy_run, vae_run, write_run
 
-from relax_exp.cli.report import status, tables
+from relax_exp.cli.status import status
 from relax_exp.config.identity import MACHINE_KEYS
 from relax_exp.errors import ReportError
 from relax_exp.report.figures.curves import figure1, figures
@@ -41,11 +41,11 @@ def test_toy_table(tmp_path):
     assert record["seeds at the optimum"] == "2"
     assert float(record["mean log-variance"]) == pytest.approx(-5.55)  # mean of -4 - s - step / 100
     assert float(record["time/elapsed"]) == 300
-    row = text_row(tables([tmp_path]), "relax")
+    row = text_row(tables(tmp_path), "relax")
     assert row["excess loss × 10⁴"] == "2.00 ± 2.48"
     assert (row["median θ"], row["seeds at optimum"], row["seeds"]) == ("0.040", "2 of 3", "3")
     assert row["wall time"] == "5.0 min"
-    assert run_table(tmp_path / "a") in tables([tmp_path])
+    assert run_table(tmp_path / "a") in tables(tmp_path)
 
 
 def test_optimum_is_one_where_t_is_above_a_half(tmp_path):
@@ -55,14 +55,14 @@ def test_optimum_is_one_where_t_is_above_a_half(tmp_path):
 
 def test_one_seed_has_no_interval(tmp_path):
     toy_run(tmp_path / "a", seeds=(0,))
-    assert text_row(tables([tmp_path]), "relax")["excess loss × 10⁴"] == "1.00"
+    assert text_row(tables(tmp_path), "relax")["excess loss × 10⁴"] == "1.00"
     assert records(cells_of(tmp_path))[0]["excess ±"] == ""
 
 
 def test_vae_table_names_the_validation_images(tmp_path):
     vae_run(tmp_path / "full")
     vae_run(tmp_path / "part", "rebar", full=False)
-    markdown = tables([tmp_path])
+    markdown = tables(tmp_path)
     row = text_row(markdown, "relax")
     assert row["train ELBO"].startswith("-109.50 ± 6.35")  # t(1, .975) = 12.7062, s = .7071
     assert row["valid ELBO, all"].startswith("-110.50 ±")
@@ -82,7 +82,7 @@ def test_null_values_show_as_missing(tmp_path):
         if row["seed"] == 1:
             row["train/elbo"] = None
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    row = text_row(tables([path]), "relax")
+    row = text_row(tables(path), "relax")
     assert row["log-variance"] == "–"
     assert row["train ELBO"] == "-110.00 (1 of 2 seeds)"
     assert len(figures(cells_of(path))["vae_digits_linear1"].axes[0].lines) == 1
@@ -92,7 +92,7 @@ def test_no_variance_is_minus_infinity_and_drawn_as_a_share(tmp_path):
     path = toy_run(tmp_path / "a", "exact")
     rows = [row | {"grad/log_variance": -87.34} for row in read_run(path).rows]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert text_row(tables([path]), "exact")["mean log-variance"] == "−∞"
+    assert text_row(tables(path), "exact")["mean log-variance"] == "−∞"
     _, centre, *_ = figure1(cells_of(path)).axes
     (foot,) = centre.child_axes
     assert not centre.lines and set(foot.lines[0].get_ydata()) == {1.0}
@@ -101,7 +101,7 @@ def test_no_variance_is_minus_infinity_and_drawn_as_a_share(tmp_path):
 def test_unknown_tasks_get_a_plain_table_and_figure(tmp_path):
     rows = [{"step": s, "seed": 0, "lr": 0.1, "loss": 2.0, "grad/log_variance": -1.0} for s in (50, 100)]
     write_run(tmp_path / "a", configuration({"name": "knapsack"}, "mine", [0], [0.1]), rows)
-    assert text_row(tables([tmp_path]), "knapsack", "mine")["loss"] == "2.00"
+    assert text_row(tables(tmp_path), "knapsack", "mine")["loss"] == "2.00"
     assert list(figures(cells_of(tmp_path))) == ["knapsack"]
 
 
@@ -173,7 +173,7 @@ def test_failed_replicas_are_marked_and_left_out(tmp_path):
         {"seed": 2, "lr": 0.01, "status": "failed", "reason": "loss not finite at step 50"},
     ]
     toy_run(tmp_path / "a", state="failed", replicas=replicas)
-    markdown = tables([tmp_path])
+    markdown = tables(tmp_path)
     row = text_row(markdown, "relax")
     assert (row["seeds"], row["status"]) == ("2", "2 of 3 done; seed 2 failed")
     assert row["excess loss × 10⁴"].startswith("1.50 ±")
@@ -183,7 +183,7 @@ def test_failed_replicas_are_marked_and_left_out(tmp_path):
 
 def test_all_failed_has_no_numbers_and_no_figure(tmp_path):
     toy_run(tmp_path / "a", state="failed")
-    row = text_row(tables([tmp_path]), "relax")
+    row = text_row(tables(tmp_path), "relax")
     assert (row["seeds"], row["excess loss × 10⁴"], row["median θ"], row["status"]) == ("0", "–", "–", "failed")
     assert figures(cells_of(tmp_path)) == {}
 
@@ -192,7 +192,7 @@ def test_unfinished_runs_are_marked(tmp_path):
     toy_run(tmp_path / "a", state="running", upto=50)
     cells = cells_of(tmp_path)
     assert cells[0].status == "running at 50 of 100"
-    assert text_row(tables([tmp_path]), "relax")["steps"] == "50"
+    assert text_row(tables(tmp_path), "relax")["steps"] == "50"
     labels = [text.get_text() for text in figure1(cells).legends[0].get_texts()]
     assert "RELAX (unfinished)" in labels
 
@@ -216,6 +216,6 @@ def test_unfinished_seeds_are_compared_at_a_common_step(tmp_path):
 
 def test_a_run_before_its_first_evaluation(tmp_path):
     toy_run(tmp_path / "a", state="running", upto=1)
-    row = text_row(tables([tmp_path]), "relax")
+    row = text_row(tables(tmp_path), "relax")
     assert (row["steps"], row["excess loss × 10⁴"], row["wall time"]) == ("0", "–", "–")
     assert figures(cells_of(tmp_path)) == {}

@@ -9,6 +9,7 @@ from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, NOT_RUN, Table, markdown
 from relax_exp.report.papers.published import COLUMNS, published, short
 from relax_exp.report.papers.table1 import MODELS, table1
+from relax_exp.run_files import DONE
 
 PAGE = "../../README.md"  # from a folder of results
 SHOWN = ("rebar", "relax")
@@ -59,7 +60,7 @@ def _bound(record: dict[str, Any] | None) -> str:
     if record.get("bound") is None:
         return record.get("status", NOT_RUN)
     half = record.get("bound ±")
-    mark = " ‡" if record.get("status", "done") != "done" else ""
+    mark = " ‡" if record.get("status", DONE) != DONE else ""
     return f"{record['bound']:.2f}" + (f" ± {half:.2f}" if half is not None else "") + mark
 
 

@@ -13,6 +13,7 @@ from relax_exp.report.papers.published import published
 from relax_exp.report.runs import Replica
 from relax_exp.report.style import style, titled
 from relax_exp.report.survival import Survival, survival
+from relax_exp.run_files import DONE, FAILED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def solving_times(cells: list[Cell]) -> Table | None:
         before, of = where[:4], observed(replicas)
         (mean, half), (low, high), count = of.mean, of.median_interval, int(of.happened.sum())
         ratio = options.get("lr_scale", 1)
-        unfinished = any(r.status not in ("done", "failed") for r in replicas)
+        unfinished = any(r.status not in (DONE, FAILED) for r in replicas)
         texts = {
             "environment": task["env"],
             "estimator": variant(cell) + (" ‡" if unfinished else ""),

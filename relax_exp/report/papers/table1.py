@@ -9,8 +9,8 @@ import numpy as np
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, NOT_RUN, Table
 from relax_exp.report.papers.published import COLUMNS, TUCKER, Chosen, chosen, column_order, published, short
-from relax_exp.report.runs import FAILED
 from relax_exp.report.statistics import interval
+from relax_exp.run_files import FAILED
 
 MODELS = ("linear1", "linear2", "nonlinear")
 BOUND = "train/elbo"

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from folders import BEST_LOSS, cells_of, configuration, records, text_row, toy_run, vae_run, write_run
+from folders import BEST_LOSS, cells_of, configuration, records, tables, text_row, toy_run, vae_run, write_run
 
 from relax_exp import estimators
-from relax_exp.cli.report import tables
 from relax_exp.report.figures.curves import curves, figure1, figures, title
 from relax_exp.report.groups import best
 from relax_exp.report.studies.verification import draw_variances
@@ -62,7 +61,7 @@ def test_fixed_theta_is_a_table_and_a_figure_of_its_own(tmp_path):
     fixed = next(record for record in records(cells) if record["kind"] == "fixed_theta")
     assert float(fixed["first log-variance"]) == pytest.approx(-5.1)
     assert float(fixed["last log-variance"]) == pytest.approx(-6.0)
-    markdown = tables([tmp_path])
+    markdown = tables(tmp_path)
     assert markdown.index("## Toy problem\n") < markdown.index("## Toy problem at fixed θ\n")
 
 
@@ -100,7 +99,7 @@ def test_relaxed_objectives_are_rows_of_one_table(tmp_path):
         rows = [{"step": 100, "seed": 0, "lr": 0.1, **values}]
         config = configuration(task | {"relaxed": relaxed}, "concrete", [0], [0.1])
         write_run(tmp_path / relaxed, config, rows)
-    row = text_row(tables([tmp_path]), "digits, 1 x 2 variables of 3 categories", "concrete (categorical KL)")
+    row = text_row(tables(tmp_path), "digits, 1 x 2 variables of 3 categories", "concrete (categorical KL)")
     assert (row["train ELBO"], row["train relaxed"], row["valid KL form, first 1,000"]) == (
         "-101.00",
         "-90.00 (kl)",
@@ -117,7 +116,7 @@ def test_a_text_model_without_latents_has_a_name(tmp_path):
             for step in (50, 100)
         ]
         write_run(tmp_path / name, configuration(task | {"categories": categories}, name, [0], [0.1]), rows)
-    markdown = tables([tmp_path])
+    markdown = tables(tmp_path)
     assert text_row(markdown, "text, order 1", "no latents")["order-2 counts"] == "2.500"
     assert text_row(markdown, "text, order 1", "rloo")["held-out bpc, 100 samples"] == "3.100"
     _, held_out = figures(cells_of(tmp_path))["sequence_text_order_1"].axes

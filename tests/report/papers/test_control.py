@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from folders import cells_of, configuration, text_row, write_run
+from folders import cells_of, configuration, tables, text_row, write_run
 
-from relax_exp.cli.report import tables
 from relax_exp.config.plans import planned
 from relax_exp.errors import ReportError
 from relax_exp.report.figures.axes import over
@@ -111,7 +110,7 @@ def test_runs_that_differ_in_what_they_measure_are_one_cell_and_their_seeds_coun
     assert (cell.task, cell.estimator) == ("CartPole-v0", "a2c")
     assert [(r.seed, r.run.path.name) for r in cell.counted] == [(0, "b"), (1, "b"), (2, "c")]
     assert set(figures([cell])) == {"cartpole_CartPole-v0"}
-    row = text_row(tables([tmp_path]), "CartPole-v0", "a2c")
+    row = text_row(tables(tmp_path), "CartPole-v0", "a2c")
     assert (row["seeds"], row["mean log-variance"]) == ("3", "3.00 ± 2.48")  # means over the run: 3, 4, 2
     assert cells_of(tmp_path, by=["task.variance_every", "eval_every"])[0].task == "CartPole-v0, eval_every=50"
 
@@ -153,7 +152,7 @@ def test_a_gradient_without_variance_is_a_share_of_the_seeds_and_left_out_of_mea
     np.testing.assert_allclose(arsm.get_ydata(), [1.0])
     (foot,) = ax.child_axes
     np.testing.assert_allclose(foot.lines[0].get_ydata(), [0.5, 1.0])
-    markdown = tables([tmp_path])
+    markdown = tables(tmp_path)
     assert text_row(markdown, "CartPole-v0", "a2c")["mean log-variance"].startswith("6.50 ±")
     assert text_row(markdown, "CartPole-v0", "arsm")["mean log-variance"] == "1.00 (1 of 2 seeds), none in 75%"
     lines, it = table(tmp_path)
@@ -173,7 +172,7 @@ def test_lax_is_shown_by_its_updates_and_an_environment_without_threshold_withou
     names = [name for env, name in lines if env == "Pendulum-v1"]
     assert names == ["return of the last 100", "rates (policy, ratio)", "frames, seeds"]
     assert list(lines["Pendulum-v1", names[0]].values())[1:] == ["–", *["not run"] * 3]
-    assert text_row(tables([tmp_path]), "Pendulum-v1", "done")["seeds that solve it"] == "–"
+    assert text_row(tables(tmp_path), "Pendulum-v1", "done")["seeds that solve it"] == "–"
     unsolved = CONTINUOUS | {"env": "Pendulum-v1", "threshold": -200.0}
     run(tmp_path / "other" / "q", "a2c", task=unsolved, solved=(None, None))
     lines, _ = table(tmp_path / "other")

@@ -9,7 +9,7 @@ from relax_exp import estimators
 from relax_exp.enumeration import checks, problems
 from relax_exp.estimators.antithetic import ARM, ARMS, DisARM
 from relax_exp.estimators.arsm import ARSM
-from relax_exp.studies import measured, verification
+from relax_exp.studies import verdict_cache, verification
 
 VERDICT = checks.Verdict(1.5, 0.5, 9, 0.25, 0.01, 0.99, 1e-6)
 
@@ -24,10 +24,10 @@ def counted(calls, verdict=VERDICT):
 
 def test_a_verdict_is_measured_once(tmp_path):
     calls: list = []
-    kept = measured.Measured(tmp_path / "measured.jsonl")
+    kept = verdict_cache.VerdictCache(tmp_path / "measured.jsonl")
     assert kept(("arm", "p", "a1"), counted(calls), 1, 2) == VERDICT
     assert kept(("arm", "p", "a1"), counted(calls), 1, 2) == VERDICT
-    again = measured.Measured(tmp_path / "measured.jsonl")
+    again = verdict_cache.VerdictCache(tmp_path / "measured.jsonl")
     assert again(("arm", "p", "a1"), counted(calls), 1, 2) == VERDICT
     assert calls == [(1, 2)]
     again(("arm", "p", "a2"), counted(calls), 3)
@@ -36,24 +36,24 @@ def test_a_verdict_is_measured_once(tmp_path):
 
 def test_a_torn_line_and_what_is_not_a_number(tmp_path):
     path, nothing = tmp_path / "measured.jsonl", VERDICT._replace(variance=math.nan)
-    measured.Measured(path)(("arm", "p", "a1"), counted([], nothing))
+    verdict_cache.VerdictCache(path)(("arm", "p", "a1"), counted([], nothing))
     whole = path.read_text()
     path.write_text(whole + whole[: len(whole) // 2])
-    (found,) = measured.Measured(path).known.values()
+    (found,) = verdict_cache.VerdictCache(path).known.values()
     assert math.isnan(found.variance) and found.largest_z == 1.5
 
 
 def test_the_fingerprint_is_of_the_code_that_runs(monkeypatch):
-    first = {cls: measured.fingerprint(cls, checks) for cls in (ARM, ARMS, DisARM, ARSM)}
+    first = {cls: verdict_cache.fingerprint(cls, checks) for cls in (ARM, ARMS, DisARM, ARSM)}
     assert first[ARM] == first[DisARM] != first[ARSM]
-    source = {name: measured.inspect.getsource(sys.modules[name]) for name in (ARM.__module__, ARSM.__module__)}
+    source = {name: verdict_cache.inspect.getsource(sys.modules[name]) for name in (ARM.__module__, ARSM.__module__)}
 
     def now(module, text):
-        measured._code.cache_clear()
-        original = measured.inspect.getsource
+        verdict_cache._code.cache_clear()
+        original = verdict_cache.inspect.getsource
         with monkeypatch.context() as patch:
-            patch.setattr(measured.inspect, "getsource", lambda m: text if m.__name__ == module else original(m))
-            return {cls: measured.fingerprint(cls, checks) for cls in first}
+            patch.setattr(verdict_cache.inspect, "getsource", lambda m: text if m.__name__ == module else original(m))
+            return {cls: verdict_cache.fingerprint(cls, checks) for cls in first}
 
     text = source[ARM.__module__]
     said = text.replace('"""Antithetic samples', '"""Other words').replace("logits: Tensor, u: Tensor", "logits, u")
@@ -62,7 +62,7 @@ def test_the_fingerprint_is_of_the_code_that_runs(monkeypatch):
     assert other[ARM] == first[ARM] and other[ARSM] != first[ARSM]
     both = now(ARM.__module__, text.replace("logits > logit_uniform", "logits >= logit_uniform"))
     assert both[ARM] != first[ARM] and both[ARSM] != first[ARSM], "ARSM is built on what antithetic.py has"
-    measured._code.cache_clear()
+    verdict_cache._code.cache_clear()
 
 
 def test_an_interrupted_verification_goes_on_where_it_stood(tmp_path, monkeypatch):
@@ -79,8 +79,8 @@ def test_an_interrupted_verification_goes_on_where_it_stood(tmp_path, monkeypatc
     monkeypatch.setattr(checks, "check", watched)
     path = tmp_path / "measured.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        verification.table(todo, [], 2000, measured.Measured(path))
-    rows = verification.table(todo, [], 2000, measured.Measured(path))
+        verification.table(todo, [], 2000, verdict_cache.VerdictCache(path))
+    rows = verification.table(todo, [], 2000, verdict_cache.VerdictCache(path))
     assert asked == ["Reinforce", "ARM", "DisARM", "DisARM", "RLOO"]
     assert [row["estimator"] for row in rows] == ["arm", "disarm", "rloo"]
     assert {row["verdict"] for row in rows} == {"unbiased"}

@@ -18,7 +18,7 @@ PLAIN = ("relax_exp.estimators.options", "relax_exp.estimators.registry")  # dat
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class Measured:
+class VerdictCache:
     """The verdicts of one verification, one line of JSON each.
 
     A verdict is taken from the file only where it was measured with the same code: with a fingerprint of the same
