@@ -1,6 +1,7 @@
 """relax-exp: gradient estimators for discrete and black-box variables, verified and reproduced.
 
-`Latent` puts one into a model, `Chain` several on top of each other; `testing` proves anybody's estimator right or
+`Latent` puts one into a model, `Chain` several on top of each other, `score_function_loss` takes samples of any
+distribution; `testing` proves anybody's estimator right or
 wrong; `GradientMonitor` watches variances during training; `build` and `names` are the estimators behind all of it.
 Names are looked up when they are used: torch is not imported before.
 """
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from relax_exp.distributions import FAMILIES as families
     from relax_exp.estimators import build, names
     from relax_exp.estimators.base import Estimator, Objective, Output
-    from relax_exp.latent import Chain, Latent
+    from relax_exp.latent import Chain, Latent, score_function_loss
     from relax_exp.monitor import GradientMonitor
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "estimators",
     "families",
     "names",
+    "score_function_loss",
     "testing",
 ]
 
@@ -44,6 +46,7 @@ _HOMES = {
     "Output": "estimators.base",
     "build": "estimators",
     "names": "estimators",
+    "score_function_loss": "latent",
 }
 
 

@@ -8,7 +8,7 @@
 where ``my_gradient(logits, f, generator)`` returns one draw of an estimate of d E[f(b)] / d logits, a tensor like
 ``logits``. With numpy arrays for logits everything is arrays (f and the gradient may compute with JAX) and the
 generator is a ``numpy.random.Generator``. The expectation is a sum over all states of a row, so few variables are
-wanted: they show a wrong formula as well as many do.
+wanted: they show a wrong formula as well as many do. For any other model, hand in the right gradient as ``exact=``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import INDEPENDENT, expectation, quadrature, states
+from relax_exp.distributions import FAMILIES, Family, expectation, family_of, quadrature, states
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
 ROUNDING = 1e-9  # a standard deviation, relative to the gradient, that counts as none
 EQUAL = 1e-5  # a relative deviation that counts as none where draws do not vary, of single precision too
+SEEN = 20  # how often a variable must take each of its values, on average, for a mean to be judged
+IMPOSSIBLE = 1e-6  # an average number of times that counts as never, as that of a masked action
 
 
 class Bias(NamedTuple):
@@ -52,11 +54,13 @@ class Bias(NamedTuple):
 
     @property
     def biased(self) -> bool:
-        """True where some coordinate is further off than chance allows."""
-        return float(self.z.abs().max()) > self.limit
+        """True where some coordinate is further off than chance allows, or no number."""
+        return not float(self.z.abs().max()) <= self.limit
 
     def __str__(self) -> str:
         i = self.worst
+        if not bool(torch.isfinite(self.mean).all()):
+            return f"of {self.draws:,} gradients some are not finite: in coordinate {i} their mean is {self.mean[i]}"
         verdict = "differs from" if self.biased else "agrees with"
         return (
             f"the mean of {self.draws:,} gradients {verdict} the enumerated gradient: in coordinate {i} it is "
@@ -74,14 +78,17 @@ def assert_unbiased(
     seed: int = 0,
     samples: int | None = None,
     vectorize: bool = False,
+    event_shape: tuple[int, ...] | None = None,
+    exact: Any = None,
 ) -> Bias:
     """Raise AssertionError unless the mean of ``draws`` gradients is the enumerated one; return what was measured.
 
     The message names the coordinate that is furthest off, its z-score and the limit. The arguments are those of `bias`.
-    A correct estimator fails with probability 1e-6, for any number of coordinates. A bias much smaller than the
-    standard error goes unseen: `Bias.standard_error` says what could have been.
+    A correct estimator fails with probability 1e-6, for any number of coordinates, as far as its mean is normal: where
+    rare samples decide it, take more draws. A bias much smaller than the standard error goes unseen:
+    `Bias.standard_error` says what could have been.
     """
-    found = bias(gradient, logits, f, family, draws, seed, samples, vectorize)
+    found = bias(gradient, logits, f, family, draws, seed, samples, vectorize, event_shape, exact)
     if found.biased:
         raise AssertionError(str(found))
     return found
@@ -96,28 +103,41 @@ def bias(
     seed: int = 0,
     samples: int | None = None,
     vectorize: bool = False,
+    event_shape: tuple[int, ...] | None = None,
+    exact: Any = None,
 ) -> Bias:
     """Compare the mean of independent gradients with the enumerated gradient of the sum over rows of E[f(b)].
 
     Args:
         gradient: Called ``draws`` times as ``gradient(logits, f, generator)``.
-        logits: Those of Bernoulli variables ``(*rows, D)``, of categorical ones ``(*rows, D, C)``, or means and log
-            standard deviations of D = 1 normal variable ``(*rows, 1, 2)``; a tensor or a numpy array.
-        f: Maps samples of that shape (one-hot; normal: without the 2) to losses ``rows``, minimised, each of its row
-            alone.
-        family: "bernoulli", "categorical" or "gaussian".
+        logits: Those of Bernoulli variables ``(*rows, D)``, of categorical ones ``(*rows, D, C)``, of the D items of a
+            permutation or subset ``(*rows, D)``, or means and log standard deviations of D = 1 normal variable
+            ``(*rows, 1, 2)``; a tensor or a numpy array.
+        f: Maps samples of that shape (one-hot; normal: without the 2; permutations: ``(*rows, D, D)``) to losses
+            ``rows``, minimised, each of its row alone.
+        family: "bernoulli", "categorical", "gaussian", "permutation", "subset" or "top_k".
         draws: How many gradients are drawn.
         seed: Where the random numbers begin.
         samples: K, where the target is the bound -log mean_k exp(-f(b_k)) of VIMCO instead of the mean of f.
         vectorize: Whether draws are made by ``torch.func.vmap``, which is far quicker where the estimator allows it.
             The generator is then None and noise comes from the seeded global generator.
+        event_shape: That of one row's sample, ``(D, k)``, of subsets of k of D items.
+        exact: The right gradient, where somebody knows it: that of a model which no family here is of. Nothing is
+            enumerated then, logits are whatever the gradient is of, in any shape, and f is only handed on.
 
     Raises:
-        ValueError: Shapes do not fit, or there are more states than can be enumerated.
+        ValueError: Shapes do not fit, there are more states than can be enumerated, f or ``exact`` is not finite, or a
+            variable takes one of its values so seldom that so few draws say nothing.
     """
-    if draws < 2:
-        raise ValueError(f"draws={draws} must be at least 2; thousands are wanted")
-    exact = exact_gradient(logits, f, family, samples)
+    if not isinstance(draws, int) or draws < 2:
+        raise ValueError(f"draws={draws} must be a whole number, at least 2; thousands are wanted")
+    if exact is None:
+        exact = exact_gradient(logits, f, family, samples, event_shape)
+        _check_seen(logits, family, event_shape, draws, samples or 1)
+    else:
+        exact = _checked(exact, tuple(logits.shape), "exact gradient").cpu().double()
+        if not bool(torch.isfinite(exact).all()):
+            raise ValueError("exact= has to be finite")
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
     for chunk in _chunks(gradient, logits, f, draws, seed, vectorize):
         deviation = chunk.double() - exact
@@ -137,7 +157,11 @@ def threshold(tests: int, probability: float = FAMILY_WISE) -> float:
 
 
 def exact_gradient(
-    logits: Any, f: Callable[[Any], Any], family: str = "bernoulli", samples: int | None = None
+    logits: Any,
+    f: Callable[[Any], Any],
+    family: str = "bernoulli",
+    samples: int | None = None,
+    event_shape: tuple[int, ...] | None = None,
 ) -> Tensor:
     """Compute d/d logits of the sum over rows of E[f(b)], or of the ``samples``-sample bound.
 
@@ -146,24 +170,21 @@ def exact_gradient(
     Returns:
         A double-precision tensor in the shape of the logits.
     """
-    if family not in INDEPENDENT:
-        raise ValueError(f"unknown family {family!r}: it is one of {', '.join(INDEPENDENT)}")
-    kind, arrays = INDEPENDENT[family], not isinstance(logits, Tensor)
-    theta = torch.as_tensor(np.asarray(logits) if arrays else logits.detach().cpu()).double()
-    dims = kind.event_dims + (not kind.discrete)
-    if theta.dim() < dims or (not kind.discrete and tuple(theta.shape[-2:]) != (1, 2)):
-        wanted = {"bernoulli": "(*rows, D)", "categorical": "(*rows, D, C)", "gaussian": "(*rows, 1, 2)"}[family]
-        raise ValueError(f"logits of {family} variables must be {wanted}, not {tuple(theta.shape)}")
-    every, weights = _states(kind, theta, samples)
+    arrays = not isinstance(logits, Tensor)
+    theta = _double(logits)
+    kind, event = _kind(family, theta, event_shape)
+    every, weights = _states(kind, event, theta, samples)
 
     def at(state: Tensor) -> Tensor:
         value = f(state.numpy()) if arrays else f(state.to(logits))
         value = torch.as_tensor(np.asarray(value) if arrays else value).detach().cpu().double()
-        rows = theta.shape[: theta.dim() - dims]
+        rows = theta.shape[: theta.dim() - kind.parameter_dims]
         if value.shape != rows:
             raise ValueError(
                 f"f returned {tuple(value.shape)} for samples {tuple(state.shape)}; it must return {tuple(rows)}"
             )
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"f returned {value.tolist()} for the sample {state.tolist()}: it must be finite")
         return value
 
     values = torch.stack([at(state) for state in every])
@@ -174,7 +195,34 @@ def exact_gradient(
     return torch.func.grad(lambda theta: expectation(kind.log_prob(theta, every), values, samples).sum())(theta)
 
 
-def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
+def _double(logits: Any) -> Tensor:
+    return torch.as_tensor(logits.detach().cpu() if isinstance(logits, Tensor) else np.asarray(logits)).double()
+
+
+def _kind(name: str, theta: Tensor, event_shape: tuple[int, ...] | None) -> tuple[type[Family], tuple[int, ...]]:
+    """Return the family, and the shape of one row's event.
+
+    Raises:
+        ValueError: There is no such family, or the logits are not of that family.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"unknown family {name!r}: it is one of {', '.join(FAMILIES)}")
+    dims = FAMILIES[name].parameter_dims
+    if theta.dim() < dims or (name == "gaussian" and tuple(theta.shape[-2:]) != (1, 2)):
+        wanted = {"categorical": "(*rows, D, C)", "gaussian": "(*rows, 1, 2)"}.get(name, "(*rows, D)")
+        raise ValueError(f"logits of {name} variables must be {wanted}, not {tuple(theta.shape)}")
+    if name in ("subset", "top_k"):
+        if event_shape is None or tuple(event_shape[:-1]) != tuple(theta.shape[-1:]):
+            raise ValueError(f"family={name} needs event_shape=({theta.shape[-1]}, k), of k of the items")
+        event = tuple(event_shape)
+    else:
+        event = tuple(theta.shape[-dims:])[: FAMILIES[name].shape_dims]
+    return family_of(name, event), event
+
+
+def _states(
+    kind: type[Family], event: tuple[int, ...], theta: Tensor, samples: int | None
+) -> tuple[Tensor, Tensor | None]:
     """Return all states of a row, for all rows at once, ``(S, *rows, event)``.
 
     Of a Gaussian they are the nodes of a quadrature, with their weights.
@@ -183,11 +231,40 @@ def _states(kind, theta: Tensor, samples: int | None) -> tuple[Tensor, Tensor | 
         if samples is not None:
             raise ValueError("the bound of several samples is enumerated for discrete variables only")
         return quadrature(theta)
-    event = tuple(theta.shape[-kind.event_dims :])
-    count = (2 if kind.event_dims == 1 else event[1]) ** (event[0] * (samples or 1))
-    if count > MAX_STATES:
+    if (count := _count(kind, event) ** (samples or 1)) > MAX_STATES:
         raise ValueError(f"{event} variables have {count} states to enumerate; the limit is {MAX_STATES}: use fewer")
     return states(kind, event, theta), None
+
+
+def _count(kind: type[Family], event: tuple[int, ...]) -> int:
+    """Return the number of states of a row."""
+    if kind.name == "permutation":
+        return math.factorial(event[0])
+    if kind.name in ("subset", "top_k"):
+        return math.comb(*event)
+    return (2 if kind.name == "bernoulli" else event[1]) ** event[0]
+
+
+def _check_seen(logits: Any, family: str, event_shape: tuple[int, ...] | None, draws: int, samples: int) -> None:
+    """Raise ValueError where a variable takes one of its values too seldom for that many draws to be judged.
+
+    One that is never taken may be so for a reason, as a masked action is.
+    """
+    theta = _double(logits)
+    kind, event = _kind(family, theta, event_shape)
+    if not kind.discrete:
+        return
+    every = states(kind, event, theta)
+    p = kind.log_prob(theta, every).exp()
+    ones = (p.reshape(*p.shape, *[1] * kind.event_dims) * every).sum(0)
+    times = draws * samples * torch.minimum(ones, 1 - ones)
+    seldom = times[(times > IMPOSSIBLE) & (times < SEEN)]
+    if len(seldom):
+        least = float(seldom.min())
+        raise ValueError(
+            f"in {draws:,} draws a variable takes one of its values {least:.2g} times on average, too seldom to judge "
+            f"a mean by: take {math.ceil(1.2 * SEEN * draws / least):,} draws, or milder logits"
+        )
 
 
 def _chunks(gradient, logits, f, draws: int, seed: int, vectorize: bool):
@@ -213,8 +290,10 @@ def _sizes(draws: int, most: int) -> list[int]:
     return [most] * (draws // most) + ([draws % most] if draws % most else [])
 
 
-def _checked(value: Any, shape: tuple[int, ...]) -> Tensor:
+def _checked(value: Any, shape: tuple[int, ...], what: str = "gradient") -> Tensor:
+    if value is None:
+        raise ValueError(f"the {what} is None: nothing of the loss reaches the logits")
     value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
     if tuple(value.shape) != shape:
-        raise ValueError(f"the gradient has shape {tuple(value.shape)}; it must be that of the logits, {shape}")
+        raise ValueError(f"the {what} has shape {tuple(value.shape)}; it must be that of the logits, {shape}")
     return value

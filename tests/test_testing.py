@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import distributions
 
-from relax_exp import Latent
+from relax_exp import Latent, build
 from relax_exp.testing import assert_unbiased, bias, exact_gradient
 
 LOGITS = torch.tensor([[0.3, -1.0], [2.0, 0.1]])
@@ -160,14 +160,74 @@ def test_a_gaussian():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((reinforce, LOGITS, f, "poisson"), "bernoulli, categorical, gaussian"),
+        ((reinforce, LOGITS, f, "poisson"), "bernoulli, categorical, gaussian, permutation"),
         ((reinforce, torch.zeros(2, 20), f), "1048576 states.*use fewer"),
         ((reinforce, LOGITS, lambda b: b), r"f returned \(2, 2\).*\(2,\)"),
         ((lambda logits, f, g: logits[0], LOGITS, f), r"gradient has shape \(2,\).*\(2, 2\)"),
         ((reinforce, torch.zeros(2), f, "categorical"), r"\(\*rows, D, C\)"),
         ((reinforce, LOGITS, f, "bernoulli", 1), "at least 2"),
+        ((reinforce, LOGITS, f, "bernoulli", 1e3), "whole number"),
+        ((reinforce, LOGITS, lambda b: b.sum(-1).log()), r"f returned \[-inf, -inf\].*must be finite"),
+        ((lambda logits, f, g: None, LOGITS, f), "gradient is None: nothing of the loss reaches the logits"),
+        ((reinforce, torch.tensor([10.0]), f), "takes one of its values .* times on average.*take"),
+        ((reinforce, torch.zeros(5), f, "subset"), r"needs event_shape=\(5, k\)"),
     ],
 )
 def test_bad_use_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         assert_unbiased(*arguments)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite_fail(wrong):
+    """A coordinate without a number must not hide that another is wrong, nor pass itself."""
+
+    def gradient(logits, f, generator):
+        drawn = reinforce(logits, f, generator)
+        drawn[0, 1] = wrong
+        return drawn
+
+    with pytest.raises(AssertionError, match=r"some are not finite: in coordinate \(0, 1\)"):
+        assert_unbiased(gradient, LOGITS, f, draws=500)
+
+
+def test_a_masked_action_is_never_drawn_and_hinders_nothing():
+    masked = torch.tensor([[[0.5, -0.2, -60.0]]])
+    z = Latent("rloo", "categorical", (1, 3), samples=2)
+
+    def gradient(logits, f, generator):
+        logits = logits.clone().requires_grad_()
+        return torch.autograd.grad(z(logits, f, generator=generator).loss.sum(), logits)[0]
+
+    assert_unbiased(gradient, masked, reward, "categorical", draws=1500)
+
+
+@pytest.mark.parametrize("family, event_shape", [("permutation", (3,)), ("subset", (4, 2)), ("top_k", (4, 2))])
+def test_structured_families(family, event_shape):
+    estimator = build("rloo", family, event_shape, samples=3)
+    weights = torch.tensor([1.0, -0.5, 2.0, 0.3])[: event_shape[0]]
+
+    def loss(b):
+        first = b[..., 0, :] if family == "permutation" else b  # of a permutation, the item in front
+        return (first @ weights).square()
+
+    def gradient(logits, f, generator):
+        return estimator(logits, f, generator=generator).grad
+
+    logits = torch.tensor([[0.3, -0.4, 0.8, 0.1], [0.0, 0.5, -0.5, 1.0]])[:, : event_shape[0]]
+    assert_unbiased(gradient, logits, loss, family, draws=2000, event_shape=event_shape)
+    assert bias(lambda *a: 1.5 * gradient(*a), logits, loss, family, draws=2000, event_shape=event_shape).biased
+
+
+def test_a_gradient_that_somebody_knows_takes_the_place_of_enumeration():
+    """A Poisson variable, of which there is no family here: d E[b] / d log rate = rate."""
+
+    def gradient(log_rate, f, generator):
+        b = generator.poisson(np.exp(log_rate))
+        return f(b) * (b - np.exp(log_rate))
+
+    log_rate = np.array([0.2, 1.0])
+    assert_unbiased(gradient, log_rate, lambda b: b, draws=5000, exact=np.exp(log_rate))
+    assert bias(gradient, log_rate, lambda b: b, draws=5000, exact=1.2 * np.exp(log_rate)).biased
+    with pytest.raises(ValueError, match=r"exact gradient has shape \(\)"):
+        bias(gradient, log_rate, lambda b: b, exact=1.0)

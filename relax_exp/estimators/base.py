@@ -14,7 +14,8 @@ buffers are returned in ``out.buffers``. So every estimator vmaps over replicas,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -101,6 +102,18 @@ def present(noise: Noise | None) -> Noise:
 RENAMED = {"objective": "loss_of", "objective_at": "loss_at"}
 
 
+def as_shape(shape: int | tuple[int, ...], what: str) -> tuple[int, ...]:
+    """Return a number as a shape of one dimension, and a shape as it is.
+
+    Raises:
+        TypeError: It is neither. The message calls it ``what``.
+    """
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    if not isinstance(sizes, Sequence) or not all(isinstance(size, Integral) for size in sizes):
+        raise TypeError(f"{what}={shape!r}: must be a whole number or a tuple of some, as 3 or (20, 10)")
+    return tuple(map(int, sizes))
+
+
 class Checked(type):
     """Check the options of an estimator before its constructor sees them.
 
@@ -153,13 +166,13 @@ class Estimator(nn.Module, metaclass=Checked):
     def __init__(
         self,
         family: str = "bernoulli",
-        event_shape: tuple[int, ...] = (1,),
-        context_shape: tuple[int, ...] | None = None,
+        event_shape: int | tuple[int, ...] = (1,),
+        context_shape: int | tuple[int, ...] | None = None,
     ):
         super().__init__()
         if family not in FAMILIES:
             raise ValueError(f"{type(self).__name__}: family={family}: must be {one_of(FAMILIES, str(family))}")
-        self.event_shape, dims = tuple(event_shape), FAMILIES[family].shape_dims
+        self.event_shape, dims = as_shape(event_shape, "event_shape"), FAMILIES[family].shape_dims
         if len(self.event_shape) != dims or not all(size > 0 for size in self.event_shape):
             wanted = {"categorical": "(D, C)", "subset": "(D, k)", "top_k": "(D, k)"}.get(family, "(D,)")
             raise ValueError(
@@ -167,7 +180,7 @@ class Estimator(nn.Module, metaclass=Checked):
                 f"{wanted}, positive numbers"
             )
         self.family = family_of(family, self.event_shape)
-        self.context_shape = None if context_shape is None else tuple(context_shape)
+        self.context_shape = None if context_shape is None else as_shape(context_shape, "context_shape")
 
     @property
     def bound_samples(self) -> int:
@@ -211,7 +224,13 @@ class Estimator(nn.Module, metaclass=Checked):
 
         Returns:
             Tensors of numbers in [0, 1) with the shapes of `noise_shapes`.
+
+        Raises:
+            TypeError: The generator is none.
         """
+        if generator is not None and not isinstance(generator, torch.Generator):  # pyright: ignore[reportUnnecessaryIsInstance]
+            given = f"torch.Generator().manual_seed({generator})" if isinstance(generator, int) else "a torch.Generator"
+            raise TypeError(f"generator= must be a torch.Generator, not {type(generator).__name__}: pass {given}")
         device = device or (generator.device if generator is not None else None)
         return {
             name: torch.rand(shape, generator=generator, dtype=dtype, device=device)

@@ -102,15 +102,28 @@ def blame(error: BaseException) -> str | None:
 
 
 def build(
-    path: str, family: str, event_shape: tuple[int, ...], context_shape: tuple[int, ...] | None, **given: Any
+    path: str,
+    family: str,
+    event_shape: int | tuple[int, ...],
+    context_shape: int | tuple[int, ...] | None,
+    **given: Any,
 ) -> Estimator:
     """Build the estimator of a file and try it once before it is used.
 
     Raises:
-        ConfigError: It breaks the contract: what it returns has a wrong type or shape, or its gradient is not finite.
+        ConfigError: It breaks the contract: its constructor takes other arguments, a method is missing, what it returns
+            has a wrong type or shape, or its gradient is not finite.
     """
     cls = load(path)
-    estimator = cls(family, event_shape, context_shape, **given)
+    try:
+        estimator = cls(family, event_shape, context_shape, **given)
+    except TypeError as error:
+        if blame(error) is not None:  # in its body
+            raise
+        raise ConfigError(
+            f"{path}: {error}; a constructor of its own takes (*args, OPTION=DEFAULT, **kwargs) and passes args and "
+            "kwargs on to super().__init__"
+        ) from error
     trial(path, estimator)
     return estimator
 
@@ -148,7 +161,7 @@ def trial(path: str, estimator: Estimator) -> None:
             if not isinstance(out, Output):
                 raise wrong(f"returned {type(out).__name__} from estimate; it must return relax_exp's Output")
             tuning = tried.tuning_loss(out)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         if blame(error) is None:  # our own check of what the file returned
             raise ConfigError(f"{path}: {error}") from error
         raise

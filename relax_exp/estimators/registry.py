@@ -345,7 +345,14 @@ FROM_EPISODES = (
 
 
 def names(family: str | None = None) -> list[str]:
-    """Return every registered name, or those offered for one family."""
+    """Return every registered name, or those offered for one family.
+
+    Raises:
+        ValueError: There is no such family.
+    """
+    offered = dict.fromkeys(known for entry in REGISTRY.values() for known in entry.families)
+    if family is not None and family not in offered:
+        raise ValueError(f"unknown family {family!r}: must be {one_of(offered, family)}")
     return [name for name, entry in REGISTRY.items() if family is None or family in entry.families]
 
 
@@ -375,8 +382,8 @@ def target(name: str, options: dict[str, Any] | None = None) -> str:
 def build(
     name: str,
     family: str = B,
-    event_shape: tuple[int, ...] = (1,),
-    context_shape: tuple[int, ...] | None = None,
+    event_shape: int | tuple[int, ...] = (1,),
+    context_shape: int | tuple[int, ...] | None = None,
     generator: torch.Generator | None = None,
     path: str | None = None,
     digest: str | None = None,

@@ -1,6 +1,7 @@
-"""Latent variables as layers of somebody's model: `Latent` for one layer, `Chain` for several on top of each other."""
+"""Latent variables in a model: `Latent` one layer, `Chain` several, `score_function_loss` for any distribution."""
 
 from relax_exp.latent.chain import Chain
 from relax_exp.latent.layer import Latent, Result
+from relax_exp.latent.score_function import score_function_loss
 
-__all__ = ["Chain", "Latent", "Result"]
+__all__ = ["Chain", "Latent", "Result", "score_function_loss"]

@@ -35,7 +35,16 @@ class Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):
-        """Multiply the kept gradients with that of each row's loss."""
+        """Multiply the kept gradients with that of each row's loss.
+
+        Raises:
+            RuntimeError: A second derivative is asked for.
+        """
+        if torch.is_grad_enabled() and not _transformed() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "an estimate of a gradient has no derivative of its own: leave out create_graph=True, and compute a "
+                "penalty on gradients outside the losses of a Latent"
+            )
         grads = ctx.saved_tensors
         layers = len(ctx.dims)
         logits = [cotangent.reshape(-1, *[1] * dims) * g for g, dims in zip(grads[:layers], ctx.dims, strict=True)]

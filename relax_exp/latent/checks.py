@@ -9,18 +9,22 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import INDEPENDENT
+from relax_exp.distributions import FAMILIES, INDEPENDENT
 from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.pathwise import Pathwise
 
 IN_PLACE = "in-place operation"  # of torch.func's message where a function changes a captured tensor
 
 
-def family_and_event(family: str, event_shape: tuple[int, ...]) -> None:
+def family_and_event(name: str, family: str, event_shape: tuple[int, ...]) -> None:
     """Raise ValueError for an unknown family or an event without variables."""
     if family not in INDEPENDENT:
         known = ", ".join(INDEPENDENT)
-        raise ValueError(f"a Latent is of {known} variables, not {family}; others: relax_exp.build")
+        others = [other for other in FAMILIES if other not in INDEPENDENT]
+        raise ValueError(
+            f"a Latent is of {known} variables, not {family}; {', '.join(others)}: "
+            f"relax_exp.build({name!r}, family, event_shape), called as estimator(logits, f), returns grad and loss"
+        )
     if not event_shape or min(event_shape) < 1 or (family == "categorical" and event_shape[-1] < 2):
         wanted = "end in the number of classes, at least 2" if family == "categorical" else "hold positive sizes"
         raise ValueError(f"event_shape={event_shape} of {family} variables must {wanted}, as in (20, 10)")
@@ -163,6 +167,30 @@ def context_of(context: Tensor | None, estimator: Estimator, batch: tuple[int, .
             return None
         raise ValueError(f"{name}: this Latent was made with context_shape={shape}: pass context=, {(*batch, *shape)}")
     return shaped(context, (*batch, *shape), "context").detach().reshape(-1, *shape)
+
+
+def function(f, what: str) -> None:
+    """Raise TypeError where something that is to be called cannot be."""
+    if not callable(f):
+        raise TypeError(f"{what} must be a function of samples that returns losses, not {type(f).__name__}")
+
+
+def noise_of(noise: dict[str, Tensor], estimator: Estimator, n: int) -> dict[str, Tensor]:
+    """Return the noise, or raise ValueError where it is not what the estimator draws for n rows."""
+    wanted = estimator.noise_shapes(n)
+    if set(noise) != set(wanted):
+        raise ValueError(f"noise= has {', '.join(noise) or 'nothing'}, wanted {', '.join(wanted)}: take z.noise({n})")
+    return {name: shaped(noise[name], shape, f"noise[{name!r}]") for name, shape in wanted.items()}
+
+
+def lead_of(tensor: Tensor, shape: tuple[int, ...], what: str) -> tuple[int, ...]:
+    """Return the dimensions in front of ``shape``, or raise ValueError where the tensor does not end in it."""
+    if tuple(tensor.shape[tensor.dim() - len(shape) :]) != shape or tensor.dim() < len(shape):
+        sizes = ", ".join(map(str, shape))
+        raise ValueError(
+            f"{what} has shape {tuple(tensor.shape)}, expected (*lead, {sizes}) with any dimensions in front"
+        )
+    return tuple(tensor.shape[: tensor.dim() - len(shape)])
 
 
 def shaped(tensor: Tensor, shape: tuple[int, ...], what: str) -> Tensor:

@@ -12,9 +12,12 @@ from torch.distributions import Distribution
 
 from relax_exp import estimators
 from relax_exp.distributions import INDEPENDENT
+from relax_exp.estimators.base import as_shape
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.latent import checks, core
 from relax_exp.latent.foreign import parameters_of
+
+LARGEST = 1e9  # of a logit: infinite ones, of masked actions, end in differences of infinities
 
 
 class Result(NamedTuple):
@@ -47,8 +50,9 @@ class Latent(nn.Module):
     for another learning rate. In ``eval()`` mode nothing is tuned and no running mean moves; under ``torch.no_grad()``
     f is evaluated at the sample and no more.
 
-    Half-precision logits are computed in single precision, since uniform noise of 8 bits would bias the samples.
-    Raises ValueError, TypeError or RuntimeError with the shapes and the fix where it is used wrongly.
+    Half-precision logits are computed in single precision, since uniform noise of 8 bits would bias the samples. A
+    logit of -inf masks its class, which is then never drawn and has a gradient of zero. The losses have first
+    derivatives only. Raises ValueError, TypeError or RuntimeError with the shapes and the fix where it is used wrongly.
     """
 
     def __init__(
@@ -62,10 +66,10 @@ class Latent(nn.Module):
         **options,
     ):
         super().__init__()
-        self.name, self.event_shape = name, as_shape(event_shape)
-        checks.family_and_event(family, self.event_shape)
+        self.name, self.event_shape = name, as_shape(event_shape, "event_shape")
+        checks.family_and_event(name, family, self.event_shape)
         self.family = INDEPENDENT[family]
-        context_shape = None if context_shape is None else as_shape(context_shape)
+        context_shape = None if context_shape is None else as_shape(context_shape, "context_shape")
         self.estimator = estimators.build(name, family, self.flat_event, context_shape, generator=generator, **options)
         checks.offered(self.estimator, name)
         self._probe = checks.probe(self.estimator)
@@ -93,7 +97,7 @@ class Latent(nn.Module):
     def noise(self, n: int, generator: torch.Generator | None = None, like: Tensor | None = None) -> core.Noise:
         """Draw the uniform noise of one call with n rows in all, for ``noise=``, where ``generator`` is."""
         dtype, device = (None, None) if like is None else (like.dtype, like.device)
-        drawn = self.estimator.noise(n, generator, dtype, generator.device if generator is not None else device)
+        drawn = self.estimator.noise(n, generator, dtype, device if generator is None else None)
         return {k: v.to(device) for k, v in drawn.items()}
 
     def forward(
@@ -117,6 +121,7 @@ class Latent(nn.Module):
             generator: Draws the noise.
             noise: From `noise`, instead of drawing it.
         """
+        checks.function(f, "f")
         logits, batch, n = self._flat(logits)
         flat = checks.rows_of(rows, batch)
         event = self.event_shape
@@ -129,7 +134,7 @@ class Latent(nn.Module):
         program = core.Program(
             [lambda below, rows: logits], loss, [None if context is None else lambda below, rows: context], flat, n
         )
-        noise = self.noise(n, generator, logits) if noise is None else noise
+        noise = self.noise(n, generator, logits) if noise is None else checks.noise_of(noise, self.estimator, n)
         with checks.explained(self.name):
             made = core.step([self.estimator], program, [noise], self.training)
         if self.training:
@@ -206,11 +211,18 @@ class Latent(nn.Module):
         return self._unflat(s, batch)
 
     def log_prob(self, logits: Tensor | Distribution, b: Tensor) -> Tensor:
-        """Return log p(b), summed over the event, in the batch's shape; it is linear in a relaxed b."""
-        logits, _, n = self._flat(logits)
-        return self.family.log_prob(logits, b.reshape(-1, n, *self.flat_event)).reshape(
-            b.shape[: b.dim() - len(self.event_shape)]
-        )
+        """Return log p(b), summed over the event, in the batch's shape; it is linear in a relaxed b.
+
+        Args:
+            logits: As for a call.
+            b: Samples, ``(*lead, *batch, *event_shape)`` with any dimensions in front.
+
+        Raises:
+            ValueError: The samples are of another batch or event.
+        """
+        logits, batch, n = self._flat(logits)
+        lead = checks.lead_of(b, (*batch, *self.event_shape), "b")
+        return self.family.log_prob(logits, b.reshape(-1, n, *self.flat_event)).reshape(*lead, *batch)
 
     def _flat(self, logits: Tensor | Distribution) -> tuple[Tensor, tuple[int, ...], int]:
         """Return the logits ``(n, ...)``, the batch's shape, and n."""
@@ -220,14 +232,11 @@ class Latent(nn.Module):
         checks.same_kind(logits, self.estimator, self._probe, self.name)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        if self.family.discrete:
+            logits = logits.clamp(-LARGEST, LARGEST)
         n = math.prod(batch)
         return logits.reshape(n, *self.family.parameter_shape(self.flat_event)), batch, n
 
     def _unflat(self, b: Tensor, batch: tuple[int, ...]) -> Tensor:
         lead = b.shape[: -1 - len(self.flat_event)]
         return b.reshape(*lead, *batch, *self.event_shape)
-
-
-def as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Return a number as a shape of one dimension, and a shape as it is."""
-    return (shape,) if isinstance(shape, int) else tuple(shape)

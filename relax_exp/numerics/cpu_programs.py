@@ -16,7 +16,7 @@ import torch
 from torch.fx import Graph
 
 from relax_exp.numerics import onednn
-from relax_exp.numerics.inductor import either
+from relax_exp.numerics.inductor import either, where_offered
 
 aten = torch.ops.aten
 
@@ -39,6 +39,7 @@ def compile(
 
 
 @functools.cache
+@where_offered
 def options() -> dict[str, Any]:
     """Return what ``torch.compile`` is told for every program."""
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files

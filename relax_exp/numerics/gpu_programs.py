@@ -16,7 +16,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map
 
-from relax_exp.numerics.inductor import either
+from relax_exp.numerics.inductor import either, where_offered
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mm.default, aten.bmm.default, aten.addmm.default)
@@ -40,6 +40,7 @@ def compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     return either(fewer, usual, "more kernels")
 
 
+@where_offered
 def options() -> dict[str, Any]:
     """Return what ``torch.compile`` is told for a GPU."""
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
+
+
+def where_offered(options: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Return no options, and say so, where this version of torch lacks something private that ``options`` reaches for.
+
+    Programs are right without; they take longer.
+    """
+
+    @functools.wraps(options)
+    def found() -> dict[str, Any]:
+        try:
+            return options()
+        except (ImportError, AttributeError) as error:
+            print(f"compiling without our rewriting of products, which this torch lacks a part for: {error}",
+                  file=sys.stderr)  # fmt: skip
+            return {}
+
+    return found
 
 
 def either(first: Callable[..., Any], second: Callable[..., Any], instead: str) -> Callable[..., Any]:

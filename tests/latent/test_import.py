@@ -41,7 +41,7 @@ for name in relax_exp.names("bernoulli"):
     logits = torch.zeros(3, 2, requires_grad=True)
     z(logits, lambda b: b.sum(1).square()).loss.sum().backward()
 relax_exp.GradientMonitor(z, reference=2, draws=1)
-found = assert_unbiased(lambda l, f, g: 0.25 * torch.ones_like(l), torch.zeros(1), lambda b: b.sum(-1), draws=4)
+found = assert_unbiased(lambda l, f, g: 0.25 * torch.ones_like(l), torch.zeros(1), lambda b: b.sum(-1), draws=100)
 print(found.biased)
 """
     assert new_process(code) == ["False"]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import distributions, nn
 
 from relax_exp import Chain, Latent, estimators
+from relax_exp.estimators.pathwise import Pathwise
 
 EVENTS = {"bernoulli": [(3,), (2, 2)], "categorical": [(4,), (2, 3)], "gaussian": [(2,)]}
 
@@ -35,6 +36,25 @@ def test_shapes(name, batch):
             assert logits.grad.shape == logits.shape and weight.grad is not None
             assert all(p.grad is not None for p in z.parameters())
             assert z.sample(logits).shape == b.shape
+
+
+@pytest.mark.parametrize("name", sorted({*estimators.names("bernoulli"), *estimators.names("categorical")}))
+def test_a_masked_class_is_never_drawn_and_everything_stays_finite(name):
+    """As `F.gumbel_softmax` takes it: a logit of -inf, for an action that is not allowed."""
+    for family in {"bernoulli", "categorical"} & {*estimators.lookup(name).families}:
+        options = {"samples": 2} if name == "unordered" else {}  # without replacement, of two that are allowed
+        z, w = Latent(name, family, 4, **options), torch.arange(1.0, 5.0)
+        logits = torch.tensor([[0.0, 0.5, -torch.inf, 0.0], [1.0, -torch.inf, -torch.inf, 0.2]], requires_grad=True)
+        masked = logits.isinf()
+        for seed in range(5):
+            loss, b = z(logits, lambda b, w=w: (b @ w).square(), generator=seeded(seed))
+            (gradient,) = torch.autograd.grad(loss.sum(), logits)
+            assert loss.isfinite().all() and gradient.isfinite().all()
+            assert not (b * masked).any() and not gradient[masked].any()
+        if isinstance(z.estimator, Pathwise):
+            s = z.rsample(logits, seeded())
+            (gradient,) = torch.autograd.grad((s @ w).sum(), logits)
+            assert s.isfinite().all() and gradient.isfinite().all()
 
 
 def test_rows_of_the_loss_can_be_weighed_and_masked():

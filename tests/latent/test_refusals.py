@@ -65,6 +65,30 @@ CALLS = {
     "an unknown family": (lambda: Latent("relax", "poisson"), ValueError, "bernoulli"),
     "a family that is not offered": (lambda: Latent("arm", "categorical", 4), ValueError, "only for bernoulli"),
     "categories without classes": (lambda: Latent("rloo", "categorical", (4, 1)), ValueError, "number of classes"),
+    "an event that is no shape": (lambda: Latent("rloo", "bernoulli", "3"), TypeError, r"event_shape='3'.*tuple"),
+    "a context that is no shape": (lambda: bernoulli("nvil", context_shape=2.0), TypeError, "context_shape=2.0"),
+    "a family for build": (lambda: Latent("rloo", "subset", (5, 2)), ValueError, r"relax_exp.build\('rloo', family"),
+    "a seed for a generator": (
+        lambda: bernoulli()(torch.zeros(4, 3), total, generator=0),
+        TypeError,
+        r"not int: pass torch.Generator\(\).manual_seed\(0\)",
+    ),
+    "no function": (lambda: bernoulli()(torch.zeros(4, 3), None), TypeError, "f must be a function"),
+    "noise of another estimator": (
+        lambda: bernoulli("rebar")(torch.zeros(4, 3), total, noise={"u": torch.rand(4, 3)}),
+        ValueError,
+        r"noise= has u, wanted u, v: take z.noise\(4\)",
+    ),
+    "samples of another batch": (
+        lambda: bernoulli().log_prob(torch.zeros(2, 3), torch.zeros(4, 3)),
+        ValueError,
+        r"b has shape \(4, 3\), expected \(\*lead, 2, 3\)",
+    ),
+    "a derivative of an estimate": (
+        lambda: bernoulli()(torch.zeros(4, 3, requires_grad=True), total).loss.sum().backward(create_graph=True),
+        RuntimeError,
+        "leave out create_graph=True",
+    ),
     "an unknown option": (lambda: bernoulli("relax", surrogate="netwrk"), ValueError, "network"),
     "one eta for each tensor": (
         lambda: bernoulli("rebar", granularity="parameter"),

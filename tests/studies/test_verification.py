@@ -72,6 +72,11 @@ def test_ones_own_biased_estimator(command, tmp_path):
         (None, "there is no such file"),
         ("x = 1", "found none"),
         (RIGHT + RIGHT.replace("Shifted", "Other"), "found Other, Shifted"),
+        ("from relax_exp import Estimator\nclass Mine(Estimator): ...", "Mine does not implement estimate"),
+        (
+            "from relax_exp import Estimator\nclass Mine(Estimator):\n    def __init__(self): super().__init__()",
+            "a constructor of its own takes (*args, OPTION=DEFAULT, **kwargs)",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit(command, tmp_path, text, message):
