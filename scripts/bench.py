@@ -369,6 +369,9 @@ def kept(path: Path, about: dict) -> dict[str, Any]:
     return result if same else {"about": about, "load average": {}}
 
 
+PARTS = ("steps", "replicas", "evaluation", "toy", "growth", "start", "memory", "storchastic")
+
+
 def main() -> int:
     """Run the benchmark named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -381,8 +384,8 @@ def main() -> int:
     parser.add_argument(
         "--parts",
         nargs="+",
-        metavar="PART",
-        help="of steps replicas evaluation toy growth start memory storchastic: the others stay",
+        choices=PARTS,
+        help="those to measure: the others stay",
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args()

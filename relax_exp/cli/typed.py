@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from relax_exp.config import plans
 from relax_exp.config.files import CONFIGS
+from relax_exp.config.identity import PATH_KEYS
 from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of
 
-PLACES = ("out", "data_root", "estimator.path")  # keys whose values are paths, which may hold any letter
 DRY = "--dry-run"
 
 
@@ -23,7 +23,7 @@ def readable(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if dashed := re.fullmatch(r"--?((?:(?:task|estimator)\.)?[a-z_]+)=(.*)", argument):
             key, value = dashed.groups()
-            if key not in ("config-name", "config-path", "config-dir", "package", "cfg", "info"):
+            if key not in ("package", "cfg", "info"):
                 raise ConfigError(f"{argument}: keys are typed without dashes: type {key}={value}")
     _check_preset(arguments)
     return [_quoted(argument) for argument in arguments]
@@ -32,7 +32,7 @@ def readable(arguments: Sequence[str]) -> list[str]:
 def _quoted(argument: str) -> str:
     """Put a path with letters beyond ASCII, or blanks, into quotes."""
     key, _, value = argument.partition("=")
-    if key.lstrip("+") in PLACES and re.search(r"[^\x00-\x7f]| ", value) and value[0] not in "'\"":
+    if key.lstrip("+") in PATH_KEYS and re.search(r"[^\x00-\x7f]| ", value) and value[0] not in "'\"":
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'{key}="{escaped}"'
     return argument
@@ -40,7 +40,7 @@ def _quoted(argument: str) -> str:
 
 def _check_preset(arguments: Sequence[str]) -> None:
     """Check whether the experiment exists, and whether a preset of one task is asked for with another."""
-    said = dict(a.split("=", 1) for a in arguments if a.startswith(("experiment=", "task=", "budget=")))
+    said = dict(a.split("=", 1) for a in arguments if a.startswith(("experiment=", "task=")))
     name = said.get("experiment", "")
     if not name or "," in name or name in plans.names():
         return

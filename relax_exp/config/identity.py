@@ -13,6 +13,9 @@ from relax_exp.config import added_keys
 MACHINE_KEYS = ("out", "data_root", "device", "threads", "compile", "deterministic")  # where and how
 
 
+PATH_KEYS = ("out", "data_root", "estimator.path")  # whose values are paths, perhaps of one machine
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested keys with dots: ``{"task.t": 0.499}``."""
     flat = {}

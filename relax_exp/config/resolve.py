@@ -6,6 +6,7 @@ torch is never imported here.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
@@ -166,6 +167,7 @@ def _own(section: dict, path: str) -> dict:
         raise ConfigError(f"estimator={name} and estimator.path={path} exclude each other: leave one of them out")
     values = own.defaults(own.load(path))
     section = check(values | section, options.types(values), "estimator.")
+    path = os.path.normpath(path)  # ./FILE is the same run
     return {"name": Path(path).stem, "path": path, "digest": own.digest(path), **section}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gymnasium
+import re
 
 # Mean scores of an agent that acts at random and of a professional tester, after up to 30 no-ops, 30 minutes at most:
 # Wang et al. (2016), "Dueling network architectures", table 2, as in google-deepmind/dqn_zoo, atari_data.py.
@@ -67,10 +67,15 @@ SCORES = {
 }
 
 
+def game_of(env_id: str) -> str:
+    """Return the game of an environment as `SCORES` has it: "up_n_down" of "ALE/UpNDown-v5"."""
+    return re.sub(r"(?<=[a-zA-Z])(?=[A-Z])", "_", env_id.partition("/")[2].partition("-")[0]).lower()
+
+
 def human_normalised(env_id: str, score: float) -> float | None:
     """Return the score on the scale where 0 is an agent that acts at random and 1 a human.
 
     None for games without known scores.
     """
-    known = SCORES.get(gymnasium.spec(env_id).kwargs["game"])
+    known = SCORES.get(game_of(env_id))
     return None if known is None else (score - known[0]) / (known[1] - known[0])

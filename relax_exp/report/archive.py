@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from relax_exp.config.added_keys import completed
+from relax_exp.config.identity import PATH_KEYS
 from relax_exp.errors import ReportError
 from relax_exp.report.runs import (
     CURVES,
@@ -38,7 +39,6 @@ from relax_exp.report.runs import (
 KEYS = ("run", "seed", "lr", "step", "failed")
 WORDS = ("run", "failed", "part", "estimator", "schedule", "problem", "verdict", "needs")  # columns that hold text
 UNUSED = re.compile(r"estimator/(?!eta$|penalty$).*|train/loss|grad/mean_log_variance")  # by tables and figures
-PLACES = ("out", "data_root")  # configuration keys that may hold a path of the machine
 EVALUATIONS = 200
 
 
@@ -138,14 +138,28 @@ def _short(value: Any, digits: int = 9) -> Any:
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, **{key: None for key in PLACES if key in config}}
+    """Return the configuration without paths of the machine: of an estimator's file elsewhere, its name stays."""
+    kept = {**config, **{key: None for key in PATH_KEYS if key in config}}
+    path = Path(config["estimator"].get("path") or "")
+    return {**kept, "estimator": {**config["estimator"], "path": path.name}} if _elsewhere(str(path)) else kept
+
+
+def _elsewhere(path: str) -> bool:
+    """Tell whether a path says where on a machine it is."""
+    return path.strip("'\"").startswith(("/", "~"))
 
 
 def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     """Return meta.json without absolute paths in the command."""
     words = meta.get("command") or ""
     words = words if isinstance(words, list) else shlex.split(words)
-    kept = [word for word in words if not re.match(rf"({'|'.join(PLACES)})=[/~]", word)]
+    keys = "|".join(map(re.escape, PATH_KEYS))
+    typed = [(word, re.fullmatch(rf"\+*({keys})=(.*)", word)) for word in words]
+    kept = [
+        word if not key or not _elsewhere(key[2]) else f"{key[1]}={Path(key[2]).name}"
+        for word, key in typed
+        if not key or not _elsewhere(key[2]) or key[1] == "estimator.path"
+    ]
     kept = [re.sub(r"^\S*/(?=relax-exp$)", "", kept[0]), *kept[1:]] if kept else kept
     return {**meta, **({"command": shlex.join(kept)} if kept else {})}
 

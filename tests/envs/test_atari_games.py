@@ -4,6 +4,7 @@ import builtins
 import os
 import threading
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -111,6 +112,11 @@ def test_without_ale_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RunError, match=r"pip install 'gymnasium\[atari\]'"):
         atari.make("ALE/Pong-v5", 1, 1)
+
+
+def test_every_game_with_known_scores_is_found_by_its_environment():
+    names = {atari_scores.game_of(env) for env in gymnasium.registry if env.startswith("ALE/") and env.endswith("-v5")}
+    assert set(atari_scores.SCORES) <= names  # among them UpNDown, which is up_n_down
 
 
 def test_human_normalised_scores():

@@ -143,6 +143,15 @@ def test_no_path_of_the_machine_is_kept(tmp_path):
         assert str(tmp_path).encode() not in file.read_bytes(), file
 
 
+def test_of_an_estimator_elsewhere_on_a_machine_the_name_of_its_file_stays():
+    config = {"estimator": {"name": "mine", "path": "/home/somebody/mine.py"}, "out": "/tmp/x"}
+    assert archive._config(config) == {"estimator": {"name": "mine", "path": "mine.py"}, "out": None}
+    near = {"estimator": {"name": "mine", "path": "examples/mine.py"}}
+    assert archive._config(near) == near
+    command = "relax-exp task=toy ++estimator.path=/home/somebody/mine.py"
+    assert archive._meta({"command": command}) == {"command": "relax-exp task=toy estimator.path=mine.py"}
+
+
 def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
     rows = [{"step": s, "seed": 0, "lr": 0.1, "loss": 1 / s, "estimator/temperature": 1.0} for s in range(1, 1004)]
     write_run(tmp_path / "a", configuration({"name": "knapsack"}, "mine", [0], [0.1]), rows)

@@ -1,6 +1,7 @@
 """``task=verify``: the table, its files, its exit codes, and estimators of the user's own."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ def command(monkeypatch, tmp_path, capfd):
 
     def run(*arguments, task="verify"):
         draws = ["task.draws=20000"] if task == "verify" else []
-        monkeypatch.setattr("sys.argv", ["relax-exp", f"task={task}", *draws, "out=here", *arguments])
+        where = [] if "--dry-run" in arguments else ["out=here"]
+        monkeypatch.setattr("sys.argv", ["relax-exp", f"task={task}", *draws, *where, *arguments])
         code = main()
         return code, *capfd.readouterr()
 
@@ -136,6 +138,12 @@ def test_another_text_of_the_file_is_another_run(tmp_path):
     first = own.digest(tmp_path / "mine.py")
     (tmp_path / "mine.py").write_text(BIASED)
     assert own.digest(tmp_path / "mine.py") != first
+
+
+def test_one_file_typed_in_two_ways_is_one_run(command):
+    Path("mine.py").write_text(RIGHT)
+    said = [command(f"estimator.path={path}", "--dry-run", task="toy")[1] for path in ("mine.py", "./mine.py")]
+    assert said[0].partition("->")[2] == said[1].partition("->")[2]
 
 
 def test_gradients_that_are_not_numbers_are_named():

@@ -78,12 +78,9 @@ def of_environment(task: dict) -> list[tuple[float | None, str]]:
 
 def of_game(env: str) -> list[tuple[float | None, str]]:
     """Return the published scores of a random player and of a human."""
-    import re
+    from relax_exp.envs.atari_scores import SCORES, game_of
 
-    from relax_exp.envs.atari_scores import SCORES
-
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", env.partition("/")[2].partition("-")[0]).lower()
-    random, human = SCORES.get(name, (None, None))
+    random, human = SCORES.get(game_of(env), (None, None))
     return [(random, "random player"), (human, "human")]
 
 
