@@ -30,9 +30,9 @@ from relax_exp.cli.sweep import Outcome, _codes, _later, _take_plan
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, OptionError, RunError, SettingError
-from relax_exp.estimators import own
+from relax_exp.estimators import user_file
 from relax_exp.run_files import ERROR
-from relax_exp.runs import memory, provenance
+from relax_exp.runs import out_of_memory, provenance
 from relax_exp.runs.files import is_disk_full
 from relax_exp.runs.folder import status, write_error
 from relax_exp.tasks.registry import TASKS
@@ -147,9 +147,9 @@ def _message(error: Exception) -> tuple[str, int] | None:
         return str(error), 2
     if isinstance(error, (RunError, DataError)):
         return str(error), 1
-    if said := memory.blame(error):
+    if said := out_of_memory.blame(error):
         return said, 1
-    if said := own.blame(error):
+    if said := user_file.blame(error):
         return said, 2
     if is_disk_full(error):
         return f"the disk is full ({error}): free some space, then type the same command to go on", 1

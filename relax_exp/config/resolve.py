@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import estimators
-from relax_exp.config import files, fit
+from relax_exp.config import compatibility, files
 from relax_exp.errors import ConfigError
-from relax_exp.estimators import options, own
+from relax_exp.estimators import options, user_file
 from relax_exp.schema import (
     DISTINCT,
     NOT_EMPTY,
@@ -120,17 +120,17 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict:
             config[many] = [value]
 
     for each in (estimator, *config["track"].values()):
-        fit.check_fit(task, each, defaults)
+        compatibility.check_fit(task, each, defaults)
     if "score_term" in task and all(_target(each) != "mean" for each in (estimator, *config["track"].values())):
         task["score_term"] = "kept"  # it has no effect there
     if "decoder_hidden" in task:
-        task["decoder_hidden"] = fit.decoder_hidden(task)
-    fit.check_size(task, config)
+        task["decoder_hidden"] = compatibility.decoder_hidden(task)
+    compatibility.check_size(task, config)
     experience = TASKS[name].experience
     if experience != "data":
-        fit.check_episodes(task, config)
+        compatibility.check_episodes(task, config)
     if experience == "segments":
-        fit.check_segments(task, config)
+        compatibility.check_segments(task, config)
     return {"task": task, "estimator": estimator, **config}
 
 
@@ -165,13 +165,13 @@ def _own(section: dict, path: str) -> dict:
     """Return the same for an estimator in a user's file; ``digest`` tells one text of the file from another."""
     if (name := section.pop("name", "all")) != "all":
         raise ConfigError(f"estimator={name} and estimator.path={path} exclude each other: leave one of them out")
-    values = own.defaults(own.load(path))
+    values = user_file.defaults(user_file.load(path))
     section = check(values | section, options.types(values), "estimator.")
     path = os.path.normpath(path)  # ./FILE is the same run
-    return {"name": Path(path).stem, "path": path, "digest": own.digest(path), **section}
+    return {"name": Path(path).stem, "path": path, "digest": user_file.digest(path), **section}
 
 
 def _target(estimator: dict) -> str:
     if estimator.get("path"):
-        return own.load(estimator["path"]).target
+        return user_file.load(estimator["path"]).target
     return estimators.target(estimator["name"], estimator)

@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from relax_exp.envs import vector
+from relax_exp.envs import environments
 from relax_exp.errors import RunError, SettingError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def make(env_id: str, slots: int, threads: int, **options) -> AtariVectorEnv:
     Raises:
         RunError: There is no such game, or it is not one of Atari's.
     """
-    with vector.explained(env_id):
+    with environments.explained(env_id):
         try:
             import ale_py
             from ale_py.vector_env import AtariVectorEnv

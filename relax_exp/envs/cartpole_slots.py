@@ -10,13 +10,13 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
-from relax_exp.envs.resting import Resting, Rollout
+from relax_exp.envs.slots import Rollout, Slots
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics import cpu_programs
 
 
-class CartPoles(Resting):
-    """`Resting` for environments that `fits`: the states of single ones, bit by bit, with actions repeated or not.
+class CartPoles(Slots):
+    """`Slots` for environments that `fits`: the states of single ones, bit by bit, with actions repeated or not.
 
     The environments draw the first state of each episode and know the constants; all later states are computed here, in
     double precision as theirs, for all slots together. ``frame_skip`` is as in `Repeating`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.distributions import gumbel
-from relax_exp.envs.resting import Resting, Rollout
+from relax_exp.envs.slots import Rollout, Slots
 from relax_exp.errors import SettingError
 
 
@@ -22,7 +22,7 @@ class Prefix(NamedTuple):
 
 
 def roll_out(
-    env: Resting,
+    env: Slots,
     seeds: list[int | None],
     policy: Callable[[Tensor], Tensor],
     noise: Tensor,
@@ -58,7 +58,7 @@ def roll_out(
 
 
 def replay(
-    env: Resting,
+    env: Slots,
     seeds: list[int | None],
     policy: Callable[[Tensor], Tensor],
     noise: Tensor,

@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from relax_exp.envs.resting import Resting
+from relax_exp.envs.slots import Slots
 
 
 class Steps(NamedTuple):
@@ -35,8 +35,8 @@ class Steps(NamedTuple):
     score: np.ndarray
 
 
-def roll_out(
-    env: Resting, seeds: list[int | None], policy: Callable[[Tensor], tuple[Tensor, Tensor]], noise: Tensor, quota: int
+def collect(
+    env: Slots, seeds: list[int | None], policy: Callable[[Tensor], tuple[Tensor, Tensor]], noise: Tensor, quota: int
 ) -> Steps:
     """Play whole episodes in each slot that has a seed, begun until it has taken ``quota`` steps.
 

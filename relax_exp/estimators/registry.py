@@ -412,9 +412,9 @@ def build(
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         if path is not None:
-            from relax_exp.estimators import own
+            from relax_exp.estimators import user_file
 
-            return own.build(path, family, event_shape, context_shape, **options)
+            return user_file.build(path, family, event_shape, context_shape, **options)
         return _registered(name, family)(family, event_shape, context_shape, **options)
 
 

@@ -102,7 +102,7 @@ def summarized(problem: str, found: dict[str, Tensor], exact: float) -> tuple[li
     return rows, bins
 
 
-def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+def measure_all(config: dict[str, Any]) -> dict[str, study.Rows]:
     """Return the rows of the gradients and those of the bins, by name."""
     parts = [summarized("toy", *of_bits(config)), summarized("gaussian", *of_gaussian(config))]
     gradients, bins = ([row for part in parts for row in part[i]] for i in (0, 1))
@@ -111,4 +111,4 @@ def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
 
 def execute(config: dict[str, Any]) -> int:
     """Tune, draw, write tables and figures, print the table. Returns 0."""
-    return study.conduct(config, measured, beside="its estimators")
+    return study.conduct(config, measure_all, beside="its estimators")

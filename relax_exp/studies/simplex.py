@@ -84,7 +84,7 @@ def over_simplex(task: CategoricalToy, draws: int, points: int, seed: int) -> li
     return rows
 
 
-def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+def measure_all(config: dict[str, Any]) -> dict[str, study.Rows]:
     """Return the rows of the three parts, by name."""
     draws, seed = config["task"]["draws"], config["seeds"][0]
     task = make_task("categorical_toy", {"name": "exact"}, dtype=torch.float64, problem="quadratic")
@@ -97,4 +97,4 @@ def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
 
 def execute(config: dict[str, Any]) -> int:
     """Measure, write tables and figures, print the tables. Returns 0."""
-    return study.conduct(config, measured, beside="st_gumbel and gumbel_rao")
+    return study.conduct(config, measure_all, beside="st_gumbel and gumbel_rao")

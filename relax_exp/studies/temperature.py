@@ -131,7 +131,7 @@ def toy(config: dict, estimator: dict, dtype: torch.dtype) -> CategoricalToy:
     return CategoricalToy(estimator, options, batch_size=config["batch_size"], dtype=dtype)
 
 
-def measured(config: dict[str, Any]) -> dict[str, study.Rows]:
+def measure_all(config: dict[str, Any]) -> dict[str, study.Rows]:
     """Return the rows of both parts, by name."""
     torch.set_flush_denormal(True)
     name = config["estimator"]["name"]
@@ -150,4 +150,4 @@ def execute(config: dict[str, Any]) -> int:
         raise SettingError("task=temperature studies registered estimators only: leave estimator.path out")
     if name != "all" and "temperature" not in config["estimator"]:
         raise SettingError(f"{name} has no temperature: choose one of {', '.join(STUDIED)}, or none for all of them")
-    return study.conduct(config, measured)
+    return study.conduct(config, measure_all)

@@ -16,7 +16,7 @@ from relax_exp.config.identity import run_path
 from relax_exp.enumeration import checks, mdp, problems
 from relax_exp.enumeration.tuning import STEPS, moves, tuned_variance
 from relax_exp.errors import SettingError
-from relax_exp.estimators import own
+from relax_exp.estimators import user_file
 from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.report.studies.verification import SHOWN
@@ -37,10 +37,10 @@ def cells(estimator: dict) -> Iterator[tuple[str, problems.Problem, Estimator]]:
     every = problems.problems()
     options = {k: v for k, v in estimator.items() if k not in TRAINING_ONLY}
     if path := estimator.get("path"):
-        cls, changed = own.load(path), own.defaults(own.load(path))
+        cls, changed = user_file.load(path), user_file.defaults(user_file.load(path))
         label = " ".join([cls.__name__, *(f"{k}={v}" for k, v in options.items() if v != changed[k])])
         for problem in every:
-            if problem.family in own.families(cls) and (problem.smooth or cls.needs == "value"):
+            if problem.family in user_file.families(cls) and (problem.smooth or cls.needs == "value"):
                 shapes = problem.family, problem.event_shape, (problems.CONTEXT,)
                 yield label, problem, estimators.build(cls.__name__, *shapes, path=path, **options).double()
         return

@@ -12,7 +12,7 @@ from relax_exp.numerics.optimizers import adam
 
 if TYPE_CHECKING:
     from relax_exp.envs.atari import Games
-    from relax_exp.envs.resting import Resting
+    from relax_exp.envs.slots import Slots
 
 Tree = Any  # a pytree of tensors
 
@@ -196,7 +196,7 @@ class EpisodeTask(Task):
     variance_every: int | None = None
     variance_draws: int = 2
 
-    def make(self, slots: int, **options: Any) -> Resting:
+    def make(self, slots: int, **options: Any) -> Slots:
         """Make ``slots`` slots of the environment."""
         raise NotImplementedError
 

@@ -12,8 +12,8 @@ import torch
 from gymnasium.spaces import Discrete
 
 from relax_exp.distributions import gumbel
-from relax_exp.envs import vector
-from relax_exp.envs.resting import Resting
+from relax_exp.envs import environments
+from relax_exp.envs.slots import Slots
 from relax_exp.errors import RunError, SettingError
 from relax_exp.models.policy import policy_logits
 from relax_exp.numerics.random_streams import stream
@@ -42,8 +42,8 @@ class CartPole(PolicyTask):
     arsm's pseudo-rollouts included but for their way back to where they start; at ``frames`` of them (counted after an
     update) a replica stops.
 
-    With ``frame_skip`` the environment takes each action so often, `envs.vector.Repeating`; the policy then acts, and
-    learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. With ``until_solved`` a
+    With ``frame_skip`` the environment takes each action so often, `envs.environments.Repeating`; the policy then acts,
+    and learns from, so many times fewer steps, each of which counts as ``frame_skip`` frames. With ``until_solved`` a
     replica stops once it has solved the environment, as the published code does.
 
     With ``freeze_at`` the policies do not learn: they are those of a2c, of the same seed, when its mean return first
@@ -64,7 +64,7 @@ class CartPole(PolicyTask):
         threshold = spec.reward_threshold if options.threshold is None else options.threshold
         if threshold is None:
             raise SettingError(f"{env} does not say which return solves it: set task.threshold")
-        assert isinstance(actions, Discrete)  # as `vector.make` has checked
+        assert isinstance(actions, Discrete)  # as `environments.make` has checked
         horizon = -(-spec.max_episode_steps // options.frame_skip)
         super().__init__(estimator, options, int(np.prod(states.shape)), int(actions.n), horizon, **given)
         self.threshold = threshold
@@ -79,11 +79,11 @@ class CartPole(PolicyTask):
         options = replace(self.options, **LEARNER)
         return CartPole({"name": "a2c"}, options, batch_size=1, dtype=self.dtype, device=self.device)
 
-    def make(self, slots: int, **options) -> Resting:
+    def make(self, slots: int, **options) -> Slots:
         """Make slots of the environment."""
         limit = {} if self.options.max_steps is None else {"max_episode_steps": self.options.max_steps}
         options = {"frame_skip": self.options.frame_skip, **limit, **options}
-        return vector.make(self.options.env, slots, "discrete", **options)
+        return environments.make(self.options.env, slots, "discrete", **options)
 
     def evaluate(self, models, seeds, step, final):
         """Return nothing but what the trainer records."""
@@ -96,7 +96,10 @@ class CartPole(PolicyTask):
         params = {k: v[0].to("cpu", torch.float32) for k, v in models.params.items()}
         generator, frames = stream(seed, "video"), []
         try:
-            with vector.explained(self.options.env), contextlib.closing(self.make(1, render_mode="rgb_array")) as env:
+            with (
+                environments.explained(self.options.env),
+                contextlib.closing(self.make(1, render_mode="rgb_array")) as env,
+            ):
                 states, _ = env.reset(seed=[int(torch.randint(2**31, (), generator=generator))])
                 while env.awake.any():
                     frames.append(np.asarray(env.envs[0].render())[::SHRINK, ::SHRINK].copy())

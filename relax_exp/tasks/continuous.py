@@ -13,8 +13,8 @@ from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp import estimators
-from relax_exp.envs import vector
-from relax_exp.envs.resting import Resting
+from relax_exp.envs import environments
+from relax_exp.envs.slots import Slots
 from relax_exp.errors import SettingError
 from relax_exp.estimators.actor_critic import A2C
 from relax_exp.estimators.base import FromSample
@@ -64,7 +64,7 @@ class Continuous(BatchTask):
             spec, states, actions = one.spec, one.single_observation_space, one.single_action_space
         if spec.max_episode_steps is None:
             raise SettingError(f"the episodes of {options.env} have no time limit, which task=continuous needs")
-        assert isinstance(actions, Box)  # as `vector.make` has checked
+        assert isinstance(actions, Box)  # as `environments.make` has checked
         known = math.inf if spec.reward_threshold is None else spec.reward_threshold
         self.threshold = known if options.threshold is None else options.threshold
         self.states, self.actions = math.prod(states.shape), math.prod(actions.shape)
@@ -82,9 +82,9 @@ class Continuous(BatchTask):
         assert isinstance(surrogate, FromSample)
         self.weight_decay = surrogate.of.weight_decay
 
-    def make(self, slots: int) -> Resting:
+    def make(self, slots: int) -> Slots:
         """Make slots of the environment."""
-        return vector.make(self.options.env, slots, "continuous")
+        return environments.make(self.options.env, slots, "continuous")
 
     def _build(self, generator) -> dict[str, nn.Module]:
         """Build the value function, and the estimator of the gradient, whose tuning parameters are those of c^."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from relax_exp.distributions import standard_normal
-from relax_exp.envs.transitions import advantages, episodes, roll_out
+from relax_exp.envs.transitions import advantages, collect, episodes
 from relax_exp.numerics.trees import listed
 from relax_exp.tasks.base import BatchTask
 from relax_exp.training.episodes import Episodes
@@ -41,7 +41,7 @@ class Batches(Episodes[BatchTask]):
 
         chosen = listed(active.repeat_interleave(shape[1]))
         slots = [seed if go else None for seed, go in zip(listed(seeds.flatten()), chosen, strict=True)]
-        steps = roll_out(self.env, slots, policy, standard_normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
+        steps = collect(self.env, slots, policy, standard_normal(noise["act"].cpu().float().flatten(0, 1)), task.quota)
 
         def stacked(x: np.ndarray) -> Tensor:
             return torch.unflatten(torch.as_tensor(np.ascontiguousarray(x)), 0, shape).to(self.device, task.dtype)

@@ -13,9 +13,9 @@ from torch.func import vmap
 from torch.utils._pytree import tree_leaves
 
 from relax_exp.numerics import cuda_graph
-from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import Capture, Graphed
 from relax_exp.numerics.optimizers import adam_init, initial_moments
+from relax_exp.numerics.prefetch import Prefetcher
 from relax_exp.numerics.random_streams import stream
 from relax_exp.numerics.traced import PAYS_FROM, Traced
 from relax_exp.numerics.trees import each, listed, stack
@@ -74,7 +74,7 @@ class Replicas:
         self.step, self.chunk_step, self._ahead = step, None, None
         self._update = update if self._to_trace else None
         if capture:
-            self.step, self._ahead = Graphed(step, capture), Ahead(lambda key: self._draw_chunk(*key), self.device)
+            self.step, self._ahead = Graphed(step, capture), Prefetcher(lambda key: self._draw_chunk(*key), self.device)
             if self.whole_chunks:
                 self.chunk_step = Graphed(functools.partial(self._steps, step), capture)
         self.state = self._initial_state()

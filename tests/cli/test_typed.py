@@ -7,7 +7,7 @@ import pytest
 from relax_exp.cli import main as cli
 from relax_exp.cli.typed import readable
 from relax_exp.errors import ConfigError, RunError, SettingError
-from relax_exp.runs import memory
+from relax_exp.runs import out_of_memory
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_out_of_memory_is_a_sentence_with_what_to_lower():
     error = RuntimeError(
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes."
     )
-    assert memory.blame(error).startswith("out of memory for 4.0 GB: lower batch_size")
-    assert memory.blame(MemoryError())
-    assert memory.blame(RuntimeError("shapes differ")) is None
+    assert out_of_memory.blame(error).startswith("out of memory for 4.0 GB: lower batch_size")
+    assert out_of_memory.blame(MemoryError())
+    assert out_of_memory.blame(RuntimeError("shapes differ")) is None
     assert cli._message(error)[1] == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relax_exp.distributions import gumbel
-from relax_exp.envs import rollout, vector
+from relax_exp.envs import environments, rollout
 from relax_exp.errors import RunError
 from relax_exp.estimators import arsm
 from relax_exp.models.policy import init_policy, policy_logits
@@ -27,7 +27,7 @@ def noise(slots, purpose="noise"):
 
 
 def cartpole(slots):
-    return vector.make("CartPole-v0", slots)
+    return environments.make("CartPole-v0", slots)
 
 
 def test_returns_to_go_by_hand():
@@ -49,7 +49,7 @@ def test_an_episode_is_the_same_in_any_slot(policy):
 def test_an_episode_is_what_gymnasium_does(policy):
     u = noise(1)
     played = rollout.roll_out(cartpole(1), [7], policy, u)
-    env = vector.make("CartPole-v0", 1).envs[0]
+    env = environments.make("CartPole-v0", 1).envs[0]
     state, over, t = env.reset(seed=7)[0], False, 0
     while not over:
         assert (played.states[0, t] == state).all() and played.alive[0, t]
@@ -111,7 +111,7 @@ def test_a_replay_takes_another_action_and_goes_on(policy):
     assert returns[1, 1] == 0  # nobody asked
     counts = np.zeros(2, int)
     for k, (slot, at) in enumerate([(0, 0), (0, 5), (1, 9)]):
-        env = vector.make("CartPole-v0", 1).envs[0]
+        env = environments.make("CartPole-v0", 1).envs[0]
         state, over, now, total = env.reset(seed=slot + 1)[0], False, 0, 0.0
         while not over:
             action = int((policy(torch.from_numpy(state)[None]) + gumbel(u[k : k + 1, now])).argmax())

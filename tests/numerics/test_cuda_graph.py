@@ -12,8 +12,8 @@ from captures import recorded
 from digits import digits
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.numerics.ahead import Ahead
 from relax_exp.numerics.cuda_graph import Graphed
+from relax_exp.numerics.prefetch import Prefetcher
 from relax_exp.runs.build import make_task
 from relax_exp.training.replicas import CHUNK, Replicas
 
@@ -94,7 +94,7 @@ def test_drawing_ahead():
         calls.append((key, threading.get_ident() == main))
         return {"x": torch.full((2,), float(key))}
 
-    ahead = Ahead(draw, torch.device("cpu"))
+    ahead = Prefetcher(draw, torch.device("cpu"))
     for key in (0, 1, 2, 7, 8, 2):
         assert ahead.get(key, key + 1)["x"].tolist() == [key, key]
         kept = ahead.get(key + 1, key + 2)["x"]
@@ -109,7 +109,7 @@ def test_what_fails_ahead_is_said():
         raise ValueError(f"no {key}")
 
     with pytest.raises(ValueError, match="no 3"):
-        Ahead(draw, torch.device("cpu")).get(3, 4)
+        Prefetcher(draw, torch.device("cpu")).get(3, 4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

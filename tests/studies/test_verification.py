@@ -7,7 +7,7 @@ import pytest
 
 from relax_exp.cli.main import main
 from relax_exp.enumeration import checks, problems
-from relax_exp.estimators import own
+from relax_exp.estimators import user_file
 from relax_exp.studies import verification
 
 RIGHT = """
@@ -135,9 +135,9 @@ def test_ones_own_estimator_takes_options_and_trains(command, tmp_path):
 
 def test_another_text_of_the_file_is_another_run(tmp_path):
     (tmp_path / "mine.py").write_text(RIGHT)
-    first = own.digest(tmp_path / "mine.py")
+    first = user_file.digest(tmp_path / "mine.py")
     (tmp_path / "mine.py").write_text(BIASED)
-    assert own.digest(tmp_path / "mine.py") != first
+    assert user_file.digest(tmp_path / "mine.py") != first
 
 
 def test_one_file_typed_in_two_ways_is_one_run(command):

@@ -11,8 +11,8 @@ from processes import Command, kill, save_always
 from running import beside_and_alone, check_complete, execute, resolve, whole
 from torch.utils._pytree import tree_leaves, tree_map
 
-from relax_exp.envs.transitions import Steps, advantages, episodes, roll_out
-from relax_exp.envs.vector import Resting
+from relax_exp.envs.slots import Slots
+from relax_exp.envs.transitions import Steps, advantages, collect, episodes
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
@@ -61,10 +61,10 @@ def model_of(task, seed=0):
 
 
 def test_whole_episodes_until_the_share_is_taken():
-    env, quota = Resting([Ladder, Ladder, Ladder]), 5
+    env, quota = Slots([Ladder, Ladder, Ladder]), 5
     normal = torch.zeros(3, quota + Ladder.most - 1, 1)
     normal[1] = 3.0
-    steps = roll_out(env, [3, 9, None], lambda s: (0.25 * s, torch.ones_like(s)), normal, quota)
+    steps = collect(env, [3, 9, None], lambda s: (0.25 * s, torch.ones_like(s)), normal, quota)
     assert steps.alive.sum(1).tolist() == [5, 6, 0]  # episodes of 3 and 2 steps, of 4 (the limit) and 2, none
     assert np.argwhere(steps.ended[0]).ravel().tolist() == [2, 4]
     assert np.argwhere(steps.ended[1]).ravel().tolist() == [3, 5]

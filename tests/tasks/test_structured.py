@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from relax_exp import estimators, testing
-from relax_exp.config import fit
+from relax_exp.config import compatibility
 from relax_exp.config import resolve as config
 from relax_exp.enumeration import hierarchies
 from relax_exp.enumeration.hierarchies import HIERARCHIES, hierarchy_noise, tiny_hierarchy
@@ -264,9 +264,9 @@ def test_an_estimator_for_binary_variables_is_refused_for_categories(tmp_path):
     path.write_text(
         "from relax_exp.estimators.score import Reinforce\n\n\nclass Mine(Reinforce):\n    families = ('bernoulli',)\n"
     )
-    fit.check_own({"name": "structured", "categories": None}, {"path": str(path)})
+    compatibility.check_own({"name": "structured", "categories": None}, {"path": str(path)})
     with pytest.raises(ConfigError, match="is for bernoulli variables, and task=structured has categorical ones"):
-        fit.check_own({"name": "structured", "categories": 3}, {"path": str(path)})
+        compatibility.check_own({"name": "structured", "categories": 3}, {"path": str(path)})
 
 
 def test_pictures_have_the_upper_half_that_was_given():

@@ -11,7 +11,7 @@ from processes import Command, kill, save_always
 from running import check_complete, execute, meta, resolve, whole
 from torch.utils._pytree import tree_leaves
 
-from relax_exp.envs import vector
+from relax_exp.envs import environments
 from relax_exp.errors import ConfigError, RunError
 from relax_exp.runs.build import build_task, build_trainer
 from relax_exp.training.episodes import Episodes
@@ -151,8 +151,8 @@ def test_a_film_of_an_episode(here, monkeypatch, capfd):
             env.envs[0].render = lambda: torch.zeros((40, 60, 3), dtype=torch.uint8).numpy()
         return env
 
-    original = vector.make
-    monkeypatch.setattr(vector, "make", make)
+    original = environments.make
+    monkeypatch.setattr(environments, "make", make)
     assert execute(RUN + "estimator=reinforce steps=2 eval_every=2 'seeds=[0,1]'") == 0
     assert [path.name for path in (here / "run").glob("*.gif")] == ["episode_seed-0_lr-0.01.gif"]
 
@@ -163,8 +163,8 @@ def test_without_the_package_that_draws_there_is_no_film(here, monkeypatch, capf
             raise RunError("CartPole-v0 needs a package")
         return original(*args, **kwargs)
 
-    original = vector.make
-    monkeypatch.setattr(vector, "make", make)
+    original = environments.make
+    monkeypatch.setattr(environments, "make", make)
     assert execute(RUN + "estimator=reinforce steps=2 eval_every=2 'seeds=[0,1]'") == 0
     assert capfd.readouterr().err.count("no film of an episode: CartPole-v0 needs a package") == 1
 

@@ -23,7 +23,7 @@ class Slot:
         self.copied = torch.cuda.Event() if there else None
 
 
-class Ahead:
+class Prefetcher:
     """``draw(key)``, a pytree of tensors on the CPU, on the device; the next one is drawn while one is used.
 
     A thread draws into one of two buffers and copies it on a stream of its own; every draw has the same shapes. What a

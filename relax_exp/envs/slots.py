@@ -33,7 +33,7 @@ class Rollout(NamedTuple):
         return returns
 
 
-class Resting(VectorEnv):
+class Slots(VectorEnv):
     """Slots that rest once their episode is over, until the next reset: their reward is 0 then, their state stays.
 
     What `reset` and `step` return are arrays that the next call overwrites.
@@ -53,7 +53,7 @@ class Resting(VectorEnv):
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]):
         self.envs, self.num_envs = [maker() for maker in makers], len(makers)
         seen, actions = self.envs[0].observation_space, self.envs[0].action_space
-        assert isinstance(seen, Box) and isinstance(actions, Discrete | Box)  # `relax_exp.envs.vector` checks it
+        assert isinstance(seen, Box) and isinstance(actions, Discrete | Box)  # `relax_exp.envs.environments` checks it
         self.single_observation_space, self.single_action_space = seen, actions
         self.observations = np.zeros((self.num_envs, *seen.shape), seen.dtype)
         self.rewards = np.zeros(self.num_envs)

@@ -7,7 +7,7 @@ import math
 from relax_exp import estimators
 from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
-from relax_exp.estimators import own
+from relax_exp.estimators import user_file
 from relax_exp.schema import one_of
 from relax_exp.tasks.registry import TASKS
 
@@ -193,7 +193,7 @@ def check_own(task: dict, estimator: dict) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    entry, cls = TASKS[task["name"]], own.load(estimator["path"])
+    entry, cls = TASKS[task["name"]], user_file.load(estimator["path"])
     family = entry.family_of(task)
     where = f"estimator.path={estimator['path']}"
     if entry.estimators:
@@ -201,10 +201,10 @@ def check_own(task: dict, estimator: dict) -> None:
         raise ConfigError(
             f"{where}: task={task['name']} takes {one_of(entry.estimators)}; yours trains on {one_of(able)}"
         )
-    if family and family not in own.families(cls):
+    if family and family not in user_file.families(cls):
         raise ConfigError(
-            f"{where}: {cls.__name__} is for {', '.join(own.families(cls))} variables, and task={task['name']} has "
-            f'{family} ones: set families = ("{family}",) in the class if it can do them'
+            f"{where}: {cls.__name__} is for {', '.join(user_file.families(cls))} variables, and task={task['name']} "
+            f'has {family} ones: set families = ("{family}",) in the class if it can do them'
         )
     opaque = [key for key, on in OPAQUE.items() if on(task)]
     if opaque and cls.needs != "value":

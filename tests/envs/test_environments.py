@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from relax_exp.envs import vector
+from relax_exp.envs import environments
 from relax_exp.envs.cartpole_slots import CartPoles
 from relax_exp.envs.rollout import roll_out
+from relax_exp.envs.slots import Slots
 from relax_exp.errors import RunError
 from relax_exp.models.policy import init_policy, policy_logits
 
@@ -26,7 +27,7 @@ from relax_exp.models.policy import init_policy, policy_logits
 )
 def test_an_environment_that_cannot_be_made(env_id, actions, message):
     with pytest.raises(RunError, match=message):
-        vector.make(env_id, 2, actions)
+        environments.make(env_id, 2, actions)
 
 
 @pytest.mark.parametrize("env_id, extra", [("LunarLander-v3", "box2d"), ("InvertedPendulum-v5", "mujoco")])
@@ -36,11 +37,11 @@ def test_a_missing_package_is_named_by_its_extra(env_id, extra, monkeypatch):
 
     monkeypatch.setattr(gymnasium, "make", make)
     with pytest.raises(RunError, match=rf"\(A library is not installed\): pip install 'relax-exp\[{extra}\]'"):
-        vector.make(env_id, 1)
+        environments.make(env_id, 1)
 
 
 def test_slots_rest_once_their_episode_is_over():
-    env = vector.make("CartPole-v0", 3)
+    env = environments.make("CartPole-v0", 3)
     env.reset(seed=[1, 2, 1])
     lengths, last = np.zeros(3, int), None
     for step in range(300):
@@ -57,7 +58,7 @@ def test_slots_rest_once_their_episode_is_over():
 
 
 def test_slots_without_a_seed_go_on_resting():
-    env = vector.make("CartPole-v0", 2)
+    env = environments.make("CartPole-v0", 2)
     first, _ = env.reset(seed=[5, None])
     assert env.awake.tolist() == [True, False]
     first = first[0].copy()
@@ -67,7 +68,7 @@ def test_slots_without_a_seed_go_on_resting():
 
 
 def test_continuous_actions():
-    env = vector.make("Pendulum-v1", 2, "continuous", max_episode_steps=3)
+    env = environments.make("Pendulum-v1", 2, "continuous", max_episode_steps=3)
     env.reset(seed=[0, 1])
     for _ in range(3):
         _, rewards, _, truncations, _ = env.step(np.zeros((2, 1), np.float32))
@@ -91,7 +92,7 @@ class Counting(gymnasium.Env):
 
 
 def test_repeated_actions_sum_rewards_and_take_the_maximum_of_two_states():
-    env = vector.Repeating(Counting(), 4)
+    env = environments.Repeating(Counting(), 4)
     env.reset()
     state, reward, over, *_ = env.step(2)
     assert state.tolist() == [4, -3] and reward == 8 and not over
@@ -100,7 +101,7 @@ def test_repeated_actions_sum_rewards_and_take_the_maximum_of_two_states():
 
 
 def test_a_time_limit_counts_the_steps_of_the_environment():
-    plain, repeated = (vector.make("CartPole-v1", 1, frame_skip=n, max_episode_steps=6) for n in (1, 4))
+    plain, repeated = (environments.make("CartPole-v1", 1, frame_skip=n, max_episode_steps=6) for n in (1, 4))
     for env, actions in ((plain, 6), (repeated, 2)):
         env.reset(seed=[3])
         taken, total = 0, 0.0
@@ -113,10 +114,10 @@ def test_a_time_limit_counts_the_steps_of_the_environment():
 @pytest.mark.parametrize("frame_skip", [1, 4])
 def test_cartpole_in_arrays_is_that_of_single_environments_bit_by_bit(frame_skip):
     """Through whole episodes that end by a fall, by the track's end and by the time limit, and the next ones."""
-    single = vector.Resting(
-        [lambda: vector.Repeating(gymnasium.make("CartPole-v1", max_episode_steps=90), frame_skip)] * 6
+    single = Slots(
+        [lambda: environments.Repeating(gymnasium.make("CartPole-v1", max_episode_steps=90), frame_skip)] * 6
     )
-    together = vector.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=90)
+    together = environments.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=90)
     assert isinstance(together, CartPoles)
     generator, ends = np.random.default_rng(0), np.zeros(2, int)
     for seeds in ([1, 2, 3, 4, 5, 6], [7, None, 8, None, 9, 10]):
@@ -136,14 +137,14 @@ def test_cartpole_in_arrays_is_that_of_single_environments_bit_by_bit(frame_skip
 
 
 def test_other_environments_stay_as_they_are():
-    assert type(vector.make("CartPole-v0", 1, render_mode="rgb_array")) is vector.Resting
-    assert type(vector.make("Acrobot-v1", 1)) is vector.Resting
+    assert type(environments.make("CartPole-v0", 1, render_mode="rgb_array")) is Slots
+    assert type(environments.make("Acrobot-v1", 1)) is Slots
 
 
 @pytest.mark.parametrize("frame_skip", [1, 4])
 def test_a_time_step_as_a_program_plays_the_same_episodes(frame_skip):
     """Two replicas of three slots, not compiled here; a slot without a seed rests."""
-    env = vector.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=200)
+    env = environments.make("CartPole-v1", 6, frame_skip=frame_skip, max_episode_steps=200)
     params = [init_policy([4, 5, 2], torch.Generator().manual_seed(i)) for i in range(2)]
     params = {k: torch.stack([one[k] for one in params]) for k in params[0]}
     noise = torch.rand((6, 200 // frame_skip, 2), generator=torch.Generator().manual_seed(9))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relax_exp.config import fit
+from relax_exp.config import compatibility
 from relax_exp.errors import ConfigError
 
 VAE = {"name": "vae", "model": "linear1", "dataset": "digits", "decoder_hidden": None, "latents": 8}
@@ -16,60 +16,60 @@ def refused(words: str):
 
 
 def test_the_decoder_of_a_nonlinear_model_is_as_wide_as_the_image_or_as_asked():
-    assert fit.decoder_hidden(VAE) is None
-    assert fit.decoder_hidden(VAE | {"model": "nonlinear"}) == 64
-    assert fit.decoder_hidden(VAE | {"model": "nonlinear", "decoder_hidden": 20}) == 20
+    assert compatibility.decoder_hidden(VAE) is None
+    assert compatibility.decoder_hidden(VAE | {"model": "nonlinear"}) == 64
+    assert compatibility.decoder_hidden(VAE | {"model": "nonlinear", "decoder_hidden": 20}) == 20
     with refused("use task.model=nonlinear"):
-        fit.decoder_hidden(VAE | {"decoder_hidden": 20})
+        compatibility.decoder_hidden(VAE | {"decoder_hidden": 20})
 
 
 def test_enumeration_of_bits_ends_at_its_limit():
-    fit.check_states(VAE | {"latents": 16}, "exact")
+    compatibility.check_states(VAE | {"latents": 16}, "exact")
     with refused("task.latents must be at most 16"):
-        fit.check_states(VAE | {"latents": 17}, "exact")
-    fit.check_states(VAE | {"latents": 200}, "reinforce")
+        compatibility.check_states(VAE | {"latents": 17}, "exact")
+    compatibility.check_states(VAE | {"latents": 200}, "reinforce")
 
 
 def test_enumeration_of_categories_ends_at_its_limit():
-    fit.check_states(CATEGORICAL | {"variables": 16, "categories": 2}, "exact")
+    compatibility.check_states(CATEGORICAL | {"variables": 16, "categories": 2}, "exact")
     with refused("lower task.variables or task.categories, or use rloo"):
-        fit.check_states(CATEGORICAL | {"variables": 17, "categories": 2}, "exact")
+        compatibility.check_states(CATEGORICAL | {"variables": 17, "categories": 2}, "exact")
 
 
 def test_one_category_leaves_little_to_choose_from():
     with refused("nothing to estimate"):
-        fit.check_states(CATEGORICAL | {"categories": 1}, "arsm")
+        compatibility.check_states(CATEGORICAL | {"categories": 1}, "arsm")
 
 
 def test_samples_without_replacement_are_for_one_layer():
-    fit.check_states(CATEGORICAL, "unordered")
+    compatibility.check_states(CATEGORICAL, "unordered")
     with refused("task.layers=1, or use rloo"):
-        fit.check_states(CATEGORICAL | {"layers": 2}, "unordered")
+        compatibility.check_states(CATEGORICAL | {"layers": 2}, "unordered")
 
 
 def test_variances_from_episodes_are_measured_at_evaluations_and_not_too_often():
-    fit.check_episodes(CARTPOLE, EPISODES)
-    fit.check_episodes(CARTPOLE | {"variance_every": None}, EPISODES)
+    compatibility.check_episodes(CARTPOLE, EPISODES)
+    compatibility.check_episodes(CARTPOLE | {"variance_every": None}, EPISODES)
     with refused("leave track out"):
-        fit.check_episodes(CARTPOLE, EPISODES | {"track": {"reinforce": {}}})
+        compatibility.check_episodes(CARTPOLE, EPISODES | {"track": {"reinforce": {}}})
     with refused("must be a multiple of eval_every=50"):
-        fit.check_episodes(CARTPOLE | {"variance_every": 75}, EPISODES)
+        compatibility.check_episodes(CARTPOLE | {"variance_every": 75}, EPISODES)
 
 
 def test_the_least_interval_that_it_suggests_is_one_that_it_takes():
     many = EPISODES | {"steps": 100_000}
     with refused("use at least 2000"):
-        fit.check_episodes(CARTPOLE, many)
-    fit.check_episodes(CARTPOLE | {"variance_every": 2000}, many)
+        compatibility.check_episodes(CARTPOLE, many)
+    compatibility.check_episodes(CARTPOLE | {"variance_every": 2000}, many)
 
 
 def test_segments_are_whole_and_of_one_replica():
     task, config = {"name": "atari", "envs": 16}, {"seeds": [0], "lrs": [1e-3], "batch_size": 80}
-    fit.check_segments(task, config)
+    compatibility.check_segments(task, config)
     with refused("must be a multiple, as 80 for five steps"):
-        fit.check_segments(task, config | {"batch_size": 81})
+        compatibility.check_segments(task, config | {"batch_size": 81})
     with refused("-m seed=0,1,2"):
-        fit.check_segments(task, config | {"seeds": [0, 1]})
+        compatibility.check_segments(task, config | {"seeds": [0, 1]})
 
 
 def test_bounds_come_at_evaluations():
@@ -78,18 +78,18 @@ def test_bounds_come_at_evaluations():
         {"eval_every": 1000, "batch_size": 24, "seeds": [0], "lrs": [0.1]},
     )
     with refused("must be a multiple of eval_every=1000"):
-        fit.check_size(task, config)
-    fit.check_size(task | {"bound_every": 3000}, config)
-    fit.check_size(task | {"bound_every": 500}, config)
+        compatibility.check_size(task, config)
+    compatibility.check_size(task | {"bound_every": 3000}, config)
+    compatibility.check_size(task | {"bound_every": 500}, config)
 
 
 def test_published_errors_are_offered_where_the_published_code_had_them():
-    fit.check_published_errors({"name": "cartpole"}, "categorical", {"advantage": "published_error"})
-    fit.check_published_errors({"name": "toy"}, "bernoulli", {"advantage": "correct", "sampler": "correct"})
+    compatibility.check_published_errors({"name": "cartpole"}, "categorical", {"advantage": "published_error"})
+    compatibility.check_published_errors({"name": "toy"}, "bernoulli", {"advantage": "correct", "sampler": "correct"})
     with refused("use advantage=correct, or task=cartpole"):
-        fit.check_published_errors({"name": "toy"}, "bernoulli", {"advantage": "published_error"})
+        compatibility.check_published_errors({"name": "toy"}, "bernoulli", {"advantage": "published_error"})
     with refused("use sampler=correct, or task=cartpole"):
-        fit.check_published_errors({"name": "toy"}, "bernoulli", {"sampler": "published_error"})
+        compatibility.check_published_errors({"name": "toy"}, "bernoulli", {"sampler": "published_error"})
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_published_errors_are_offered_where_the_published_code_had_them():
 )
 def test_an_estimator_that_cannot_do_the_task_is_refused_with_the_reason(task, estimator, words):
     with refused(words):
-        fit.check_fit(task, estimator, {})
+        compatibility.check_fit(task, estimator, {})
 
 
 def test_an_estimator_that_can_is_not():
-    fit.check_fit({"name": "toy", "black_box": True}, {"name": "relax", "surrogate": "network"}, {})
-    fit.check_fit({"name": "toy"}, {"name": "rebar"}, {})
+    compatibility.check_fit({"name": "toy", "black_box": True}, {"name": "relax", "surrogate": "network"}, {})
+    compatibility.check_fit({"name": "toy"}, {"name": "rebar"}, {})

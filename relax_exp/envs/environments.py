@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled, Error
 
 from relax_exp.envs.cartpole_slots import CartPoles
-from relax_exp.envs.resting import Resting
+from relax_exp.envs.slots import Slots
 from relax_exp.errors import SettingError
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "render"}  # what an error speaks of: the extra that has it
@@ -68,7 +68,7 @@ class Repeating(gymnasium.Wrapper):
         return functools.reduce(np.maximum, states), total, terminated, truncated, info
 
 
-def make(env_id: str, slots: int, actions: str = "discrete", frame_skip: int = 1, **options) -> Resting:
+def make(env_id: str, slots: int, actions: str = "discrete", frame_skip: int = 1, **options) -> Slots:
     """Make ``slots`` environments that are stepped together and rest after an episode.
 
     Those of CartPole are computed together, as `CartPoles`.
@@ -92,7 +92,7 @@ def make(env_id: str, slots: int, actions: str = "discrete", frame_skip: int = 1
         if together:
             return CartPoles([maker] * slots, frame_skip)
         maker = maker if frame_skip == 1 else functools.partial(_repeating, maker, frame_skip)
-        return Resting([maker] * slots)
+        return Slots([maker] * slots)
 
 
 def _repeating(maker: Callable[[], gymnasium.Env], times: int) -> Repeating:
