@@ -259,8 +259,8 @@ MUTANTS = [
     Mutant(
         "CARMS: the ratio of independent samples",
         "estimators.carms:pair_ratios",
-        "2 * torch.expm1(log_pi / order)",
-        "torch.expm1(2 * log_pi / order)",
+        "log_both(log_pi, order)",
+        "2 * log_pi",
         "carms",
         {"samples": 3},
         f"{C23} smooth",

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.func import grad
 
 from relax_exp.cli import main as command
+from relax_exp.estimators.base import Objective
 from relax_exp.tasks import vae
-from relax_exp.tasks.layered_gradients import Hierarchy
+from relax_exp.tasks.layered_gradients import Drawn, Hierarchy
 
 
 class Published(Hierarchy):
@@ -26,14 +27,15 @@ class Published(Hierarchy):
 
     extra: Tensor
 
-    def objective(self, i: int, params: Any, tuning: Any, x: Tensor, samples: list[Tensor], *rest: Any):
+    def objective(self, i: int, drawn: Drawn, tuning: list[dict[str, Tensor]]) -> Objective:
         """Return f as ever; for layer 2, keep what layer 1's control variate adds there."""
         if i == 1:
-            self.extra = self.through_noise(params, tuning, x, samples, rest[-1])
-        return super().objective(i, params, tuning, x, samples, *rest)
+            self.extra = self.through_noise(drawn, tuning)
+        return super().objective(i, drawn, tuning)
 
-    def through_noise(self, params: Any, tuning: Any, x: Tensor, samples: list[Tensor], noise: Any) -> Tensor:
+    def through_noise(self, drawn: Drawn, tuning: list[dict[str, Tensor]]) -> Tensor:
         """Compute dc / dz_2 (1 - dz~_2 / dlogits_2), ``(N, D)``, with both layers soft in c."""
+        params, x, noise, samples = drawn.params, drawn.x, drawn.noise, drawn.samples
         temperatures = [layer["log_temperature"].exp() for layer in tuning]
         first, second = self.call(params, "encode", 0, x), self.call(params, "encode", 1, samples[0])
         lower, upper = self.families

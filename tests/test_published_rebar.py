@@ -17,7 +17,7 @@ def test_only_the_encoder_of_the_second_layer_is_biased(monkeypatch):
     layers = hierarchies.HIERARCHIES["bernoulli 3+3"]
     generator, hierarchy, model, x = hierarchies.tiny_hierarchy("rebar", dict(TUCKER), layers)
     exact = hierarchies.exact_parameter_gradient(hierarchy, model.params, x)
-    noise = draw(hierarchies.hierarchy_noise(hierarchy, len(x)), DRAWS, generator, torch.float64)
+    noise = draw(hierarchy.noise_shapes(len(x)), DRAWS, generator, torch.float64)
     drawn = vmap(lambda noise: hierarchy.gradients(model, x, by_layer(noise, 2)).params)(noise)
     error = {k: g.std(0).clamp(min=1e-12) / DRAWS**0.5 for k, g in drawn.items()}
     z = {k: float(((g.mean(0) - exact[k]) / error[k]).abs().max()) for k, g in drawn.items()}

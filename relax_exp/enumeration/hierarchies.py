@@ -43,7 +43,7 @@ def check_hierarchy(
     """
     generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, rows, pixels, score_term, of)
     built = hierarchy.estimators
-    shapes = hierarchy_noise(hierarchy, rows)
+    shapes = hierarchy.noise_shapes(rows)
 
     def one(noise: dict[str, Tensor]) -> Tensor:
         return flat(hierarchy.gradients(model, x, by_layer(noise, len(layers))).params)
@@ -68,7 +68,7 @@ def check_relaxed(
     The loss has to be smooth (Concrete). As every draw is compared by itself, few draws are enough.
     """
     generator, hierarchy, model, x = tiny_hierarchy(name, options, layers, seed, of=of)
-    shapes = hierarchy_noise(hierarchy, len(x))
+    shapes = hierarchy.noise_shapes(len(x))
     sizes = {k: v.numel() for k, v in model.params.items()}
 
     def one(noise: dict[str, Tensor]) -> Tensor:
@@ -90,11 +90,6 @@ def check_relaxed(
 
     exact = torch.zeros(sum(sizes.values()), dtype=x.dtype)
     return compare(one, shapes, exact, draws, generator, min(draws, 100))
-
-
-def hierarchy_noise(hierarchy: Hierarchy, rows: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the noise of one gradient, by name."""
-    return {f"{i}.{k}": v for i, it in enumerate(hierarchy.estimators) for k, v in it.noise_shapes(rows).items()}
 
 
 def tiny_hierarchy(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
-from relax_exp.distributions import gumbel
+from relax_exp.distributions import Categorical, gumbel
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.estimators import SMALL, arsm
 from relax_exp.models.policy import policy_logits
@@ -110,13 +110,13 @@ class MDP:
         Returns:
             A batch of `PolicyTask`, and the logits.
         """
-        state = one_hot(self.start.log() + gumbel(noise["start"]))
+        state = Categorical.hard(self.start.log() + gumbel(noise["start"]))
         alive = torch.ones_like(noise["end"][:, 0])
         steps: dict[str, list[Tensor]] = {"state": [], "action": [], "reward": [], "alive": [], "logits": []}
         for t in range(HORIZON):
             seen = self.seen(state, t)
             logits = policy_logits(params, seen)
-            action = one_hot(logits + gumbel(act[:, t]))
+            action = Categorical.hard(logits + gumbel(act[:, t]))
             if forced is not None:
                 action = torch.where(forced[:, t].sum(-1, keepdim=True) > 0, forced[:, t], action)
             pair = state.unsqueeze(-1) * action.unsqueeze(-2)
@@ -124,7 +124,7 @@ class MDP:
             for key, value in zip(steps, (seen * alive.unsqueeze(-1), action, reward, alive, logits), strict=True):
                 steps[key].append(value)
             moves = torch.einsum("esa,san->en", pair, self.moves)
-            state = one_hot(moves.log() + gumbel(noise["move"][:, t]))
+            state = Categorical.hard(moves.log() + gumbel(noise["move"][:, t]))
             alive = alive * (noise["end"][:, t] >= (pair * self.ends).sum((-2, -1)))
         batch = {key: torch.stack(values, 1) for key, values in steps.items()}
         rewards, losses = batch.pop("reward"), list[Tensor]()
@@ -133,11 +133,6 @@ class MDP:
             last = self.gamma * last - rewards[:, t]
             losses.insert(0, last)
         return batch | {"loss": torch.stack(losses, 1)}
-
-
-def one_hot(z: Tensor) -> Tensor:
-    """Return the argmax, one-hot."""
-    return (z.argmax(-1, keepdim=True) == torch.arange(z.shape[-1])).to(z.dtype)
 
 
 def episodes(task: PolicyTask, mdp: MDP, params: dict[str, Tensor], noise: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -150,7 +145,10 @@ def episodes(task: PolicyTask, mdp: MDP, params: dict[str, Tensor], noise: dict[
     limit, actions, count = task.pseudo_rollouts, mdp.actions, task.episodes
     asked = arsm.pseudo_actions(logits.flatten(0, 1), noise["act"].flatten(0, 1), batch["alive"].flatten() > 0)
     index, weight = arsm.choose(torch.unflatten(asked, 0, (count, HORIZON)), noise["choose"], limit)
-    time, other = (index // actions).flatten(), F.one_hot((index % actions).flatten(), actions).to(logits.dtype)
+    time, other = (
+        (index // actions).flatten(),
+        F.one_hot((index % actions).flatten(), actions).to(logits.dtype),
+    )
     steps = torch.arange(HORIZON)
     past = (steps < time.unsqueeze(-1)).unsqueeze(-1)
     now = (steps == time.unsqueeze(-1)).unsqueeze(-1)

@@ -70,19 +70,14 @@ def quadratic_loss(event_shape: tuple[int, ...], rows: int, generator: torch.Gen
     return f
 
 
-def table_loss(
-    family: str, event_shape: tuple[int, ...], rows: int, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
-    """Make a black box: a table of random numbers, one for each state, different in every row."""
-    states = FAMILIES[family].enumerate(event_shape, dtype=torch.float64)
+def table_loss(states: Tensor, rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Make a black box: a table of random numbers, one for each of ``states`` ``(S, event)``, others in every row."""
     table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
-    base = 2 if family == "bernoulli" else event_shape[1]
-    powers = base ** torch.arange(event_shape[0] - 1, -1, -1)
+    flat, dims = states.flatten(1), states.dim() - 1
 
     def f(b: Tensor) -> Tensor:
-        digits = b.round().long() if family == "bernoulli" else b.argmax(-1)
-        chosen = (digits * powers).sum(-1, keepdim=True) == torch.arange(len(states))
-        return torch.where(chosen, table.to(b.dtype), 0.0).sum(-1)
+        chosen = (b.flatten(-dims).unsqueeze(-2) - flat.to(b)).abs().sum(-1) < 0.5
+        return torch.where(chosen, table.to(b), 0.0).sum(-1)
 
     return f
 
@@ -117,7 +112,7 @@ def problems(rows: int = 3, seed: int = 0) -> list[Problem]:
             extreme[..., 0] = 0.5 if family == "bernoulli" else 3.5  # something must still be random
             smooth = smooth_loss(shape, rows, generator)
             of_kind = {
-                "table": (wide, table_loss(family, shape, rows, generator)),
+                "table": (wide, table_loss(FAMILIES[family].enumerate(shape, dtype=torch.float64), rows, generator)),
                 "smooth": (wide, smooth),
                 "direct": (wide, direct_loss(smooth, len(shape))),
                 "extreme": (extreme, smooth),
@@ -143,21 +138,9 @@ def structured_problems(rows: int = 3, seed: int = 0) -> list[Problem]:
             smooth = smooth_loss(sample_shape, rows, generator)
             made.append(Problem(f"{tag} smooth", family, shape, logits, smooth))
             if shape is shapes[0]:
-                table = matching_loss(FAMILIES[family].enumerate(shape, dtype=torch.float64), rows, generator)
+                table = table_loss(FAMILIES[family].enumerate(shape, dtype=torch.float64), rows, generator)
                 made.append(Problem(f"{tag} table", family, shape, logits, table, smooth=False))
     return made
-
-
-def matching_loss(states: Tensor, rows: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Make a table of random numbers, one for each of ``states`` ``(S, event)`` that have equally many ones."""
-    table = torch.randn((rows, len(states)), generator=generator, dtype=torch.float64)
-    flat, ones = states.flatten(1), states[0].sum()
-
-    def f(b: Tensor) -> Tensor:
-        chosen = b.flatten(b.dim() - states.dim() + 1) @ flat.T.to(b.dtype) > ones - 0.5
-        return torch.where(chosen, table.to(b.dtype), 0.0).sum(-1)
-
-    return f
 
 
 def gaussian_problem(rows: int = 3, seed: int = 0) -> Problem:

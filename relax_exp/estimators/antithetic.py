@@ -101,6 +101,28 @@ class DisARM(ARM):
         return disarm_weight(logits, b, opposite)
 
 
+def coupled_below(u: Tensor, log_s: Tensor) -> Tensor:
+    """Draw events of probability s that seldom occur together, one for each of K samples, by the Dirichlet copula.
+
+    With (d_1 .. d_K) ~ Dir(1), event k is 1 - d_k < s^(1/(K-1)) (Dimitriev & Zhou 2021).
+
+    Args:
+        u: Uniforms, ``(K, ...)``.
+        log_s: log s, ``(...)``.
+
+    Returns:
+        1 where an event occurs, else 0, ``(K, ...)``.
+    """
+    exponential = -open_uniform(u).log()
+    log_a = torch.log1p(-exponential / exponential.sum(0))
+    return ((len(u) - 1) * log_a < log_s).to(log_s.dtype)
+
+
+def log_both(log_s: Tensor, order: int) -> Tensor:
+    """Compute log max(2 s^(1/order) - 1, 0)^order, the log-probability of two of ``order`` + 1 coupled events."""
+    return order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
+
+
 class ARMS(RLOO):
     """ARMS (Dimitriev & Zhou 2021): `RLOO` over ``samples`` = K >= 2 antithetic samples, each coordinate corrected.
 
@@ -124,9 +146,7 @@ class ARMS(RLOO):
     @staticmethod
     def coupled(logits: Tensor, u: Tensor) -> Tensor:
         """Draw as many coupled samples as ``u`` has in front, ``(K, N, D)``."""
-        exponential = -open_uniform(u).log()
-        log_a = torch.log1p(-exponential / exponential.sum(0))
-        rare = ((len(u) - 1) * log_a < F.logsigmoid(-logits.abs())).to(logits.dtype)
+        rare = coupled_below(u, F.logsigmoid(-logits.abs()))
         return torch.where(logits < 0, rare, 1 - rare)
 
     def correction(self, logits: Tensor) -> Tensor:
@@ -141,8 +161,7 @@ class ARMS(RLOO):
     def debiased(logits: Tensor, order: int) -> Tensor:
         """Compute the `correction` of ``order`` + 1 coupled samples."""
         log_s = F.logsigmoid(-logits.abs())
-        log_joint = order * torch.log1p((2 * torch.expm1(log_s / order)).clamp(min=-1))
-        return torch.sigmoid(logits.abs()) / -torch.expm1(log_joint - log_s)
+        return torch.sigmoid(logits.abs()) / -torch.expm1(log_both(log_s, order) - log_s)
 
     def estimate(
         self, logits: Tensor, f: Objective, noise: Noise, context: Tensor | None, f_b: Tensor | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import open_uniform
+from relax_exp.estimators.antithetic import coupled_below, log_both
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 from relax_exp.estimators.multisample import RLOO
 
@@ -36,9 +36,7 @@ class CARMS(RLOO):
         if logits.dim() == u.dim():
             return super().sample(logits, noise)
         order, log_pi = self._breaks(logits)
-        exponential = -open_uniform(u[..., :-1]).log()
-        log_a = torch.log1p(-exponential / exponential.sum(0))
-        stop = ((self.samples - 1) * log_a < log_pi).to(logits.dtype)
+        stop = coupled_below(u[..., :-1], log_pi)
         last = torch.ones_like(stop[..., :1])
         passed = torch.cat([last, (1 - stop).cumprod(-1)], -1)
         ranked = torch.cat([stop, last], -1) * passed
@@ -87,8 +85,7 @@ def pair_ratios(log_pi: Tensor, order: int) -> Tensor:
         log_pi: The logarithm of the probability of stopping at each class but the last, once there, ``(..., C - 1)``.
         order: The number of coupled samples, less one.
     """
-    # log Phi = (K - 1) log(max(2 pi^(1/(K-1)) - 1, 0))
-    log_phi = order * torch.log1p((2 * torch.expm1(log_pi / order)).clamp(min=-1))
+    log_phi = log_both(log_pi, order)
     pi, phi = log_pi.exp(), log_phi.exp()
     # In the last decision pi may be 1/2, and no pair passes it together; whoever did would find no class there.
     together = (phi - 2 * pi).clamp(min=-1 + torch.finfo(pi.dtype).eps)

@@ -14,14 +14,14 @@ in whatever soft or mean-field pass (a control variate's, a relaxation's), where
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
 from relax_exp.distributions import as_scalar
-from relax_exp.estimators.base import Estimator, Objective
+from relax_exp.estimators.base import Estimator, Objective, Output
 from relax_exp.estimators.pathwise import Pathwise, Tempered
 from relax_exp.models.vae import DiscreteVAE
 from relax_exp.numerics.sums import total
@@ -42,7 +42,7 @@ def context_shapes(vae: DiscreteVAE) -> list[tuple[int, ...]]:
 
 
 def by_layer(noise: dict[str, Tensor], depth: int) -> Noise:
-    """Return noise named ``l.name`` as a list by layer."""
+    """Return noise named ``l.name``, see `Hierarchy.noise_shapes`, as a list by layer."""
     return [{k.partition(".")[2]: v for k, v in noise.items() if k.startswith(f"{i}.")} for i in range(depth)]
 
 
@@ -56,6 +56,35 @@ class Thermometer(nn.Module):
     def forward(self) -> Tensor | float:
         """Return the temperature lambda as it stands."""
         return self.of.temperature
+
+
+class Drawn(NamedTuple):
+    """One ancestral pass: the parameters, data and noise that it was made with, and by layer what was drawn.
+
+    Samples are ``([K,] N, event)``, log q and log p of the latents ``([K,] N)``.
+    """
+
+    params: dict[str, Tensor]
+    x: Tensor
+    noise: Noise
+    logits: list[Tensor]
+    samples: list[Tensor]
+    log_q: list[Tensor]
+    log_p: list[Tensor]
+
+
+class Estimates(NamedTuple):
+    """What the estimators of all layers made of one pass.
+
+    Attributes:
+        tuning_loss: The sum of their tuning losses.
+        outs: Their outputs, by layer.
+        pushed: By name, gradients of parameters where an estimator combines them itself, see `Hierarchy.combined`.
+    """
+
+    tuning_loss: Tensor
+    outs: list[Output]
+    pushed: dict[str, Tensor]
 
 
 class Hierarchy:
@@ -75,6 +104,10 @@ class Hierarchy:
         self.drops_score = score_term == "dropped" and estimators[0].target == "mean"
         self.families = vae.families
         self.thermometers = [Thermometer(it) for it in estimators if isinstance(it, Tempered)]
+
+    def noise_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the noise of one gradient, that of layer l under ``l.name``."""
+        return {f"{i}.{k}": v for i, it in enumerate(self.estimators) for k, v in it.noise_shapes(rows).items()}
 
     @property
     def evaluations(self) -> int:
@@ -149,7 +182,7 @@ class Hierarchy:
         # torch does not say that there are three with has_aux.
         made: Any = vjp(forward, model.params, *zeros, has_aux=True)
         (logits, f), pull, (samples, log_q, log_p) = made
-        params = {**model.params, **fixed}
+        drawn = Drawn({**model.params, **fixed}, x, noise, logits, samples, log_q, log_p)
         loss, pull_loss = vjp(self.target(logits, samples), f)[:2]
         (direct,) = pull_loss(torch.full_like(loss, 1 / n))
         at_samples, apart = [f] * len(logits), {}
@@ -161,43 +194,63 @@ class Hierarchy:
             pull = self.pull_logits(model.params, fixed, x, samples)
 
         def tuned(tuning):
-            outs, own, count = [], {}, 0
-            losses: list[Tensor] = []
-            tuning = self.joined(tuning)
-            for i, estimator in enumerate(self.estimators):
-                objective = self.objective(i, params, tuning, x, samples, log_q, log_p, noise)
-                out = functional_call(
-                    estimator,
-                    (tuning[i], model.buffers[i]),
-                    (logits[i], objective),
-                    {"noise": noise[i], "context": self.context(params, x, samples[:i]), "f_b": at_samples[i]},
-                )
-                if estimator.granular:
-                    below, parts = samples[i - 1] if i else x, out.aux["parts"] / n
-                    pushed = self.combined(params, i, below, parts, out.aux["etas"])
-                    squares = torch.cat([g.flatten() for g in pushed.values()]).square()
-                    losses.append(squares.sum() if estimator.shared else squares.mean())
-                    count += len(squares)
-                    own, out = own | pushed, out._replace(grad=torch.zeros_like(out.grad))
-                else:
-                    losses.append(estimator.tuning_loss(out))
-                outs.append(out)
-            loss = total(losses)
-            if count and self.estimators[0].shared:
-                loss = loss / count  # one objective for all layers: the mean over all of their parameters
-            return loss, (loss, outs, own)
+            made = self.estimates(drawn, tuning, model.buffers, at_samples)
+            return made.tuning_loss, made
 
-        tuning_grads, aux = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
-        tuning_loss, outs, own = aux
-        pushed = [out.grad / n for out in outs]
+        tuning_grads, made = grad(tuned, has_aux=True)(model.tuning) if tune else (None, tuned(model.tuning)[1])
+        pushed = [out.grad / n for out in made.outs]
         (grads,) = pull(pushed) if slopes else pull((pushed, direct))
-        grads = {k: sum((part[k] for part in (own, apart) if k in part), g) for k, g in grads.items()}
+        grads = {k: sum((part[k] for part in (made.pushed, apart) if k in part), g) for k, g in grads.items()}
         metrics = {"train/elbo": -(f if self.estimators[0].draws_p else loss).mean()}
-        for i, out in enumerate(outs):
-            suffix = f"_{i + 1}" if len(outs) > 1 else ""
+        for i, out in enumerate(made.outs):
+            suffix = f"_{i + 1}" if len(made.outs) > 1 else ""
             metrics |= {f"estimator/{k}{suffix}": v for k, v in out.aux.items() if v.dim() == 0}
-        buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, outs, strict=True)]
-        return Gradients(grads, tuning_grads, buffers, loss.mean(), tuning_loss, metrics)
+        buffers = [{**old, **out.buffers} for old, out in zip(model.buffers, made.outs, strict=True)]
+        return Gradients(grads, tuning_grads, buffers, loss.mean(), made.tuning_loss, metrics)
+
+    def estimates(
+        self,
+        drawn: Drawn,
+        tuning: list[dict[str, Tensor]],
+        buffers: list[dict[str, Tensor]],
+        at_samples: Sequence[Tensor | tuple[Tensor, Tensor]],
+    ) -> Estimates:
+        """Call the estimators of all layers on one pass.
+
+        Args:
+            drawn: The pass.
+            tuning: Their parameters, by layer.
+            buffers: Their buffers, by layer.
+            at_samples: f at the samples, by layer, with df/db where they ask for it.
+        """
+        outs: list[Output] = []
+        own: dict[str, Tensor] = {}
+        losses: list[Tensor] = []
+        count, tuning = 0, self.joined(tuning)
+        for i, estimator in enumerate(self.estimators):
+            objective = self.objective(i, drawn, tuning)
+            context = self.context(drawn.params, drawn.x, drawn.samples[:i])
+            out = functional_call(
+                estimator,
+                (tuning[i], buffers[i]),
+                (drawn.logits[i], objective),
+                {"noise": drawn.noise[i], "context": context, "f_b": at_samples[i]},
+            )
+            if estimator.granular:
+                below = drawn.samples[i - 1] if i else drawn.x
+                parts = out.aux["parts"] / len(drawn.x)
+                pushed = self.combined(drawn.params, i, below, parts, out.aux["etas"])
+                squares = torch.cat([g.flatten() for g in pushed.values()]).square()
+                losses.append(squares.sum() if estimator.shared else squares.mean())
+                count += len(squares)
+                own, out = own | pushed, out._replace(grad=torch.zeros_like(out.grad))
+            else:
+                losses.append(estimator.tuning_loss(out))
+            outs.append(out)
+        loss = total(losses)
+        if count and self.estimators[0].shared:
+            loss = loss / count  # one objective for all layers: the mean over all of their parameters
+        return Estimates(loss, outs, own)
 
     def pull_logits(self, params, fixed, x: Tensor, samples: list[Tensor]) -> Callable:
         """Return what takes gradients at the logits of all layers to ``params``."""
@@ -229,10 +282,11 @@ class Hierarchy:
         """Return ``out.loss`` as a function of f at the samples."""
         return self.estimators[0].loss_at(logits[0], samples[0])
 
-    def objective(self, i: int, params, tuning, x, samples, log_q, log_p, noise: Noise) -> Objective:
+    def objective(self, i: int, drawn: Drawn, tuning: list[dict[str, Tensor]]) -> Objective:
         """Return f as a function of what stands in the place of b_i, with the layers below as they were drawn."""
-        below = samples[i - 1] if i else x
-        constant = total(log_q[:i]) - total(log_p[:i]) if i else 0.0
+        params, x, noise = drawn.params, drawn.x, drawn.noise
+        below = drawn.samples[i - 1] if i else x
+        constant = total(drawn.log_q[:i]) - total(drawn.log_p[:i]) if i else 0.0
 
         def value(convert):
             return lambda s, logits: constant + self.call(params, "above", i, s, logits, below, convert, x)

@@ -117,7 +117,7 @@ class LatentModel(Task):
         )
 
     def _moments(self, vae: DiscreteVAE) -> list[dict]:
-        """Behind the buffers of the layers, the moving averages of the gradient if there are any."""
+        """Return the initial moving averages of the gradient as a list of one; empty where none are kept."""
         return [self.moving.start(dict(vae.named_parameters()))] if self.moving else []
 
     def noise_shapes(self):
@@ -125,11 +125,7 @@ class LatentModel(Task):
 
         There is ``binarize`` too, where the pixels are drawn anew at each step.
         """
-        shapes = {
-            f"{i}.{k}": shape
-            for i, estimator in enumerate(self.hierarchy.estimators)
-            for k, shape in estimator.noise_shapes(self.batch_size).items()
-        }
+        shapes = self.hierarchy.noise_shapes(self.batch_size)
         return shapes | {"binarize": (self.batch_size, len(self.mean))} if self.dynamic else shapes
 
     def pixels(self, rows: Tensor, uniform: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call
 
 from relax_exp import estimators
-from relax_exp.enumeration.hierarchies import hierarchy_noise, tiny_hierarchy
+from relax_exp.enumeration.hierarchies import tiny_hierarchy
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.models.vae import DiscreteVAE, Layer
 from relax_exp.tasks.base import draw
@@ -27,7 +27,7 @@ CELLS = [
 
 def prepared(name, options, family, depth, **more):
     generator, hierarchy, model, x = tiny_hierarchy(name, options, [LAYERS[family]] * depth, **more)
-    noise = draw(hierarchy_noise(hierarchy, len(x)), 1, generator, torch.float64)
+    noise = draw(hierarchy.noise_shapes(len(x)), 1, generator, torch.float64)
     return hierarchy, model, x, by_layer({k: v[0] for k, v in noise.items()}, depth)
 
 

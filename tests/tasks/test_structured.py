@@ -15,7 +15,7 @@ from relax_exp import estimators, testing
 from relax_exp.config import compatibility
 from relax_exp.config import resolve as config
 from relax_exp.enumeration import hierarchies
-from relax_exp.enumeration.hierarchies import HIERARCHIES, hierarchy_noise, tiny_hierarchy
+from relax_exp.enumeration.hierarchies import HIERARCHIES, tiny_hierarchy
 from relax_exp.errors import ConfigError
 from relax_exp.models.structured import HalfPredictor
 from relax_exp.models.vae import Layer
@@ -73,7 +73,7 @@ def test_there_is_no_score_term(name, options, score_term):
     ours, theirs = (
         tiny_hierarchy(name, options, layers, score_term=said, of=HalfPredictor) for said in ("dropped", score_term)
     )
-    noise = draw(hierarchy_noise(ours[1], 2), 1, stream(0, "noise"), torch.float64)
+    noise = draw(ours[1].noise_shapes(2), 1, stream(0, "noise"), torch.float64)
     noise = by_layer({k: v[0] for k, v in noise.items()}, 2)
     found = [hierarchy.gradients(model, x, noise).params for _, hierarchy, model, x in (ours, theirs)]
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
@@ -164,7 +164,7 @@ def test_what_is_predicted_is_not_seen():
 )
 def test_the_network_is_asked_as_often_as_is_said(monkeypatch, name, options, layers):
     generator, hierarchy, model, x = tiny_hierarchy(name, options, HIERARCHIES[layers], of=HalfPredictor)
-    noise = draw(hierarchy_noise(hierarchy, len(x)), 1, generator, torch.float64)
+    noise = draw(hierarchy.noise_shapes(len(x)), 1, generator, torch.float64)
     asked, predict = [], HalfPredictor.predict
 
     def counted(self, b):
