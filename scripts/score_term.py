@@ -44,7 +44,7 @@ SEED, LR, TUNING_LR = 0, 1e-3, 1e-2
 def names() -> list[str]:
     """The estimators whose gradient has a score term that can be left out."""
     offered = sorted(estimators.names("bernoulli"), key=lambda name: name not in FIRST)
-    return [name for name in offered if estimators.target(name) == "mean" and name not in LEFT_OUT]
+    return [name for name in offered if estimators.lookup(name).target == "mean" and name not in LEFT_OUT]
 
 
 def task_of(name: str, model: str, dataset: str):

@@ -13,7 +13,7 @@ def test_the_estimators_that_have_the_term():
     names = score_term.names()
     assert {"rebar", "relax", "rloo", "disarm", "local_expectation"} <= {*names}
     assert not {"vimco", "concrete", "st_gumbel", "exact"} & {*names}
-    assert all(estimators.target(name) == "mean" for name in names)
+    assert all(estimators.lookup(name).target == "mean" for name in names)
 
 
 def test_ratios_are_of_the_same_draws(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The command `relax-exp`: compose the configuration, check it, hand it over; say shortly what is wrong.
 
-Everything that knows Hydra is here. torch comes with `relax_exp.runs.run`, which is imported once a configuration
+torch comes with `relax_exp.runs.run`, which is imported once a configuration
 is valid.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -24,9 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import relax_exp
-from relax_exp.cli import help, typed
-from relax_exp.cli import sweep as sweep_module
-from relax_exp.cli.sweep import Outcome, _codes, _later, _take_plan
+from relax_exp.cli import help, sweep, typed
+from relax_exp.cli.sweep import Outcome
 from relax_exp.config import files, identity, messages, resolve
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, OptionError, RunError, SettingError
@@ -34,7 +32,7 @@ from relax_exp.estimators import user_file
 from relax_exp.run_files import ERROR
 from relax_exp.runs import out_of_memory, provenance
 from relax_exp.runs.files import is_disk_full
-from relax_exp.runs.folder import status, write_error
+from relax_exp.runs.folder import write_error
 from relax_exp.tasks.registry import TASKS
 
 OmegaConf.register_new_resolver("relax_exp_help", help.text, replace=True)  # the help template in configs/config.yaml
@@ -46,19 +44,17 @@ def main() -> int:
     Returns:
         The exit code: 0, 1 (a run failed), 2 (a bad configuration) or 130 (Ctrl-C).
     """
-    arguments = sys.argv[1:] = added(sys.argv[1:])
+    arguments = sys.argv[1:] = typed.mark_new_keys(sys.argv[1:])
     if "--version" in arguments:
         print(f"relax-exp {relax_exp.__version__}")
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions come to us
-    _codes.clear()
-    _later.clear()
     provenance.command = None
     try:
         arguments = sys.argv[1:] = typed.readable(arguments)
         if not arguments:
             raise ConfigError("choose a task and an estimator: relax-exp task=NAME estimator=NAME (--help lists them)")
-        if not _take_plan(arguments):
+        if not sweep.begin(arguments):
             return 0
         hydra.main(version_base="1.3", config_path=str(files.CONFIGS), config_name="config")(job)()
     except KeyboardInterrupt as stop:
@@ -69,7 +65,7 @@ def main() -> int:
         return _report(HydraException(*error.args) if _of_hydra(error) else error)
     except Exception as error:
         return _report(error)
-    return max(_codes, default=0)
+    return max(sweep.command.codes, default=0)
 
 
 def _of_hydra(error: ValueError) -> bool:
@@ -79,12 +75,6 @@ def _of_hydra(error: ValueError) -> bool:
     ]
     ours = [name for name in packages if name in ("relax_exp", "hydra_plugins", "hydra", "omegaconf")]
     return bool(ours) and ours[-1] in ("hydra", "omegaconf")
-
-
-def added(arguments: list[str]) -> list[str]:
-    """Mark the keys of an estimator as new where it is ``estimator.path=FILE``, since no file in configs/ has them."""
-    own = any(re.match(r"\+*estimator\.path=", argument) for argument in arguments)
-    return [f"++{a}" if own and re.match(r"estimator\.\w+=", a) else a for a in arguments]
 
 
 def job(cfg: DictConfig) -> Outcome:
@@ -98,19 +88,18 @@ def job(cfg: DictConfig) -> Outcome:
     sweeping, resolved, said = this.mode == RunMode.MULTIRUN, None, ""
     try:
         if sweeping:
-            print(f"job {this.job.num}: {shlex.join(overrides)}", flush=True)
-            provenance.command = shlex.join(["relax-exp", *overrides])
+            print(f"job {this.job.num}: {shlex.join(provenance.as_typed(overrides))}", flush=True)
+            provenance.command = shlex.join(["relax-exp", *provenance.as_typed(overrides)])
             if this.runtime.choices.get("hydra/launcher") == "joblib":  # whose jobs print at the same time
                 os.environ["RELAX_EXP_JOB"] = str(this.job.num)
         resolved = resolve.resolve(cfg, overrides)
-        if sweep_module.dry_run:
-            path = identity.run_path(resolved)
-            print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
+        if sweep.command.dry_run:
+            print(sweep.planned(overrides, identity.run_path(resolved)))
             return Outcome(0)
         if sys.stderr.isatty():  # some seconds in which nothing else would be said
             print("starting: torch is loaded, the data are read, the task is built", file=sys.stderr, flush=True)
         runner = _runner(resolved["task"]["name"])
-        later = _later.get(identity.run_path(resolved))
+        later = sweep.command.later.get(identity.run_path(resolved))
         code = runner.execute(resolved, later) if later else runner.execute(resolved)
     except Exception as error:
         code, said = _report(error), _in_one_line(error)
@@ -120,7 +109,7 @@ def job(cfg: DictConfig) -> Outcome:
             said += f" (traceback in {path / ERROR})"
     else:
         said = "a replica failed" if code else ""
-    _codes.append(code)
+    sweep.command.codes.append(code)
     return Outcome(code, said)
 
 

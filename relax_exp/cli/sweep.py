@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +26,29 @@ from relax_exp.data import PIXELS
 from relax_exp.errors import ConfigError
 from relax_exp.run_files import DONE
 from relax_exp.runs.folder import status
+from relax_exp.runs.provenance import as_typed
 
 Other = tuple[dict, str]  # a run's configuration and its command
 
-_codes: list[int] = []  # exit codes of the jobs of this process, since Hydra returns nothing
-dry_run = False  # whether to say what would run, and run nothing
-_plan: list[list[str]] | None = None  # the jobs of the experiment that was typed, if it is one of many runs
-_later: dict[Path, list[Other]] = {}  # by a job's folder: those to come that differ from it in the data set alone
+
+@dataclass
+class Command:
+    """One call of `relax-exp`, as far as Hydra does not hand it on between `main`, the sweep and its jobs.
+
+    Attributes:
+        dry_run: Whether to say what would run, and run nothing.
+        plan: The jobs of the experiment that was typed, if it is one of many runs.
+        later: By a job's folder, those to come that differ from it in the data set alone.
+        codes: Exit codes of the jobs of this process.
+    """
+
+    dry_run: bool = False
+    plan: list[list[str]] | None = None
+    later: dict[Path, list[Other]] = field(default_factory=dict)
+    codes: list[int] = field(default_factory=list)
+
+
+command = Command()
 
 
 class Outcome(NamedTuple):
@@ -58,7 +75,7 @@ def sweep(
     Raises:
         ConfigError: A job is wrong; none has run then.
     """
-    jobs = combinations(arguments, loader) if _plan is None else _plan
+    jobs = combinations(arguments, loader) if command.plan is None else command.plan
     folders: dict[Path, list[str]] = {}
     runs: list[Other] = []
     for overrides in jobs:
@@ -71,11 +88,11 @@ def sweep(
         other = folders.setdefault(identity.run_path(resolved), overrides)
         if other is not overrides:
             raise ConfigError(f"two jobs write to one folder: {shlex.join(other)} and {shlex.join(overrides)}")
-        runs.append((resolved, shlex.join(["relax-exp", *overrides])))
-    if dry_run:
+        runs.append((resolved, shlex.join(["relax-exp", *as_typed(overrides)])))
+    if command.dry_run:
         _list(folders)
         return []
-    _later.update(alike(runs))
+    command.later.update(alike(runs))
     results, outcomes = [], []
     size = at_once or len(jobs)
     for batch in [jobs[start : start + size] for start in range(0, len(jobs), size)]:
@@ -88,7 +105,7 @@ def sweep(
             done = {tuple(overrides) for path, overrides in folders.items() if status(path) == DONE}
             lost = Outcome(1, "ended without an answer; the same command goes on")
             outcomes += [(overrides, Outcome(0) if tuple(overrides) in done else lost) for overrides in batch]
-    _codes.extend(outcome.code for _, outcome in outcomes)
+    command.codes.extend(outcome.code for _, outcome in outcomes)
     try:
         _compare(list(folders))
     finally:  # so that a bug in the table hides no job that failed
@@ -126,10 +143,15 @@ def combinations(arguments: list[str], loader: ConfigLoader) -> list[list[str]]:
     return [list(job) for job in itertools.product(*choices.values())]
 
 
+def planned(overrides: list[str], path: Path) -> str:
+    """Say what a job is and where it would be written, and how far that is."""
+    return f"{shlex.join(as_typed(overrides))} -> {path} ({status(path).replace('missing', 'new')})"
+
+
 def _list(folders: dict[Path, list[str]]) -> None:
     """Print what a sweep would run: a line for each job, with its folder and how far that is."""
     for path, overrides in folders.items():
-        print(f"{shlex.join(overrides)} -> {path} ({status(path).replace('missing', 'new')})")
+        print(planned(overrides, path))
     print(f"{len(folders)} runs; nothing was run", file=sys.stderr)
 
 
@@ -152,8 +174,8 @@ def _compare(paths: list[Path]) -> None:
     print(f"figures of all {len(there)}: relax-exp-report {shlex.join(map(str, there))} -o report", file=sys.stderr)
 
 
-def _take_plan(arguments: list[str]) -> bool:
-    """Put into sys.argv what Hydra is to see, and the jobs of an experiment of many runs into ``_plan``.
+def begin(arguments: list[str]) -> bool:
+    """Begin a new `command`: put into sys.argv what Hydra is to see, and the jobs of an experiment into its plan.
 
     Returns:
         False if its help was asked for, which is printed here.
@@ -161,8 +183,8 @@ def _take_plan(arguments: list[str]) -> bool:
     Raises:
         ConfigError: Something does not go together.
     """
-    global _plan, dry_run
-    _plan, dry_run = None, DRY in arguments
+    global command
+    command = Command(dry_run=DRY in arguments)
     if "--cfg" in arguments and ({"-m", "--multirun"} & {*arguments} or plans.chosen(arguments)):
         raise ConfigError("--cfg job is for one run; for many type --dry-run")
     arguments = sys.argv[1:] = [argument for argument in arguments if argument != DRY]
@@ -176,7 +198,7 @@ def _take_plan(arguments: list[str]) -> bool:
         flags = [argument for argument in rest if argument.startswith(("-", "hydra.", "hydra/"))]
         if others := [flag for flag in flags if flag.startswith("-") and flag not in ("-m", "--multirun")]:
             raise ConfigError(f"{others[0]} is for one run, and experiment={name} has many")
-        _plan = plans.jobs(name, budget, [argument for argument in rest if argument not in flags])
+        command.plan = plans.jobs(name, budget, [argument for argument in rest if argument not in flags])
         sys.argv[1:] = ["-m", *(flag for flag in flags if not flag.startswith("-"))]
     elif {"-m", "--multirun"} & {*arguments}:
         sys.argv[1:] = map(_postponed, arguments)

@@ -29,6 +29,15 @@ def readable(arguments: Sequence[str]) -> list[str]:
     return [_quoted(argument) for argument in arguments]
 
 
+def mark_new_keys(arguments: Sequence[str]) -> list[str]:
+    """Mark the keys of an estimator as new where it is ``estimator.path=FILE``, since no file in configs/ has them.
+
+    `relax_exp.runs.provenance.as_typed` takes the marks away again.
+    """
+    own = any(re.match(r"\+*estimator\.path=", argument) for argument in arguments)
+    return [f"++{a}" if own and re.match(r"estimator\.\w+=", a) else a for a in arguments]
+
+
 def _quoted(argument: str) -> str:
     """Put a path with letters beyond ASCII, or blanks, into quotes."""
     key, _, value = argument.partition("=")

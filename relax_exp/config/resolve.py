@@ -174,4 +174,4 @@ def _own(section: dict, path: str) -> dict:
 def _target(estimator: dict) -> str:
     if estimator.get("path"):
         return user_file.load(estimator["path"]).target
-    return estimators.target(estimator["name"], estimator)
+    return estimators.lookup(estimator["name"]).target

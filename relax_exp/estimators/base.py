@@ -99,9 +99,6 @@ def present(noise: Noise | None) -> Noise:
     return noise
 
 
-RENAMED = {"objective": "loss_of", "objective_at": "loss_at"}
-
-
 def as_shape(shape: int | tuple[int, ...], what: str) -> tuple[int, ...]:
     """Return a number as a shape of one dimension, and a shape as it is.
 
@@ -155,13 +152,6 @@ class Estimator(nn.Module, metaclass=Checked):
     granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
     second_order: bool = False  # of a biased one: unbiased where f is quadratic
     weight_decay: float = 0.0  # of a control variate's network, a factor of the penalty in ``aux``
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse methods under their old names, which nothing calls any more."""
-        super().__init_subclass__(**options)
-        for old, new in RENAMED.items():
-            if old in vars(cls):
-                raise TypeError(f"{cls.__name__}.{old} is called {new} now: rename it")
 
     def __init__(
         self,

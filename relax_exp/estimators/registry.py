@@ -374,11 +374,6 @@ def needs(name: str, options: dict[str, Any] | None = None) -> str:
     return lookup(name).needs
 
 
-def target(name: str, options: dict[str, Any] | None = None) -> str:
-    """Return what the estimator is a gradient of under these options: "mean", "bound" or "path"."""
-    return lookup(name).target
-
-
 def build(
     name: str,
     family: str = B,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -48,7 +50,12 @@ def command_line() -> str:
     if command is not None:
         return command
     program = "python -m relax_exp" if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name
-    return f"{program} {shlex.join(sys.argv[1:])}"
+    return f"{program} {shlex.join(as_typed(sys.argv[1:]))}"
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """Return arguments without the marks for new keys of an estimator, which the command line adds by itself."""
+    return [re.sub(r"^\+\+(?=estimator\.)", "", argument) for argument in arguments]
 
 
 def git_state() -> dict | None:

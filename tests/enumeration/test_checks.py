@@ -29,7 +29,7 @@ def ident(value):
 def test_mean_gradient_is_the_enumerated_one(name, options, problem):
     estimator = checks.build(name, options, problem)
     assert estimator.needs == estimators.needs(name, options)
-    assert estimator.target == estimators.target(name, options)
+    assert estimator.target == estimators.lookup(name).target
     verdict = checks.check(estimator, problem, DRAWS)
     assert verdict.tests <= 130
     assert verdict.row_z < BOUND, "rows are correlated"
@@ -88,7 +88,7 @@ HIERARCHIES = [
     for options in entry.variants
     for layers in hierarchies.HIERARCHIES
     if all(layer.family in entry.families for layer in hierarchies.HIERARCHIES[layers]) and name != "unordered"
-    for score_term in (["dropped", "kept"] if estimators.target(name, options) == "mean" else ["kept"])
+    for score_term in (["dropped", "kept"] if estimators.lookup(name).target == "mean" else ["kept"])
 ]
 
 

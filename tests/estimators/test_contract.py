@@ -8,7 +8,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from relax_exp import estimators
 from relax_exp.distributions import FAMILIES
-from relax_exp.estimators.base import Objective, ScoreFunction
+from relax_exp.estimators.base import Objective
 from relax_exp.numerics.random_streams import stream
 
 SHAPES = {
@@ -301,11 +301,3 @@ def test_unknown_names_and_families():
         estimators.build("disarm", "categorical", (1, 3))
     with pytest.raises(TypeError):
         estimators.build("reinforce", temperature=1.0)
-
-
-def test_methods_under_their_old_names_are_refused():
-    with pytest.raises(TypeError, match="objective is called loss_of now"):
-
-        class Mine(ScoreFunction):
-            def objective(self, f_b):
-                return f_b

@@ -11,13 +11,14 @@ from running import beside_and_alone, execute, resolve
 from torch.utils._pytree import tree_map
 
 from relax_exp import testing
+from relax_exp.data import founding
+from relax_exp.data.founding import ALPHABET
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError, SettingError
 from relax_exp.numerics.random_streams import stream
 from relax_exp.runs.build import make_task
-from relax_exp.tasks import sequence
 from relax_exp.tasks.base import draw
-from relax_exp.tasks.sequence import ALPHABET, Sequence
+from relax_exp.tasks.sequence import Sequence
 from relax_exp.training.replicas import Replicas
 
 
@@ -40,20 +41,20 @@ def moved(task: Sequence, seed: int = 0):
 
 
 def test_the_corpus_and_what_is_held_out():
-    blocks = sequence.read_corpus()
+    blocks = founding.read_corpus()
     text = "".join(blocks)
     assert len(text) > 24_000 and set(text) == set(ALPHABET) and "  " not in text
     assert text.startswith("the unanimous declaration of the thirteen united states of america. when in the course")
-    train, held = sequence.split(blocks)
+    train, held = founding.split(blocks)
     assert len(held) == len(blocks) // 8 and sorted(train + held) == sorted(blocks)
-    rows = sequence.windows(held, 2, 16, 16)
+    rows = founding.windows(held, 2, 16, 16)
     assert rows.shape[1] == 18
     assert "".join(ALPHABET[i] for i in rows[1]) == held[0][16:34]
 
 
 def test_counts_are_a_distribution_and_are_counted_by_hand():
     rows = torch.tensor([[ALPHABET.index(c) for c in "ab" + last] for last in ALPHABET], dtype=torch.uint8)
-    bits = [sequence.count_bits(["abcabd", "bb"], rows[i : i + 1], 2) for i in range(len(rows))]
+    bits = [founding.count_bits(["abcabd", "bb"], rows[i : i + 1], 2) for i in range(len(rows))]
     assert sum(2**-b for b in bits) == pytest.approx(1)
     unigram = (1 + 4 / 30) / (8 + 4)  # eight letters, four different ones
     after_b = (1 + 3 * unigram) / (3 + 3)  # b is followed by c, d, b

@@ -70,7 +70,7 @@ def test_the_slope_from_the_first_pass_is_that_of_f(monkeypatch, name, depth, sc
 HARD = [
     (name, options, family, depth)
     for name, options, family, depth in CELLS
-    if estimators.target(name, options) == "path" and estimators.needs(name, options) == "gradient"
+    if estimators.lookup(name).target == "path" and estimators.needs(name, options) == "gradient"
     if name != "decoupled_st"  # its samples are no draws from q, so the bound has a pass of its own
 ]
 

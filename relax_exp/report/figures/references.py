@@ -14,7 +14,7 @@ from relax_exp.report.kinds.control import solvable
 from relax_exp.report.papers import reinmax
 from relax_exp.report.papers.original import of_original
 from relax_exp.report.papers.published import published
-from relax_exp.report.papers.table1 import BOUND
+from relax_exp.report.papers.table1 import TRAINING_BOUND
 
 HIGHEST = "highest return"
 POINTS = {"color": "black", "ls": "", "marker": "x", "markersize": 5.5, "markeredgewidth": 1.3, "zorder": 3}
@@ -103,10 +103,10 @@ def published_points(metric: str, cells: list[Cell]) -> list[Points]:
         steps = [(epoch + 1) * known["steps_per_epoch"] for epoch in known["negative_elbo"]]
         values = [values[key] for values in known["negative_elbo"].values()]
         found.append(Points(np.array(steps), -np.array(values), "published log (ARSM)"))
-    beside = [(cell, known) for cell in cells if (known := of_original(cell))] if metric == BOUND else []
+    beside = [(cell, known) for cell in cells if (known := of_original(cell))] if metric == TRAINING_BOUND else []
     if beside:
         cell, known = beside[0]  # it was run with one estimator a model
-        steps = cell.series(BOUND)[0][: len(known["epochs"])]
+        steps = cell.series(TRAINING_BOUND)[0][: len(known["epochs"])]
         found.append(Points(steps, np.array(known["epochs"][: len(steps)]), "original code"))
     means = [(reinmax.points(cell, metric), look) for cell, look, _ in styled(cells)]
     return found + [

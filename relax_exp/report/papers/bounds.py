@@ -13,7 +13,7 @@ from relax_exp.report.papers.table1 import models
 from relax_exp.report.runs import Run
 from relax_exp.report.statistics import duration, interval, show
 
-BOUND = "valid/elbo"  # one sample, on the first 1,000 validation images, at every evaluation
+VALIDATION_BOUND = "valid/elbo"  # one sample, on the first 1,000 validation images, at every evaluation
 WHOLE, WHOLE100 = "valid/elbo_full", "valid/bound100_full"  # on all of them, where it was measured
 TEST = ("test/elbo_best", "test/bound100_best", "test/elbo", "test/bound100")
 NEVER = "never"
@@ -47,7 +47,7 @@ def reached(cell: Cell, bound: float | None) -> dict[str, float] | None:
         ``step``, ``epoch``, ``seconds`` of wall time for one replica, ``evaluations`` of f for one image of the
         minibatch.
     """
-    steps, values = cell.series(BOUND)
+    steps, values = cell.series(VALIDATION_BOUND)
     at = np.flatnonzero(values.mean(1) >= (np.inf if bound is None else bound))
     if not len(at):
         return None
@@ -68,7 +68,7 @@ def _epoch(cell: Cell) -> int:
     return published()["vae"]["images"][config["task"]["dataset"]] // config["batch_size"]
 
 
-def best_bound(cell: Cell, metric: str = BOUND) -> tuple[float, int]:
+def best_bound(cell: Cell, metric: str = VALIDATION_BOUND) -> tuple[float, int]:
     """Return the highest mean over seeds of the metric over the evaluations that measured it, and its step.
 
     Where none measured it, it is (NaN, 0).

@@ -7,7 +7,7 @@ from typing import Any
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
 from relax_exp.report.papers.published import column_order, settings, short
-from relax_exp.report.papers.table1 import BOUND, models
+from relax_exp.report.papers.table1 import TRAINING_BOUND, models
 from relax_exp.report.statistics import interval
 
 
@@ -31,7 +31,7 @@ def learning_rates(cells: list[Cell]) -> Table | None:
         mine = sorted((key for key in groups if key[0] == task), key=lambda key: (column_order(key[1]), key[2]))
         rows += [None] * bool(rows and mine)
         for key in mine:
-            means = {lr: interval(cell.last(BOUND))[0] for lr, cell in groups[key].items()}
+            means = {lr: interval(cell.last(TRAINING_BOUND))[0] for lr, cell in groups[key].items()}
             marks = {lr: "" if cell.finished else " ‡" for lr, cell in groups[key].items()}
             best = max(means, key=lambda lr: means[lr])
             shown = [f"{means[lr]:.2f}{marks[lr]}" if lr in means else EMPTY for lr in rates]

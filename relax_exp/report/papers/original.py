@@ -7,7 +7,7 @@ from typing import Any
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import Table
 from relax_exp.report.papers.published import published
-from relax_exp.report.papers.table1 import BOUND
+from relax_exp.report.papers.table1 import TRAINING_BOUND
 from relax_exp.report.statistics import interval, show
 
 WITHIN = 0.5  # nats by which a mean over an epoch may differ: seeds differ by .02 to .18
@@ -22,7 +22,7 @@ def original(cells: list[Cell]) -> Table | None:
             if not _alike(cell, known):
                 continue
             rows += [None] * bool(rows)
-            steps, values = cell.series(BOUND)
+            steps, values = cell.series(TRAINING_BOUND)
             for epoch, (expected, step) in enumerate(zip(known["epochs"], steps, strict=False)):
                 ours = values[epoch]
                 mean, half = interval(ours)

@@ -9,7 +9,7 @@ import numpy as np
 from relax_exp.report.cells import Cell, differences
 from relax_exp.report.formats import Table
 from relax_exp.report.papers.published import chosen, short
-from relax_exp.report.papers.table1 import BOUND, models
+from relax_exp.report.papers.table1 import TRAINING_BOUND, models
 from relax_exp.report.statistics import interval
 
 PAIR = ("relax", "rebar")
@@ -43,7 +43,7 @@ def paired(cells: list[Cell]) -> Table | None:
             if not {*PAIR} <= ours[task].keys():
                 continue
             relax, rebar = (ours[task][name].cell for name in PAIR)
-            steps, values, seeds = differences(relax, rebar, BOUND)
+            steps, values, seeds = differences(relax, rebar, TRAINING_BOUND)
             if not len(steps):
                 continue
             rows += [None] * bool(rows)

@@ -9,16 +9,17 @@ import numpy as np
 from relax_exp.config.identity import group_key
 from relax_exp.report.cells import Cell, differences
 from relax_exp.report.formats import EMPTY, Table
+from relax_exp.report.papers.bounds import VALIDATION_BOUND
 from relax_exp.report.papers.paired import SHOWN, verdict
 from relax_exp.report.papers.published import short
-from relax_exp.report.papers.table1 import BOUND
+from relax_exp.report.papers.table1 import TRAINING_BOUND
 from relax_exp.report.statistics import interval
 from relax_exp.report.style import words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTS = {"training": BOUND, "validation": "valid/elbo"}
+PARTS = {"training": TRAINING_BOUND, "validation": VALIDATION_BOUND}
 WORDS = {"ahead": "better", "behind": "worse"}
 MEASURES = ("eval_every", "track")  # keys of a run that change none of these bounds; of a task: variance_draws
 
@@ -60,12 +61,12 @@ def figure(cells: list[Cell]) -> Figure | None:
 
     of: dict[str, list[tuple[Cell, Cell]]] = {}
     for dropped, kept in _pairs(cells):
-        if len(differences(dropped, kept, BOUND)[2]) > 1:
+        if len(differences(dropped, kept, TRAINING_BOUND)[2]) > 1:
             of.setdefault(_task(dropped), []).append((dropped, kept))
     if not of:
         return None
     handles: dict[str, Line2D] = {}
-    counts = {len(differences(*pair, BOUND)[2]) for pairs in of.values() for pair in pairs}
+    counts = {len(differences(*pair, TRAINING_BOUND)[2]) for pairs in of.values() for pair in pairs}
     with look():
         fig = canvas(7.2, 2.6 * len(of) + 0.5)
         grid = fig.subplots(len(of), len(PARTS), squeeze=False)

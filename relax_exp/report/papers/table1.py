@@ -13,7 +13,7 @@ from relax_exp.report.statistics import interval
 from relax_exp.run_files import FAILED
 
 MODELS = ("linear1", "linear2", "nonlinear")
-BOUND = "train/elbo"
+TRAINING_BOUND = "train/elbo"
 PRINTED = {TUCKER: "rebar_tucker"}  # names in published.yaml that are not a column's
 BOUNDS = ("common", "highest")  # lines that are left out where they say the same as the one above
 
@@ -81,7 +81,7 @@ def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list
             records.append({**record, "status": state})
             continue
         cell, n = it.cell, len(it.cell.counted)
-        last, common = cell.last(BOUND), np.array([r.value(BOUND, at) for r in cell.counted])
+        last, common = cell.last(TRAINING_BOUND), np.array([r.value(TRAINING_BOUND, at) for r in cell.counted])
         highest = highest_of(cell)
         for name, values in ((source, last), ("highest", highest), ("common", common)):
             texts[name].append(_show(values) + ("" if cell.finished else " ‡"))
@@ -102,7 +102,7 @@ def _ours(data: str, model: str, task: str, of: dict[str, Chosen], columns: list
 
 def highest_of(cell: Cell) -> np.ndarray:
     """Return the highest training bound of each seed over the evaluations."""
-    _, values = cell.series(BOUND)
+    _, values = cell.series(TRAINING_BOUND)
     return np.array([np.nanmax(v) if np.isfinite(v).any() else np.nan for v in values.T])
 
 
