@@ -69,7 +69,7 @@ def milliseconds(name: str, options: dict) -> float:
 
 
 def row(name: str, plain: dict[str, float], of: list[Problem]) -> dict[str, object]:
-    """The numbers of one estimator, the best of its variants."""
+    """The numbers of one estimator, with the options of its first variant."""
     entry = estimators.lookup(name)
     facts = dict(docs.facts(name, entry))
     found = {"estimator": name, "unbiased": facts["unbiased"], "evaluations": facts["evaluations of f for a gradient"]}

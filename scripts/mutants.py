@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "categorical: no chain rule through log-softmax",
-        "distributions.categorical:Categorical.to_logits",
+        "distributions.categorical:Categorical.grad_to_logits",
         "grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)",
         "grad",
         "relax",

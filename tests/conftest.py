@@ -1,4 +1,12 @@
-"""Shared by all tests: one thread, so that numbers do not depend on how many cores the machine has."""
+"""Shared by all tests: one thread and no GPU, so that numbers do not depend on the machine.
+
+`RELAX_EXP_TEST_CUDA=1` shows the GPU to them, for the few that need one.
+"""
+
+import os
+
+if not os.environ.get("RELAX_EXP_TEST_CUDA"):  # before torch looks
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

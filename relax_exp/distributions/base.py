@@ -77,7 +77,7 @@ class Family:
         raise NotImplementedError
 
     @classmethod
-    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
+    def grad_to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in the natural parameter of the path into one in the logits."""
         raise NotImplementedError
 

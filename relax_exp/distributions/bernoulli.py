@@ -48,7 +48,7 @@ class Bernoulli(Family):
         return torch.sigmoid(sign * logits) * -torch.expm1(-sign * z)
 
     @classmethod
-    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
+    def grad_to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in the natural parameter of the path into one in the logits; here they are the same."""
         return grad
 

@@ -54,7 +54,7 @@ class Categorical(Family):
         return -torch.expm1(z - winner)
 
     @classmethod
-    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
+    def grad_to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 

@@ -68,7 +68,7 @@ class Permutation(Family):
         return _unranked(b, (along.unsqueeze(-1) * left).sum(-2))
 
     @classmethod
-    def to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
+    def grad_to_logits(cls, grad: Tensor, logits: Tensor) -> Tensor:
         """Turn a gradient in log p into one in the logits, through log-softmax."""
         return grad - logits.softmax(-1) * grad.sum(-1, keepdim=True)
 

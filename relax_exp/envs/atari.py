@@ -1,4 +1,4 @@
-"""Atari games: many copies of one side by side, whose state is what was done in them; and what their scores mean.
+"""Atari games: many copies of one side by side, whose state is what was done in them.
 
 ALE's vector environment cannot save its state. But what a game shows is determined by the last seed that it was given
 and by the actions since then: so to go on from a checkpoint, the games are played again from there.
@@ -61,8 +61,8 @@ def make(env_id: str, slots: int, threads: int, **options) -> AtariVectorEnv:
 
 
 @contextlib.contextmanager
-def behind() -> Iterator[None]:
-    """Let threads that begin here not interrupt others when they wake, where the system is Linux.
+def batch_scheduling() -> Iterator[None]:
+    """Start threads under SCHED_BATCH, where the system is Linux, so that a game that wakes interrupts no other thread.
 
     All games wait for the thread that gives them their actions, so it should not wait for them.
     """
@@ -117,7 +117,7 @@ class Games:
             "use_fire_reset": fire_reset,
             "max_num_frames_per_episode": max_frames,
         }
-        with behind():
+        with batch_scheduling():
             self.envs = [make(env_id, group.stop - group.start, threads, **options) for group in self.groups]
         self.slots, self.seed, self.seed_every, self.life_loss_ends = slots, seed, seed_every, life_loss_ends
         actions, pictures = self.envs[0].single_action_space, self.envs[0].single_observation_space

@@ -107,13 +107,13 @@ def path_score(family: type[Family], logits: Tensor, z: Tensor, normal: Tensor |
     if family.name == "bernoulli":
         return torch.tanh((z - logits) / 2)
     if family.name == "categorical":
-        return family.to_logits(1 - (logits.log_softmax(-1) - z).exp(), logits)
+        return family.grad_to_logits(1 - (logits.log_softmax(-1) - z).exp(), logits)
     return family.score(logits, z) if normal is None else family.score_of(logits, normal)
 
 
 def along_path(family: type[Family], logits: Tensor, grad_z: Tensor, normal: Tensor | None = None) -> Tensor:
     """Turn the gradient with respect to z into that with respect to the logits, along ``family.path``."""
     if family.discrete:
-        return family.to_logits(grad_z, logits)
+        return family.grad_to_logits(grad_z, logits)
     assert normal is not None  # it is given with a Gaussian sample
     return torch.stack([grad_z, grad_z * logits[..., 1].exp() * normal], -1)

@@ -153,15 +153,15 @@ class Rebar(Estimator):
             # Equal values, so f's direct dependence on the logits cancels between z and z~.
             dc_dz, c_tilde = grad(control, has_aux=True)(z, logits)
             if family.structured:
-                correction = family.to_logits(dc_dz - self.along_conditional(dc_dz, logits, b, z), logits)
+                correction = family.grad_to_logits(dc_dz - self.along_conditional(dc_dz, logits, b, z), logits)
             else:
-                correction = family.to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
+                correction = family.grad_to_logits(dc_dz * (1 - family.conditional_slope(logits, b, z)), logits)
         else:
             z_tilde = self.conditional(logits, b, noise["v"])
             both = torch.stack([z, z_tilde]), torch.stack([logits, logits])
             (dc_dz, direct), (_, c_tilde) = grad(control, argnums=(0, 1), has_aux=True)(*both)
             through = dc_dz[0] - self.along_conditional(dc_dz[1], logits, b, z_tilde)
-            correction = family.to_logits(through, logits) + direct[0] - direct[1]
+            correction = family.grad_to_logits(through, logits) + direct[0] - direct[1]
         score, centred = family.score(logits, b), self.centred(f_b, context)
         if self.granular:
             hard, soft = (expand_event(value, family, parameters=True) * score for value in (centred, c_tilde))

@@ -1,7 +1,7 @@
 """Every estimator by name: where it lives, for which families it is offered, and what it asks of f.
 
 This module is plain data and does not import torch: configuration checks read it. To add an estimator, write one file
-beside this one and add one line to `REGISTRY`.
+beside this one, add one line to `REGISTRY`, and its options with their defaults as ``configs/estimator/NAME.yaml``.
 """
 
 from __future__ import annotations

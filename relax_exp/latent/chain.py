@@ -49,7 +49,7 @@ class Chain(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.score_term = score_term
-        fit(layers)
+        check_compatible(layers)
 
     def _latents(self) -> list[Latent]:
         return [layer for layer in self.layers if isinstance(layer, Latent)]
@@ -132,11 +132,12 @@ class Chain(nn.Module):
         return ChainResult(made.losses.reshape(batch), tuple(samples))
 
 
-def fit(layers: Sequence[Latent]) -> None:
+def check_compatible(layers: Sequence[Latent]) -> None:
     """Check that the estimators of the layers go together.
 
     Raises:
         ValueError: They do not.
+        TypeError: There are none, or something else is among them.
     """
     if not layers or not all(isinstance(layer, Latent) for layer in layers):
         raise TypeError("Chain takes one Latent for each layer: Chain(Latent(...), Latent(...))")

@@ -87,7 +87,7 @@ def as_applied(params: dict[str, Tensor]) -> list[Tensor]:
 
 @cache
 def _helper() -> ThreadPoolExecutor:
-    """Return a second thread, for what can be done beside the network while the games wait, and leave a core idle."""
+    """Return a pool of one thread, for work beside the network's on a core that is idle while the games wait."""
 
     def begin() -> None:
         torch.set_num_threads(1)

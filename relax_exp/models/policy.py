@@ -1,4 +1,4 @@
-"""The policy of the control tasks: a small network from a state to the logits of a discrete action."""
+"""The policy of the control tasks: a small network from a state to logits, or to the means of a Gaussian action."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Programs for CPUs: ``torch.compile`` and what Inductor leaves undone there.
 
-PyTorch lays what is added to a product out under it before it is made, which takes a pass over the result of its own:
-the bias of an affine map, and the weight decay under the gradient of a weight. Here the kernel that reads the result
-adds it. Where oneDNN is the faster, large products are oneDNN's (`onednn`). Both
-change last bits.
+Of a product and a summand (``addmm``: the bias of an affine map, the weight decay beside the gradient of a weight)
+PyTorch first copies the summand into the result and then adds the product to it: one more pass over memory. Here
+product and sum are separate, and Inductor fuses the sum into the kernel that reads it. Where oneDNN is the faster,
+large products are oneDNN's (`onednn`). Both change last bits.
 """
 
 from __future__ import annotations

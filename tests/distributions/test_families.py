@@ -73,7 +73,7 @@ def test_conditional_slope_is_the_derivative_of_the_conditional_path(family):
     b = family.sample(logits, u)
     z = family.conditional_path(logits, b, v)
     weights = torch.randn(logits.shape, generator=stream(0, "weights"), dtype=torch.float64)
-    through = family.to_logits(weights * family.conditional_slope(logits, b, z), logits)
+    through = family.grad_to_logits(weights * family.conditional_slope(logits, b, z), logits)
     gradient = grad(lambda x: (weights * family.conditional_path(x, b, v)).sum())(logits)
     torch.testing.assert_close(through, gradient, rtol=1e-8, atol=1e-10)
 

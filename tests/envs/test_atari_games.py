@@ -25,7 +25,7 @@ def may_change_policy() -> bool:
 @pytest.mark.skipif(not may_change_policy(), reason="the system's scheduler cannot be told")
 def test_games_do_not_interrupt_who_they_wait_for():
     seen = {}
-    with atari.behind():
+    with atari.batch_scheduling():
         thread = threading.Thread(target=lambda: seen.update(policy=os.sched_getscheduler(0)))
         thread.start()
         thread.join()

@@ -32,7 +32,7 @@ def test_the_gradient_follows_the_published_sampler():
     v, b = torch.sigmoid(v), torch.tensor([[0.0, 1, 0, 0]], dtype=torch.float64)
     estimator = estimators.build("relax", "categorical", (1, 4), **PUBLISHED).double()
     z = published_conditional(logits, b, v)
-    got = Categorical.to_logits(estimator.along_conditional(slope, logits, b, z), logits)
+    got = Categorical.grad_to_logits(estimator.along_conditional(slope, logits, b, z), logits)
     jacobian = jacrev(lambda logits: published_conditional(logits, b, v))(logits)
     assert torch.allclose(got[0], slope[0] @ jacobian[0, :, 0])
 

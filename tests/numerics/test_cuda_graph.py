@@ -112,7 +112,7 @@ def test_what_fails_ahead_is_said():
         Prefetcher(draw, torch.device("cpu")).get(3, 4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and RELAX_EXP_TEST_CUDA=1")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_captured_on_a_gpu(compiled):
     def train(device):
