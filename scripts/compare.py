@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 from bench import images
+from handbook import estimators as pages
 from handbook.which import use_when
 
-import docs
 from relax_exp import estimators
 from relax_exp.enumeration import checks
 from relax_exp.enumeration.problems import Problem, problems, smooth_loss
@@ -71,7 +71,7 @@ def milliseconds(name: str, options: dict) -> float:
 def row(name: str, plain: dict[str, float], of: list[Problem]) -> dict[str, object]:
     """The numbers of one estimator, with the options of its first variant."""
     entry = estimators.lookup(name)
-    facts = dict(docs.facts(name, entry))
+    facts = dict(pages.facts(name, entry))
     found = {"estimator": name, "unbiased": facts["unbiased"], "evaluations": facts["evaluations of f for a gradient"]}
     timed = {**entry.variants[0], "width": 200} if name == "relax" else entry.variants[0]
     try:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from handbook import estimators as pages
 from hydra import compose, initialize_config_dir
 
 import docs
@@ -75,9 +76,10 @@ def test_estimators_pages_are_as_made():
 
 
 def test_check_names_a_page_that_differs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(docs, "pages", lambda: {tmp_path / "a.md": "a\n", tmp_path / "b.md": "b\n"})
-    monkeypatch.setattr(docs, "PAGES", tmp_path)
+    monkeypatch.setattr(pages, "pages", lambda: {tmp_path / "a.md": "a\n", tmp_path / "b.md": "b\n"})
+    monkeypatch.setattr(pages, "PAGES", tmp_path)
     monkeypatch.setattr(docs.tasks, "PAGES", tmp_path / "none")
+    monkeypatch.setattr(docs.tasks, "pages", dict)
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     for name in ("b", "left_over"):
         (tmp_path / f"{name}.md").write_text("old\n")
@@ -122,7 +124,7 @@ def test_every_task_has_a_page():
 
 @pytest.mark.parametrize("name", estimators.names())
 def test_an_estimators_page_has_what_is_written_by_hand(name):
-    text = docs.by_hand(docs.PAGES / f"{name}.md")
+    text = pages.by_hand(pages.PAGES / f"{name}.md")
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert headings == ["Idea", "Formula", "When to use it"], f"docs/estimators/{name}.md: write these by hand"
     assert "$$\n" in text
@@ -131,6 +133,6 @@ def test_an_estimators_page_has_what_is_written_by_hand(name):
 
 def test_what_is_written_by_hand_stays(tmp_path):
     path = tmp_path / "page.md"
-    path.write_text(f"# old\n\n{docs.BEGIN}\n\n## Idea\n\nMine.\n\n{docs.END}\n\nold\n")
-    made = docs.page("reinforce", [], docs.by_hand(path))
-    assert f"{docs.BEGIN}\n\n## Idea\n\nMine.\n\n{docs.END}" in made
+    path.write_text(f"# old\n\n{pages.BEGIN}\n\n## Idea\n\nMine.\n\n{pages.END}\n\nold\n")
+    made = pages.page("reinforce", [], pages.by_hand(path))
+    assert f"{pages.BEGIN}\n\n## Idea\n\nMine.\n\n{pages.END}" in made

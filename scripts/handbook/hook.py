@@ -13,13 +13,7 @@ from mkdocs.structure.files import File
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from handbook import claims, gallery, links, notebooks, reference, which
-from handbook.links import ROOT
-
-PAGES = {  # of the repository, under other names in the site
-    "README.md": "overview.md",
-    "CONTRIBUTING.md": "contributing.md",
-    "CHANGELOG.md": "changelog.md",
-}
+from handbook.links import MOVED, ROOT
 
 
 def on_config(config):
@@ -43,7 +37,7 @@ def pages_of(folder: str) -> list[str]:
 
 def on_files(files, config):
     """Add what is generated, and what pages show or offer from outside of docs/."""
-    texts = {name: (ROOT / path).read_text() for path, name in PAGES.items()}
+    texts = {name: (ROOT / path).read_text() for path, name in MOVED.items()}
     texts |= {f"tutorials/{path.stem}.md": notebooks.markdown(path) for path in notebooks.found()}
     texts |= {"claims.md": claims.page(), "gallery.md": gallery.page()}
     texts |= gallery.result_pages() | reference.pages()
@@ -59,5 +53,5 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Links to files of the repository become links to their pages."""
-    origin = {name: path for path, name in PAGES.items()}.get(page.file.src_uri)
+    origin = {name: path for path, name in MOVED.items()}.get(page.file.src_uri)
     return links.rewritten(markdown, page.file.src_uri, origin, files)

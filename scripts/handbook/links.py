@@ -11,7 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(!?\[[^\]]*\]\()<?([^)\s>]+)>?(\))")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
-MOVED = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+MOVED = {
+    "README.md": "overview.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}  # in the site
 SHOWN = (".png", ".svg", ".csv", ".json", ".tex", ".yaml", ".bib", ".cff")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 
-import docs
+from handbook import estimators as pages
 from handbook.links import ROOT
 from relax_exp import estimators
 
@@ -26,7 +26,7 @@ def compared() -> dict[str, dict[str, str]]:
 
 def use_when(name: str) -> str:
     """The first line of the page's advice."""
-    found = re.search(r"^## When to use it\n\n- (.+)$", docs.by_hand(docs.PAGES / f"{name}.md"), re.M)
+    found = re.search(r"^## When to use it\n\n- (.+)$", pages.by_hand(pages.PAGES / f"{name}.md"), re.M)
     if not found:
         return "–"
     said = re.sub(r"\]\(\.\./", "](", found[1])
@@ -41,7 +41,7 @@ def table() -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in estimators.names():
         entry = estimators.lookup(name)
-        facts = dict(docs.facts(name, entry))
+        facts = dict(pages.facts(name, entry))
         row = measured.get(name, {})
         numbers = [row.get(key) or "–" for key in ("ms", *PROBLEMS)]
         cells = [f"[{name}](estimators/{name}.md)", facts["unbiased"], facts["evaluations of f for a gradient"]]
