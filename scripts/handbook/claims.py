@@ -8,17 +8,20 @@ and everything else is undecided. Later results change the page without a word b
 from __future__ import annotations
 
 import csv
-import json
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from handbook.links import ROOT
+from relax_exp.config.identity import flatten
+from relax_exp.report import archive
+from relax_exp.report.statistics import interval
 
 FILE = ROOT / "docs" / "claims.yaml"
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -59,37 +62,13 @@ class Curve(NamedTuple):
 @cache
 def curves(folder: str) -> tuple[Curve, ...]:
     """The replicas of a folder of results."""
-    path = ROOT / "results" / folder
-    runs = json.loads((path / "provenance.json").read_text())["runs"]
-    configs = {label: dict(flat(run["config"])) for label, run in runs.items()}
-    rows: dict[tuple, list[dict[str, float]]] = {}
-    with open(path / "curves.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            key = (row.pop("run"), row.pop("seed", ""), row.pop("lr", ""))
-            rows.setdefault(key, []).append(dict(numbers(row)))
+    _, runs = archive.read(ROOT / "results" / folder)
     return tuple(
-        Curve(configs[run], int(seed), float(lr), [row for row in found if "step" in row])
-        for (run, seed, lr), found in rows.items()
-        if seed and lr
+        Curve(flatten(run.config), replica.seed, replica.lr, [replica.rows[step] for step in sorted(replica.rows)])
+        for run in runs
+        for replica in run.replicas()
+        if replica.rows
     )
-
-
-def numbers(row: dict[str, str]) -> Iterable[tuple[str, float]]:
-    """The cells of a line that hold a number."""
-    for key, text in row.items():
-        try:
-            yield key, float(text)
-        except (TypeError, ValueError):
-            continue
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Dotted keys and their values."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def selected(folder: str, where: dict[str, Any]) -> list[Curve]:
@@ -99,17 +78,6 @@ def selected(folder: str, where: dict[str, Any]) -> list[Curve]:
         for curve in curves(folder)
         if all((curve.lr if key == "lr" else curve.config.get(key)) == value for key, value in where.items())
     ]
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and half of its 95% t interval; NaN for one value."""
-    from scipy.stats import t
-
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
 
 
 def difference(
@@ -154,10 +122,10 @@ def difference(
             pairs.append((x, y))
     if not pairs:
         return Found(UNDECIDED, "not measured")
-    mean, half = interval([x - y for x, y in pairs])
-    (left, _), (right, _) = interval([x for x, _ in pairs]), interval([y for _, y in pairs])
+    mean, half = interval(np.array([x - y for x, y in pairs]))
+    left, right = (sum(each) / len(pairs) for each in zip(*pairs, strict=True))
     ours = f"{left:.{digits}f} against {right:.{digits}f}: {mean:+.{digits}f}"
-    ours += f" ± {half:.{digits}f}" if math.isfinite(half) else " (no interval)"
+    ours += f" ± {half:.{digits}f}" if half is not None else " (no interval)"
     extent = f"{step:,} steps" + (f" of {published_steps:,}" if published_steps else "")
     extent += f", {len(pairs)} paired seed{'s' * (len(pairs) > 1)}"
     if missing:
@@ -165,8 +133,8 @@ def difference(
     return Found(_verdict(mean, half, claim, bool(published_steps) and step < published_steps), ours, extent)
 
 
-def _verdict(mean: float, half: float, claim: str, short: bool) -> str:
-    if short or not math.isfinite(half) or abs(mean) <= half:
+def _verdict(mean: float, half: float | None, claim: str, short: bool) -> str:
+    if short or half is None or abs(mean) <= half:
         return UNDECIDED
     return HOLDS if COMPARE[claim](mean, 0) else FAILS
 
