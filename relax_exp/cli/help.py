@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import estimators
 from relax_exp.config import plans as experiments
-from relax_exp.config.files import CONFIGS
+from relax_exp.config.files import CONFIGS, documented, summary
 from relax_exp.schema import show
 from relax_exp.tasks.registry import TASKS
 
@@ -68,23 +66,17 @@ is so far: relax-exp-report --status --experiment {name} --budget NAME"""
 HINT = "\n(relax-exp task=vae estimator=relax --help: theirs too)"
 WIDTH = 80
 HIDDEN = {"name", "estimator_defaults", "hydra", "task", "estimator"}  # not typed as keys
-NOTHING_TRAINED = ("steps", "lr", "lrs", "batch_size", "eval_every", "track")
-UNUSED = {  # keys that a task does not look at
-    "verify": NOTHING_TRAINED,
-    "simplex": NOTHING_TRAINED,
-    "histograms": ("batch_size", "eval_every", "track"),
-}
 
 
 def text(_root_: DictConfig) -> str:
     """Write the help for the configuration composed so far, the keys of the chosen task and estimator first."""
     files, plans = sorted((CONFIGS / "experiment").glob("*.yaml")), experiments.names()
     choices = {
-        "Tasks": [(name, _summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
+        "Tasks": [(name, summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
         "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],
-        "Presets of a run: experiment=NAME": [(path.stem, _summary(path)) for path in files if path.stem not in plans],
+        "Presets of a run: experiment=NAME": [(path.stem, summary(path)) for path in files if path.stem not in plans],
         f"Experiments of many runs: experiment=NAME budget={'|'.join(experiments.BUDGETS)}": [
-            (path.stem, _summary(path)) for path in files if path.stem in plans
+            (path.stem, summary(path)) for path in files if path.stem in plans
         ],
     }
     groups = [(g, OmegaConf.select(_root_, f"{g}.name")) for g in ("task", "estimator")]
@@ -115,11 +107,11 @@ def _keys(root: DictConfig, group: str = "") -> list[tuple[str, str, str]]:
     files += [CONFIGS / g / f"{OmegaConf.select(root, f'{g}.name')}.yaml" for g in ("task", "estimator") if g in root]
     comments: dict[str, str] = {}
     for path in (path for path in files if path.is_file()):
-        comments |= _comments(path)
+        comments |= {key: comment for key, (_, comment) in documented(path).items()}
     rows = []
     for key in map(str, OmegaConf.select(root, group) if group else root):
         dotted = f"{group}.{key}" if group else key
-        if key in HIDDEN or (not group and key in UNUSED.get(task, ())):
+        if key in HIDDEN or (not group and task and key in TASKS[task].unused):
             continue
         try:
             value = OmegaConf.select(root, dotted, throw_on_missing=True)
@@ -128,25 +120,6 @@ def _keys(root: DictConfig, group: str = "") -> list[tuple[str, str, str]]:
             value = "(task's)"
         rows.append((dotted, value, comments.get(dotted, "")))
     return rows
-
-
-def _comments(path: Path) -> dict[str, str]:
-    """Return what a YAML file says behind its keys, by dotted key; an estimator's file is about ``estimator.``."""
-    own = "estimator." if path.parent.name == "estimator" else ""
-    section, found = "", {}
-    for line in path.read_text().splitlines():
-        if match := re.match(r"( *)(\w+):(?: +(.*?))?(?: *# (.+))?$", line):
-            indent, key, value, comment = match.groups()
-            section = section if indent else ("" if value else f"{key}.")
-            if comment:
-                found[own + (section if indent else "") + key] = comment
-    return found
-
-
-def _summary(path: Path) -> str:
-    """Return the sentence at the head of a YAML file."""
-    lines = path.read_text().splitlines()
-    return next((line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line), "")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -111,4 +111,4 @@ def measure_all(config: dict[str, Any]) -> dict[str, study.Rows]:
 
 def execute(config: dict[str, Any]) -> int:
     """Tune, draw, write tables and figures, print the table. Returns 0."""
-    return study.conduct(config, measure_all, beside="its estimators")
+    return study.conduct(config, measure_all)

@@ -97,4 +97,4 @@ def measure_all(config: dict[str, Any]) -> dict[str, study.Rows]:
 
 def execute(config: dict[str, Any]) -> int:
     """Measure, write tables and figures, print the tables. Returns 0."""
-    return study.conduct(config, measure_all, beside="st_gumbel and gumbel_rao")
+    return study.conduct(config, measure_all)

@@ -19,11 +19,12 @@ from relax_exp.report.studies import STUDIES
 from relax_exp.run_files import DONE, TABLE
 from relax_exp.runs.files import write_atomically
 from relax_exp.runs.folder import RunFolder, shown
+from relax_exp.tasks.registry import TASKS
 
 Rows = list[dict[str, Any]]
 
 
-def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Rows]], beside: str = "") -> int:
+def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Rows]]) -> int:
     """Carry out a study: what ``measure(config)`` returns becomes ``table.json`` and, from it, tables and figures.
 
     A study that was carried out before is shown again, without measuring anything.
@@ -31,7 +32,6 @@ def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str
     Args:
         config: The resolved configuration.
         measure: What measures, and returns the rows of each table.
-        beside: The estimators that a study sets beside each other; where it has some, none can be chosen.
 
     Returns:
         The exit code, 0.
@@ -39,8 +39,8 @@ def conduct(config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str
     Raises:
         SettingError: An estimator was chosen where none can be.
     """
-    if beside and (config["estimator"]["name"] != "all" or config["estimator"].get("path")):
-        name = config["task"]["name"]
+    name, chosen = config["task"]["name"], config["estimator"]
+    if (beside := TASKS[name].beside) and (chosen["name"] != "all" or chosen.get("path")):
         raise SettingError(f"task={name} sets {beside} beside each other: leave the estimator out")
     path = run_path(config)
     if (code := shown(path, config, said)) is not None:

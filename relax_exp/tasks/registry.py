@@ -42,6 +42,8 @@ class TaskEntry:
         headline: Metrics shown on the console at each evaluation.
         encoder: Whether it has one, whose tensors an estimator can tell apart.
         gpu: Whether its steps are large enough that ``device=auto`` takes a GPU where there is one.
+        unused: Keys of every run that it does not look at.
+        beside: The estimators that it sets beside each other each time, in words, so that none can be chosen.
     """
 
     options: type
@@ -52,6 +54,8 @@ class TaskEntry:
     headline: tuple[str, ...] = ("loss", "grad/log_variance")
     encoder: bool = False
     gpu: bool = False
+    unused: tuple[str, ...] = ()
+    beside: str = ""
 
     def family_of(self, task: Mapping[str, Any]) -> str | None:
         """Return the family of a configuration's variables: binary ones are categorical where it has categories."""
@@ -70,6 +74,7 @@ class TaskEntry:
 
 
 TASKS: dict[str, TaskEntry] = {}
+OF_TRAINING = ("steps", "lr", "lrs", "batch_size", "eval_every", "track")  # keys of every run that trains
 Options = TypeVar("Options", bound=type)
 
 
@@ -342,7 +347,13 @@ class TemperatureOptions:
     scale: NotNegative
 
 
-@task("simplex", "simplex", estimators=("st_gumbel", "gumbel_rao"))
+@task(
+    "simplex",
+    "simplex",
+    estimators=("st_gumbel", "gumbel_rao"),
+    unused=OF_TRAINING,
+    beside="st_gumbel and gumbel_rao",
+)
 class SimplexOptions:
     """Keys of task=simplex."""
 
@@ -350,7 +361,13 @@ class SimplexOptions:
     points: Draws
 
 
-@task("histograms", "histograms", estimators=("reinforce", "rebar", "relax", "lax", "reparameterization"))
+@task(
+    "histograms",
+    "histograms",
+    estimators=("reinforce", "rebar", "relax", "lax", "reparameterization"),
+    unused=("batch_size", "eval_every", "track"),
+    beside="its estimators",
+)
 class HistogramsOptions:
     """Keys of task=histograms."""
 
@@ -359,7 +376,7 @@ class HistogramsOptions:
     draws: Draws
 
 
-@task("verify", "verification")
+@task("verify", "verification", unused=OF_TRAINING)
 class VerifyOptions:
     """Keys of task=verify."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from handbook.links import ROOT
 from relax_exp import estimators
-from relax_exp.config.files import CONFIGS
+from relax_exp.config.files import CONFIGS, documented
 from relax_exp.estimators import Entry
 
 PAGES = ROOT / "docs" / "estimators"
@@ -91,10 +91,11 @@ def facts(name: str, entry: Entry) -> Iterable[tuple[str, str]]:
 
 def evaluations(name: str, built: list[tuple[str, dict, estimators.Estimator]]) -> str:
     """The number, with the sizes and options that it depends on."""
-    if found := re.search(r"^samples: *(\d+)", options_file(name), re.M):
+    keys = documented(options_file(name))
+    if samples := keys.get("estimator.samples"):
         _, given, estimator = built[0]
-        times = estimator.evaluations // given.get("samples", int(found[1]))
-        copied = re.search(r"^copies:", options_file(name), re.M)
+        times = estimator.evaluations // given.get("samples", int(samples[0]))
+        copied = "estimator.copies" in keys
         return "as many as `samples`" if times == 1 else f"`samples` times {'`copies`' if copied else times}"
     counts: dict[str, list[str]] = {}
     for family, given, estimator in built:
@@ -149,19 +150,19 @@ def inline(part: str) -> str:
     return part.replace("~", "&#126;").replace("<", "&lt;")
 
 
-def options_file(name: str) -> str:
-    """The text of the estimator's YAML file."""
-    return (CONFIGS / "estimator" / f"{name}.yaml").read_text()
+def options_file(name: str) -> Path:
+    """The estimator's YAML file."""
+    return CONFIGS / "estimator" / f"{name}.yaml"
 
 
 def options(name: str) -> str:
     """The keys with their defaults and comments."""
-    found = re.findall(r"^(\w+): +(.*?) *# (.+)$", options_file(name), re.M)
+    found = {key: said for key, said in documented(options_file(name)).items() if said[1]}
     if not found:
         return "None."
     rows = [
-        f"| `estimator.{key}` | {f'`{value}`' if '$' not in value else 'by task'} | {cell(comment)} |"
-        for key, value, comment in found
+        f"| `{key}` | {f'`{value}`' if '$' not in value else 'by task'} | {cell(comment)} |"
+        for key, (value, comment) in found.items()
     ]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 

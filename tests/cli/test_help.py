@@ -23,7 +23,7 @@ def test_help_and_configuration_agree(typed):
     said = set(re.findall(r"^  ((?:task\.|estimator\.)?[a-z]\w*)  +\S", text.partition("Keys, their")[2], re.M))
     there = {key for key in cfg if key not in help.HIDDEN}
     there |= {f"{g}.{k}" for g in ("task", "estimator") if g in cfg for k in cfg[g] if k not in help.HIDDEN}
-    assert said == there - set(help.UNUSED.get(cfg.task.name, ()))
+    assert said == there - set(TASKS[cfg.task.name].unused)
     assert max(map(len, text.replace("$$", "$").splitlines())) <= 80  # Hydra takes a template
     assert "the draft" not in text
 
