@@ -192,8 +192,6 @@ def _misused(args: argparse.Namespace) -> str | None:
         allowed = mode in modes or (name == "budget" and args.experiment is not None)
         if getattr(args, name) and not allowed:
             return f"--{name} goes with {what.format(mode)}"
-    if args.experiment is not None and not args.budget:
-        return f"--experiment {args.experiment} needs its --budget: smoke, cpu, ..."
     return None
 
 

@@ -135,8 +135,10 @@ def compared(name: str, budget: str, found: Iterable[str | None]) -> tuple[set[s
     """Return the hashes of an experiment's runs, and the commands of those that are not among the hashes ``found``.
 
     Raises:
-        ConfigError: There is no such experiment or budget.
+        ConfigError: There is no such experiment or budget, or none is given.
     """
+    if not budget and name in names():
+        raise ConfigError(f"--experiment {name} needs its --budget: {', '.join(BUDGETS)}")
     wanted = {identity.run_hash(run.config): shlex.join(["relax-exp", *run.overrides]) for run in planned(name, budget)}
     there = set(found)
     return {*wanted}, [command for its, command in wanted.items() if its not in there]
