@@ -12,6 +12,12 @@ from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of
 
 DRY = "--dry-run"
+FLAGS = ("--help", "--version", DRY, "--multirun", "--cfg", "--resolve", "--info")  # for the user
+# Hydra's own, and the short ones.
+OTHER_FLAGS = (
+    *("-h", "-m", "-c", "-i", "-p", "-r", "-sc", "-cp", "-cn", "-cd", "--package", "--run", "--shell-completion"),
+    *("--hydra-help", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
+)
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
@@ -25,6 +31,9 @@ def readable(arguments: Sequence[str]) -> list[str]:
             key, value = dashed.groups()
             if key not in ("package", "cfg", "info"):
                 raise ConfigError(f"{argument}: keys are typed without dashes: type {key}={value}")
+        elif re.match(r"--?[a-z]", argument) and argument.partition("=")[0] not in (*FLAGS, *OTHER_FLAGS):
+            known = ", ".join((*FLAGS, "-m"))
+            raise ConfigError(f"{argument}: there is no such flag; there are {known}, and keys as key=value")
     _check_preset(arguments)
     return [_quoted(argument) for argument in arguments]
 

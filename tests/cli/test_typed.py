@@ -31,6 +31,10 @@ def run(monkeypatch, tmp_path, capfd):
         ("experiment=tabel1 budget=cpu", "did you mean table1?"),
         ("task=toy estimator=relax learning_rate=1", "unknown key learning_rate; did you mean lr?"),
         ("task=toy estimator=relax --steps=10", "type steps=10"),
+        (
+            "task=toy estimator=relax --verbose",
+            "--verbose: there is no such flag; there are --help, --version, --dry-run",
+        ),
         ("task=cartpole estimator=relax task.env=ALE/Pong-v5", "type task=atari task.env=ALE/Pong-v5"),
         ("task=verify estimator.name=", "type estimator=NAME"),
         ("experiment=arsm_vae task=toy", "experiment=arsm_vae is a preset of task=categorical_vae: leave task=toy out"),
