@@ -29,6 +29,7 @@ FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
 ROUNDING = 1e-9  # a standard deviation, relative to the gradient, that counts as none
 EQUAL = 1e-5  # a relative deviation that counts as none where draws do not vary, of single precision too
 SEEN = 20  # how often a variable must take each of its values, on average, for a mean to be judged
+LARGEST = 1e9  # of a logit
 IMPOSSIBLE = 1e-6  # an average number of times that counts as never, as that of a masked action
 
 
@@ -133,6 +134,8 @@ def bias(
         raise ValueError(f"draws={draws} must be a whole number, at least 2; thousands are wanted")
     if exact is None:
         exact = exact_gradient(logits, f, family, samples, event_shape)
+        if not bool(torch.isfinite(exact).all()):
+            raise ValueError("the enumerated gradient is not finite: are the logits numbers?")
         _check_seen(logits, family, event_shape, draws, samples or 1)
     else:
         exact = _checked(exact, tuple(logits.shape), "exact gradient").cpu().double()
@@ -196,7 +199,9 @@ def exact_gradient(
 
 
 def _double(logits: Any) -> Tensor:
-    return torch.as_tensor(logits.detach().cpu() if isinstance(logits, Tensor) else np.asarray(logits)).double()
+    """Return the logits in double precision on the CPU; infinite ones, of masked actions, as large ones."""
+    plain = torch.as_tensor(logits.detach().cpu() if isinstance(logits, Tensor) else np.asarray(logits))
+    return plain.double().clamp(-LARGEST, LARGEST)
 
 
 def _kind(name: str, theta: Tensor, event_shape: tuple[int, ...] | None) -> tuple[type[Family], tuple[int, ...]]:

@@ -192,7 +192,7 @@ def test_gradients_that_are_not_finite_fail(wrong):
 
 
 def test_a_masked_action_is_never_drawn_and_hinders_nothing():
-    masked = torch.tensor([[[0.5, -0.2, -60.0]]])
+    masked = torch.tensor([[[0.5, -0.2, -torch.inf]]])
     z = Latent("rloo", "categorical", (1, 3), samples=2)
 
     def gradient(logits, f, generator):

@@ -107,7 +107,7 @@ def _keys(root: DictConfig, group: str = "") -> list[tuple[str, str, str]]:
     files += [CONFIGS / g / f"{OmegaConf.select(root, f'{g}.name')}.yaml" for g in ("task", "estimator") if g in root]
     comments: dict[str, str] = {}
     for path in (path for path in files if path.is_file()):
-        comments |= {key: comment for key, (_, comment) in documented(path).items()}
+        comments |= {key: comment for key, (_, comment) in documented(path).items() if comment}
     rows = []
     for key in map(str, OmegaConf.select(root, group) if group else root):
         dotted = f"{group}.{key}" if group else key

@@ -48,6 +48,9 @@ def score_function_loss(log_prob: Tensor, losses: Tensor, name: str = "rloo", **
     if not log_prob.dim() or not len(log_prob):
         raise ValueError(f"log_prob has shape {tuple(log_prob.shape)}; it must be (K, *batch), of K samples a row")
     checks.shaped(losses, tuple(log_prob.shape), "losses")
+    if "samples" in options:
+        raise TypeError("samples is the number of rows of log_prob: leave it out")
+    losses = losses if losses.is_floating_point() else losses.to(log_prob.dtype)
     count, *batch = log_prob.shape
     estimator = estimators.build(name, samples=count, **options)
     assert isinstance(estimator, ScoreFunction)

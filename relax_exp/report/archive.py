@@ -54,7 +54,7 @@ def write(runs: Sequence[Run], folder: Path, **about: Any) -> list[Path]:
     runs = sorted(runs, key=lambda run: run.label)
     provenance = {
         **about,
-        "runs": {run.label: {"config": _config(run.config), "meta": _meta(run.meta)} for run in runs},
+        "runs": {run.label: {"config": without_paths(run.config), "meta": _meta(run.meta)} for run in runs},
     }
     texts = {CURVES: _csv(runs), PROVENANCE: json.dumps(provenance, indent=1) + "\n"}
     relaxations = {run.label: _short(run.curves, 6) for run in runs if run.curves}
@@ -137,11 +137,16 @@ def _short(value: Any, digits: int = 9) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def _config(config: dict[str, Any]) -> dict[str, Any]:
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration without paths of the machine: of an estimator's file elsewhere, its name stays."""
     kept = {**config, **{key: None for key in PATH_KEYS if key in config}}
     path = Path(config["estimator"].get("path") or "")
     return {**kept, "estimator": {**config["estimator"], "path": path.name}} if _elsewhere(str(path)) else kept
+
+
+def _name(path: str) -> str:
+    """Return the name of the file at a path that may stand in quotes."""
+    return Path(path.strip("'\"")).name
 
 
 def _elsewhere(path: str) -> bool:
@@ -156,7 +161,7 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     keys = "|".join(map(re.escape, PATH_KEYS))
     typed = [(word, re.fullmatch(rf"\+*({keys})=(.*)", word)) for word in words]
     kept = [
-        word if not key or not _elsewhere(key[2]) else f"{key[1]}={Path(key[2]).name}"
+        word if not key or not _elsewhere(key[2]) else f"{key[1]}={_name(key[2])}"
         for word, key in typed
         if not key or not _elsewhere(key[2]) or key[1] == "estimator.path"
     ]

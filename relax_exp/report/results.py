@@ -53,8 +53,8 @@ def collect(
     folder = Path(out) / name
     if add and (folder / PROVENANCE).is_file():
         about, before = archive.read(folder)
-        new = {run_hash(run.config) for run in runs}
-        runs += [run for run in before if run_hash(run.config) not in new]
+        new = {run_hash(archive.without_paths(run.config)) for run in runs}
+        runs += [run for run in before if run_hash(archive.without_paths(run.config)) not in new]
         budget, missing = budget or about.get("budget", ""), missing or about.get("missing", ())
     _ = Report(runs).cells  # refuses before anything is written
     try:

@@ -1,5 +1,6 @@
 """The help: its keys are those of the configuration, for every task and estimator, and it fits 80 columns."""
 
+import contextlib
 import re
 import sys
 
@@ -56,3 +57,10 @@ def test_a_sweep_ends_with_one_table_of_all_its_runs(monkeypatch, tmp_path, capf
     last = out[out.rindex("## Toy problem") :]
     assert "| reinforce" in last and "| baseline" in last
     assert re.search(r"figures of all 2: relax-exp-report runs/toy/\S+ runs/toy/\S+ -o report", err)
+
+
+def test_keys_that_a_task_sets_anew_keep_their_explanation(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["relax-exp", "task=vae", "estimator=relax", "--help"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert "updates of the parameters" in capfd.readouterr().out

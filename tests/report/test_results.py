@@ -145,11 +145,13 @@ def test_no_path_of_the_machine_is_kept(tmp_path):
 
 def test_of_an_estimator_elsewhere_on_a_machine_the_name_of_its_file_stays():
     config = {"estimator": {"name": "mine", "path": "/home/somebody/mine.py"}, "out": "/tmp/x"}
-    assert archive._config(config) == {"estimator": {"name": "mine", "path": "mine.py"}, "out": None}
+    assert archive.without_paths(config) == {"estimator": {"name": "mine", "path": "mine.py"}, "out": None}
     near = {"estimator": {"name": "mine", "path": "examples/mine.py"}}
-    assert archive._config(near) == near
+    assert archive.without_paths(near) == near
     command = "relax-exp task=toy ++estimator.path=/home/somebody/mine.py"
     assert archive._meta({"command": command}) == {"command": "relax-exp task=toy estimator.path=mine.py"}
+    quoted = """relax-exp task=toy 'estimator.path="/home/x y/mine.py"'"""
+    assert archive._meta({"command": quoted}) == {"command": "relax-exp task=toy estimator.path=mine.py"}
 
 
 def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
