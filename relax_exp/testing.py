@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import FAMILIES, Family, expectation, family_of, quadrature, states
+from relax_exp.distributions import FAMILIES, Family, bounded, count_states, expectation, family_of, quadrature, states
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
 ROUNDING = 1e-9  # a standard deviation, relative to the gradient, that counts as none
 EQUAL = 1e-5  # a relative deviation that counts as none where draws do not vary, of single precision too
 SEEN = 20  # how often a variable must take each of its values, on average, for a mean to be judged
-LARGEST = 1e9  # of a logit
 IMPOSSIBLE = 1e-6  # an average number of times that counts as never, as that of a masked action
 
 
@@ -134,13 +133,11 @@ def bias(
         raise ValueError(f"draws={draws} must be a whole number, at least 2; thousands are wanted")
     if exact is None:
         exact = exact_gradient(logits, f, family, samples, event_shape)
-        if not bool(torch.isfinite(exact).all()):
-            raise ValueError("the enumerated gradient is not finite: are the logits numbers?")
         _check_seen(logits, family, event_shape, draws, samples or 1)
     else:
         exact = _checked(exact, tuple(logits.shape), "exact gradient").cpu().double()
-        if not bool(torch.isfinite(exact).all()):
-            raise ValueError("exact= has to be finite")
+    if not bool(torch.isfinite(exact).all()):
+        raise ValueError("the exact gradient is not finite: are the logits, or what was given as exact=?")
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
     for chunk in _chunks(gradient, logits, f, draws, seed, vectorize):
         deviation = chunk.double() - exact
@@ -201,7 +198,7 @@ def exact_gradient(
 def _double(logits: Any) -> Tensor:
     """Return the logits in double precision on the CPU; infinite ones, of masked actions, as large ones."""
     plain = torch.as_tensor(logits.detach().cpu() if isinstance(logits, Tensor) else np.asarray(logits))
-    return plain.double().clamp(-LARGEST, LARGEST)
+    return bounded(plain.double())
 
 
 def _kind(name: str, theta: Tensor, event_shape: tuple[int, ...] | None) -> tuple[type[Family], tuple[int, ...]]:
@@ -236,18 +233,9 @@ def _states(
         if samples is not None:
             raise ValueError("the bound of several samples is enumerated for discrete variables only")
         return quadrature(theta)
-    if (count := _count(kind, event) ** (samples or 1)) > MAX_STATES:
+    if (count := count_states(kind.name, event)[0] ** (samples or 1)) > MAX_STATES:
         raise ValueError(f"{event} variables have {count} states to enumerate; the limit is {MAX_STATES}: use fewer")
     return states(kind, event, theta), None
-
-
-def _count(kind: type[Family], event: tuple[int, ...]) -> int:
-    """Return the number of states of a row."""
-    if kind.name == "permutation":
-        return math.factorial(event[0])
-    if kind.name in ("subset", "top_k"):
-        return math.comb(*event)
-    return (2 if kind.name == "bernoulli" else event[1]) ** event[0]
 
 
 def _check_seen(logits: Any, family: str, event_shape: tuple[int, ...] | None, draws: int, samples: int) -> None:

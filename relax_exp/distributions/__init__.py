@@ -11,11 +11,11 @@ The relaxed variable ``z`` is the one whose hard threshold is the sample: ``b = 
 *normalised* ``log p``, in the unconditional and the conditional draw alike (RELAX draft, appendix B).
 """
 
-from relax_exp.distributions.base import Family, as_scalar, digits, expand_event, sum_event, weighted
+from relax_exp.distributions.base import Family, as_scalar, bounded, digits, expand_event, sum_event, weighted
 from relax_exp.distributions.bernoulli import Bernoulli, BernoulliValues
 from relax_exp.distributions.categorical import Categorical
 from relax_exp.distributions.expectations import expectation, quadrature
-from relax_exp.distributions.families import FAMILIES, INDEPENDENT, family_of, states
+from relax_exp.distributions.families import FAMILIES, INDEPENDENT, count_states, family_of, states
 from relax_exp.distributions.gaussian import Gaussian
 from relax_exp.distributions.noise import gumbel, logit_uniform, open_uniform, standard_normal
 from relax_exp.distributions.permutation import Permutation
@@ -34,6 +34,8 @@ __all__ = [
     "Subset",
     "TopK",
     "as_scalar",
+    "bounded",
+    "count_states",
     "digits",
     "expand_event",
     "expectation",

@@ -10,6 +10,9 @@ from torch import Tensor
 Device = torch.device | str | None
 
 
+LARGEST = 1e9  # of a logit
+
+
 class Family:
     """What estimators ask of a family of variables; every function acts on the trailing dimensions.
 
@@ -117,6 +120,11 @@ class Family:
     ) -> Tensor:
         """Return all samples, ``(states, ...)``."""
         raise NotImplementedError
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Return logits with infinite ones, of masked actions, as large ones, whose differences are numbers."""
+    return logits.clamp(-LARGEST, LARGEST)
 
 
 def expand_event(values: Tensor, family: type[Family], parameters: bool = False) -> Tensor:

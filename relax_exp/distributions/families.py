@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from relax_exp.distributions.base import Family
@@ -22,6 +24,17 @@ INDEPENDENT = {name: family for name, family in FAMILIES.items() if not family.s
 def family_of(name: str, event_shape: tuple[int, ...]) -> type[Family]:
     """Return the family of that name for events of that shape, which tells subsets their size."""
     return FAMILIES[name].of(event_shape)
+
+
+def count_states(name: str, event_shape: tuple[int, ...]) -> tuple[int, str]:
+    """Return the number of samples that `states` enumerates, and that number as it is written: "2^3"."""
+    size = event_shape[0]
+    if name == "permutation":
+        return math.factorial(size), f"{size}!"
+    if name in ("subset", "top_k"):
+        return math.comb(*event_shape), f"{size} choose {event_shape[1]}"
+    base = 2 if name == "bernoulli" else event_shape[1]
+    return base**size, f"{base}^{size}"
 
 
 def states(family: type[Family], event_shape: tuple[int, ...], logits: Tensor) -> Tensor:

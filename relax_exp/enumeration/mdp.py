@@ -145,10 +145,8 @@ def episodes(task: PolicyTask, mdp: MDP, params: dict[str, Tensor], noise: dict[
     limit, actions, count = task.pseudo_rollouts, mdp.actions, task.episodes
     asked = arsm.pseudo_actions(logits.flatten(0, 1), noise["act"].flatten(0, 1), batch["alive"].flatten() > 0)
     index, weight = arsm.choose(torch.unflatten(asked, 0, (count, HORIZON)), noise["choose"], limit)
-    time, other = (
-        (index // actions).flatten(),
-        F.one_hot((index % actions).flatten(), actions).to(logits.dtype),
-    )
+    time = (index // actions).flatten()
+    other = F.one_hot((index % actions).flatten(), actions).to(logits.dtype)
     steps = torch.arange(HORIZON)
     past = (steps < time.unsqueeze(-1)).unsqueeze(-1)
     now = (steps == time.unsqueeze(-1)).unsqueeze(-1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 
-from relax_exp.distributions import expand_event, states, weighted
+from relax_exp.distributions import count_states, expand_event, states, weighted
 from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Estimator, Noise, Objective, Output
 from relax_exp.estimators.registry import MAX_ENUMERATED
@@ -24,14 +23,7 @@ class Exact(Estimator):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        size, name = self.event_shape[0], self.family.name
-        if name == "permutation":
-            self.evaluations, said = math.factorial(size), f"{size}!"
-        elif name in ("subset", "top_k"):
-            self.evaluations, said = math.comb(*self.event_shape), f"{size} choose {self.event_shape[1]}"
-        else:
-            base = 2 if name == "bernoulli" else self.event_shape[1]
-            self.evaluations, said = base**size, f"{base}^{size}"
+        self.evaluations, said = count_states(self.family.name, self.event_shape)
         if self.evaluations > MAX_ENUMERATED:
             raise OptionError(
                 f"exact enumerates {said} states; the limit is {MAX_ENUMERATED}: use fewer latents or another one"

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from relax_exp import estimators
-from relax_exp.distributions import INDEPENDENT
+from relax_exp.distributions import INDEPENDENT, bounded
 from relax_exp.estimators.base import as_shape
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.latent import checks, core
 from relax_exp.latent.foreign import parameters_of
-
-LARGEST = 1e9  # of a logit: infinite ones, of masked actions, end in differences of infinities
 
 
 class Result(NamedTuple):
@@ -233,7 +231,7 @@ class Latent(nn.Module):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if self.family.discrete:
-            logits = logits.clamp(-LARGEST, LARGEST)
+            logits = bounded(logits)
         n = math.prod(batch)
         return logits.reshape(n, *self.family.parameter_shape(self.flat_event)), batch, n
 

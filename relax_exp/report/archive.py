@@ -144,14 +144,9 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "estimator": {**config["estimator"], "path": path.name}} if _elsewhere(str(path)) else kept
 
 
-def _name(path: str) -> str:
-    """Return the name of the file at a path that may stand in quotes."""
-    return Path(path.strip("'\"")).name
-
-
 def _elsewhere(path: str) -> bool:
     """Tell whether a path says where on a machine it is."""
-    return path.strip("'\"").startswith(("/", "~"))
+    return path.startswith(("/", "~"))
 
 
 def _meta(meta: dict[str, Any]) -> dict[str, Any]:
@@ -159,9 +154,9 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
     words = meta.get("command") or ""
     words = words if isinstance(words, list) else shlex.split(words)
     keys = "|".join(map(re.escape, PATH_KEYS))
-    typed = [(word, re.fullmatch(rf"\+*({keys})=(.*)", word)) for word in words]
+    typed = [(word, re.fullmatch(rf"\+*({keys})=[\"']?(.*?)[\"']?", word)) for word in words]
     kept = [
-        word if not key or not _elsewhere(key[2]) else f"{key[1]}={_name(key[2])}"
+        word if not key or not _elsewhere(key[2]) else f"{key[1]}={Path(key[2]).name}"
         for word, key in typed
         if not key or not _elsewhere(key[2]) or key[1] == "estimator.path"
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from handbook.estimators import cell
 from handbook.links import ROOT
 from relax_exp.config.files import CONFIGS, documented, summary
 from relax_exp.tasks.registry import TASKS
@@ -73,8 +74,3 @@ def fitting(name: str) -> list[str]:
 def sentence(name: str) -> str:
     """The sentence at the head of a task's file, for a cell of a table."""
     return cell(summary(CONFIGS / "task" / f"{name}.yaml"))
-
-
-def cell(text: str) -> str:
-    """Text in a cell of a table."""
-    return text.replace("|", "\\|")

@@ -35,10 +35,22 @@ def difference(cell: Cell, other: Cell) -> tuple[np.ndarray, np.ndarray]:
 def panel(ax: Axes, cells: list[Cell], paired: tuple[Cell, list[Cell]], xlim: tuple[float, float]) -> None:
     """Draw the differences of `pairs` over steps with their 95% t interval, and zero."""
     reference, others = paired
+    lines = [(*difference(cell, reference), look, label) for cell, look, label in styled(cells) if cell in others]
+    over_zero(ax, lines, YLABEL, xlim)
+
+
+def over_zero(ax: Axes, lines: list[tuple], ylabel: str, xlim: tuple[float, float], apart: float = 0.0) -> None:
+    """Draw differences over steps and a line at zero.
+
+    Args:
+        ax: Where.
+        lines: Of each line its steps, differences ``(S, seeds)``, style and label.
+        ylabel: What is subtracted from what.
+        xlim: Ends of the axis of steps.
+        apart: By how much of their distance the markers of one line stand behind those of the one before.
+    """
     ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
-    for cell, look, label in styled(cells):
-        if cell in others:
-            steps, values = difference(cell, reference)
-            draw(ax, steps, values, look, label)
-    ax.set(xlabel="step", ylabel=YLABEL, xlim=xlim)
+    for i, (steps, values, look, label) in enumerate(lines):
+        draw(ax, steps, values, look, label, i * apart)
+    ax.set(xlabel="step", ylabel=ylabel, xlim=xlim)
     count_axis(ax.xaxis, xlim[1])

@@ -25,10 +25,9 @@ def reinmax(cells: list[Cell]) -> Table | None:
     rows: list[list[str] | None] = []
     records: list[dict[str, Any]] = []
     longest: dict[tuple[str, str], Cell] = {}
-    for cell in cells:
-        if published_of(cell):
-            of = _shape(cell), cell.name
-            longest[of] = max(longest.get(of, cell), cell, key=lambda each: each.steps)
+    for cell in filter(published_of, cells):
+        of = _shape(cell), cell.name
+        longest[of] = max(longest.get(of, cell), cell, key=lambda each: each.steps)
     for (shape, name), cell in longest.items():
         theirs = known["cells"][shape][name]
         series = {part: dict(zip(*cell.series(metric), strict=True)) for part, metric in BOUNDS.items()}

@@ -55,32 +55,34 @@ def figure(cells: list[Cell]) -> Figure | None:
     """Draw dropped minus kept over steps: a row for each task, a column for each bound, a line for each estimator."""
     from matplotlib.lines import Line2D
 
-    from relax_exp.report.figures.axes import count_axis, draw, letters, look, seeds, styled
     from relax_exp.report.figures.axes import figure as canvas
+    from relax_exp.report.figures.axes import letters, look, seeds, styled
+    from relax_exp.report.figures.differences import over_zero
     from relax_exp.report.figures.legend import below
 
     of: dict[str, list[tuple[Cell, Cell]]] = {}
+    counts: set[int] = set()
     for dropped, kept in _pairs(cells):
-        if len(differences(dropped, kept, TRAINING_BOUND)[2]) > 1:
+        if (count := len(differences(dropped, kept, TRAINING_BOUND)[2])) > 1:
+            counts.add(count)
             of.setdefault(_task(dropped), []).append((dropped, kept))
     if not of:
         return None
     handles: dict[str, Line2D] = {}
-    counts = {len(differences(*pair, TRAINING_BOUND)[2]) for pairs in of.values() for pair in pairs}
     with look():
         fig = canvas(7.2, 2.6 * len(of) + 0.5)
         grid = fig.subplots(len(of), len(PARTS), squeeze=False)
         for row, (task, pairs) in zip(grid, of.items(), strict=True):
+            looks = styled([dropped for dropped, _ in pairs])
+            handles |= {label: Line2D([], [], **its.keywords, label=label) for _, its, label in looks}
+            xlim = 0, 1.02 * max(dropped.steps for dropped, _ in pairs)
             for ax, (part, metric) in zip(row, PARTS.items(), strict=True):
-                ax.axhline(0, color="0.4", lw=0.8, ls=(0, (1, 2)), label="_reference")
-                for i, (dropped, its, label) in enumerate(styled([dropped for dropped, _ in pairs])):
-                    steps, values, _ = differences(dropped, pairs[i][1], metric)
-                    draw(ax, steps, values, its, label, i / len(pairs))
-                    handles[label] = Line2D([], [], **its.keywords, label=label)
-                last = max(dropped.steps for dropped, _ in pairs)
-                ax.set(title=words(task), xlabel="step", ylabel=f"{part} bound,\ndropped minus kept (nats)")
-                ax.set_xlim(0, 1.02 * last)
-                count_axis(ax.xaxis, last)
+                lines = [
+                    (*differences(*pair, metric)[:2], its, label)
+                    for pair, (_, its, label) in zip(pairs, looks, strict=True)
+                ]
+                over_zero(ax, lines, f"{part} bound,\ndropped minus kept (nats)", xlim, 1 / len(pairs))
+                ax.set_title(words(task))
         letters(grid.flatten())
         fig.suptitle("score term of the direct gradient")
         notes = [f"mean over {seeds(max(counts)) if len(counts) == 1 else 'the seeds'} that ran with and without it"]
