@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from relax_exp.numerics.moments import Moments
+
 
 class GradientNoise(NamedTuple):
     """The noise of the gradient of one parameter tensor, at fixed parameters.
@@ -96,18 +98,13 @@ class GradientMonitor:
     def _noise(self, closure, parameters: list[nn.Parameter]) -> list[GradientNoise | None]:
         """Return the noise of each parameter's gradient; None where no draw reached it."""
         n, reached = self.reference, set[int]()
-        first = self._gradient(closure, parameters, reached)
-        # Sums of deviations from the first gradient: stable in single precision.
-        total = [torch.zeros_like(g) for g in first]
-        squares = [torch.zeros_like(g) for g in first]
-        for _ in range(n - 1):
-            for i, g in enumerate(self._gradient(closure, parameters, reached)):
-                deviation = g - first[i]
-                total[i] += deviation
-                squares[i] += deviation.square()
-        mean = [g + t / n for g, t in zip(first, total, strict=True)]
-        trace = [float((s - t.square() / n).clamp(min=0).sum()) / (n - 1) for s, t in zip(squares, total, strict=True)]
-        cosines = [0.0] * len(first)
+        moments = [Moments() for _ in parameters]
+        for _ in range(n):
+            for own, g in zip(moments, self._gradient(closure, parameters, reached), strict=True):
+                own.add(g.unsqueeze(0))
+        mean = [own.mean for own in moments]
+        trace = [float(own.variance.sum()) for own in moments]
+        cosines = [0.0] * len(mean)
         for _ in range(self.draws):
             for i, g in enumerate(self._gradient(closure, parameters, reached)):
                 cosines[i] += float(torch.cosine_similarity(g.flatten(), mean[i].flatten(), dim=0)) / self.draws

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from relax_exp.distributions import FAMILIES, Family, bounded, count_states, expectation, family_of, quadrature, states
+from relax_exp.numerics.moments import Moments
 
 MAX_STATES = 4096  # of one row; K-sample bounds: of K rows
 FAMILY_WISE = 1e-6  # probability that an unbiased estimator fails
@@ -138,17 +139,14 @@ def bias(
         exact = _checked(exact, tuple(logits.shape), "exact gradient").cpu().double()
     if not bool(torch.isfinite(exact).all()):
         raise ValueError("the exact gradient is not finite: are the logits, or what was given as exact=?")
-    total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
+    moments = Moments(exact)
     for chunk in _chunks(gradient, logits, f, draws, seed, vectorize):
-        deviation = chunk.double() - exact
-        total += deviation.sum(0)
-        squares += deviation.square().sum(0)
-    mean = total / draws
-    variance = ((squares - draws * mean.square()) / (draws - 1)).clamp(min=0)
+        moments.add(chunk.double())
+    off, variance = moments.deviation, moments.variance
     fixed = variance <= (ROUNDING * (1 + exact.abs())).square()
     error = torch.where(fixed, 0.0, (variance / draws).sqrt())
-    z = torch.where(fixed, torch.where(mean.abs() <= EQUAL * (1 + exact.abs()), 0.0, math.inf), mean / error)
-    return Bias(exact, exact + mean, error, z, threshold(z.numel()), draws)
+    z = torch.where(fixed, torch.where(off.abs() <= EQUAL * (1 + exact.abs()), 0.0, math.inf), off / error)
+    return Bias(exact, moments.mean, error, z, threshold(z.numel()), draws)
 
 
 def threshold(tests: int, probability: float = FAMILY_WISE) -> float:

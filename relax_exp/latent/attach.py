@@ -14,6 +14,11 @@ Tuning = dict[int, dict[str, Tensor]]  # by layer and name
 Outputs = Callable[[Tuning | None], tuple[Tensor, dict[int, Output]]]
 Pairs = list[tuple[Tensor, Tensor]]  # parameters with their gradients
 
+REFUSED = (
+    "an estimate of a gradient has no derivative of its own: leave out create_graph=True or the outer transform, and "
+    "compute a penalty on gradients outside the losses of a Latent"
+)
+
 # Whether a transform of torch.func is active; taken for granted where torch does not tell, as is right, but slower.
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
@@ -41,18 +46,23 @@ class Attach(torch.autograd.Function):
             RuntimeError: A second derivative is asked for.
         """
         if torch.is_grad_enabled() and not _transformed() and not torch.compiler.is_compiling():
-            raise RuntimeError(
-                "an estimate of a gradient has no derivative of its own: leave out create_graph=True, and compute a "
-                "penalty on gradients outside the losses of a Latent"
-            )
-        grads = ctx.saved_tensors
-        layers = len(ctx.dims)
-        logits = [cotangent.reshape(-1, *[1] * dims) * g for g, dims in zip(grads[:layers], ctx.dims, strict=True)]
-        return cotangent, None, *logits, *grads[layers:], *[None] * len(grads)
+            raise RuntimeError(REFUSED)
+        return handed_on(cotangent, ctx.dims, ctx.saved_tensors)
+
+
+def handed_on(cotangent: Tensor, dims: tuple[int, ...], grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Return what `Attach` gives its arguments, from what the losses got."""
+    layers = len(dims)
+    logits = [cotangent.reshape(-1, *[1] * d) * g for g, d in zip(grads[:layers], dims, strict=True)]
+    return cotangent, None, *logits, *grads[layers:], *[None] * len(grads)
 
 
 class AttachTransformed(Attach):
-    """`Attach` as torch.func's transforms want it, at the price of an inspected signature at every call."""
+    """`Attach` as torch.func's transforms want it, at the price of an inspected signature at every call.
+
+    A transform does not tell whether another differentiates what it returns, so second derivatives are refused where
+    they are taken, see `Constant`.
+    """
 
     generate_vmap_rule = True
 
@@ -63,9 +73,54 @@ class AttachTransformed(Attach):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        """Keep the gradients for `backward`."""
+        """Keep the tensors for `backward`."""
         _, ctx.dims, *tensors = inputs
-        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        """Multiply the kept gradients, which must not be differentiated, with that of each row's loss."""
+        half = len(ctx.saved_tensors) // 2
+        targets, grads = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
+        if not torch.compiler.is_compiling():
+            grads = [Constant.apply(g, target) for g, target in zip(grads, targets, strict=True)]
+        return handed_on(cotangent, ctx.dims, grads)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        """Refuse forward mode.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            "the losses of a Latent have no forward-mode derivative: take torch.func.grad, vjp or jacrev, and no "
+            "second derivative"
+        )
+
+
+class Constant(torch.autograd.Function):
+    """A gradient that belongs to a tensor and is no function of it that could be differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient."""
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):
+        """Refuse the derivative of the gradient.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(REFUSED)
 
 
 def attach(

@@ -34,7 +34,7 @@ def score_function_loss(log_prob: Tensor, losses: Tensor, name: str = "rloo", **
         options: Of the estimator.
 
     Returns:
-        ``(*batch)``: the mean of the losses, or the bound of "vimco".
+        ``(*batch)``: the mean of the losses, or the bound of "vimco". Only its first derivative is an estimate.
 
     Raises:
         ValueError: Shapes differ, the name is another, or there are too few samples.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relax_exp import estimators
 from relax_exp.errors import SettingError
+from relax_exp.numerics.moments import Moments
 from relax_exp.numerics.random_streams import stream
 from relax_exp.report.studies.temperature import EXACT, FIXED, UNBIASED
 from relax_exp.studies import study
@@ -58,15 +59,13 @@ def deviation(name: str, options: dict, task: CategoricalToy, logits: Tensor, dr
     estimator = estimators.build(name, "categorical", task.event_shape, **options).double()
     generator = stream(seed, "temperature")  # the same noise at all temperatures: smooth curves
     most = min(ROWS, max(1, 10 * ROWS // options.get("draws", 1)))
-    first, second, count = torch.zeros_like(exact), torch.zeros_like(exact), 0
-    while count < draws:
-        rows = min(most, draws - count)
+    moments = Moments(exact)
+    while moments.count < draws:
+        rows = min(most, draws - moments.count)
         noise = estimator.noise(rows, generator, dtype=torch.float64)
-        deviation = estimator(logits.expand(rows, *logits.shape), task.loss, noise=noise).grad[:, 0] - exact
-        first, second, count = first + deviation.sum(0), second + deviation.square().sum(0), count + rows
-    mean = first / count
-    variance = ((second - count * mean.square()) / (count - 1)).sum().clamp(min=0)
-    return Deviation(mean, variance, (variance / count).sqrt(), exact)
+        moments.add(estimator(logits.expand(rows, *logits.shape), task.loss, noise=noise).grad[:, 0])
+    variance = moments.variance.sum()
+    return Deviation(moments.deviation, variance, (variance / draws).sqrt(), exact)
 
 
 def measure(name: str, options: dict, task: CategoricalToy, logits: Tensor, draws: int, seed: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ from relax_exp.envs.atari import Games
 from relax_exp.envs.atari_scores import human_normalised
 from relax_exp.estimators.base import FromSample
 from relax_exp.models.nature_cnn import FEATURES, FRAMES, SIDE, init_nature, nature, packed, pull_back
+from relax_exp.numerics.moments import Moments
 from relax_exp.numerics.random_streams import seed_of, stream
 from relax_exp.tasks.base import Gradients, Model, SegmentTask, draw, summarize_variance
 from relax_exp.tasks.registry import AtariOptions
@@ -159,8 +160,8 @@ class Atari(SegmentTask):
         seen = nature(model.params, batch["observation"])
         logits, loss, rows = seen.logits.unsqueeze(-2), seen.values - batch["return"], len(seen.values)
         generator = stream(seed, "variance", step)
-        mean = square = torch.zeros(())
-        for k in range(1, self.options.variance_draws + 1):
+        moments = Moments()
+        for _ in range(self.options.variance_draws):
             index = torch.randint(rows, (rows,), generator=generator).to(self.device)
             noise = draw(self._own_noise(), 1, generator, self.dtype)
             noise = {key: u[0].to(self.device) for key, u in noise.items()}
@@ -169,13 +170,8 @@ class Atari(SegmentTask):
             at_logits = torch.zeros_like(logits).index_add(0, index, out.grad) / rows
             grads = pull_back(model.params, seen, at_logits.squeeze(-2), torch.zeros_like(seen.values))
             flat = torch.cat([leaf.flatten() for name, leaf in grads.items() if not name.startswith("value.")])
-            if k == 1:
-                mean, square = flat, torch.zeros_like(flat)
-                continue
-            change = flat - mean  # Welford's running mean and sum of squares
-            mean = mean + change / k
-            square = square + change * (flat - mean)
-        log_variance = summarize_variance(square / (self.options.variance_draws - 1))["grad/log_variance"]
+            moments.add(flat.unsqueeze(0))
+        log_variance = summarize_variance(moments.variance)["grad/log_variance"]
         return {"grad/log_variance": float(log_variance)}
 
     def play(self, params: dict[str, Tensor], seed: int, purpose: str, episodes: int):

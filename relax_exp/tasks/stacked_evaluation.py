@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from relax_exp.numerics.moments import Moments
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, draw, summarize_variance
 
@@ -76,14 +77,10 @@ class Stacked:
             grads = vmap(lambda noise: task.encoder_gradient(model, rows, noise | still))(noise)
             return torch.cat([grad.flatten(1) for grad in grads.values()], 1)
 
-        reference, total, squares = None, torch.zeros(()), torch.zeros(())
+        moments = Moments(dim=1)
         for start in range(0, n, at_once):
             drawn = [draw(shapes, min(at_once, n - start), generator, task.dtype) for generator in generators]
             noise = {k: torch.stack([own[k] for own in drawn]).to(task.device) for k in shapes}
-            draws = vmap(gradients)(models, rows, still, noise)
-            reference = draws.mean(1, keepdim=True) if reference is None else reference
-            deviation = draws - reference
-            total, squares = total + deviation.sum(1), squares + deviation.square().sum(1)
-        variance = (squares - total.square() / n) / (n - 1)
-        measured = {k: v.tolist() for k, v in vmap(summarize_variance)(variance).items()}
+            moments.add(vmap(gradients)(models, rows, still, noise))
+        measured = {k: v.tolist() for k, v in vmap(summarize_variance)(moments.variance).items()}
         return [{k: v[i] for k, v in measured.items()} for i in range(len(seeds))]

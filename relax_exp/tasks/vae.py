@@ -22,6 +22,7 @@ from relax_exp.data import GREY, ImageData
 from relax_exp.models.mlp import he_, uniform_
 from relax_exp.models.vae import MODELS, DiscreteVAE, Layer
 from relax_exp.numerics import cpu_programs
+from relax_exp.numerics.moments import Moments
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.base import Model, Task, draw, summarize_variance
 from relax_exp.tasks.layered_gradients import Hierarchy, by_layer, context_shapes
@@ -259,19 +260,12 @@ class LatentModel(Task):
         def one(noise):
             return self.encoder_gradient(model, rows, noise | still)
 
-        reference, n = None, self.options.variance_draws
-        total = squares = torch.zeros(())
-        at_once = self._draws_at_once
+        moments, n, at_once = Moments(), self.options.variance_draws, self._draws_at_once
         for start in range(0, n, at_once):
             noise = draw(shapes, min(at_once, n - start), generator, self.dtype)
             noise = {k: v.to(self.device) for k, v in noise.items()}
-            draws = torch.cat([g.flatten(1) for g in vmap(one)(noise).values()], 1)
-            # Sums of deviations from a reference near the mean: stable in single precision.
-            reference = draws.mean(0) if reference is None else reference
-            deviation = draws - reference
-            total, squares = total + deviation.sum(0), squares + deviation.square().sum(0)
-        variance = (squares - total.square() / n) / (n - 1)
-        return {k: float(v) for k, v in summarize_variance(variance).items()}
+            moments.add(torch.cat([g.flatten(1) for g in vmap(one)(noise).values()], 1))
+        return {k: float(v) for k, v in summarize_variance(moments.variance).items()}
 
     def images(self, models, replica, seed):
         """Return eight of the images of evaluations above their reconstructions, and sixteen draws from the prior."""

@@ -15,6 +15,10 @@ def bernoulli(name="rloo", **options):
     return Latent(name, "bernoulli", 3, **options)
 
 
+def summed(logits):
+    return bernoulli("relax")(logits, total).loss.sum()
+
+
 CALLS = {
     "logits of another event": (
         lambda: bernoulli()(torch.zeros(4, 2), total),
@@ -88,6 +92,23 @@ CALLS = {
         lambda: bernoulli()(torch.zeros(4, 3, requires_grad=True), total).loss.sum().backward(create_graph=True),
         RuntimeError,
         "leave out create_graph=True",
+    ),
+    "a derivative of an estimate under torch.func": (
+        lambda: torch.func.grad(lambda x: torch.func.grad(summed)(x).sum())(torch.zeros(4, 3)),
+        RuntimeError,
+        "the outer transform",
+    ),
+    "a derivative of an estimate, row by row": (
+        lambda: torch.func.vmap(torch.func.grad(lambda x: torch.func.grad(summed)(x).sum()), randomness="same")(
+            torch.zeros(2, 4, 3)
+        ),
+        RuntimeError,
+        "the outer transform",
+    ),
+    "forward mode": (
+        lambda: torch.func.jvp(summed, (torch.zeros(4, 3),), (torch.ones(4, 3),)),
+        RuntimeError,
+        "take torch.func.grad",
     ),
     "an unknown option": (lambda: bernoulli("relax", surrogate="netwrk"), ValueError, "network"),
     "one eta for each tensor": (
@@ -164,6 +185,7 @@ CALLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of forward mode, by torch itself
 @pytest.mark.parametrize("case", CALLS)
 def test_it_is_refused(case):
     call, error, message = CALLS[case]
