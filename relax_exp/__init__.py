@@ -1,8 +1,8 @@
 """relax-exp: gradient estimators for discrete and black-box variables, verified and reproduced.
 
 `Latent` puts one into a model, `Chain` several on top of each other, `score_function_loss` takes samples of any
-distribution; `testing` proves anybody's estimator right or
-wrong; `GradientMonitor` watches variances during training; `build` and `names` are the estimators behind all of it.
+distribution; `testing` tells whether anybody's estimator is biased; `GradientMonitor` watches variances during
+training; `build` and `names` are the estimators behind all of it.
 Names are looked up when they are used: torch is not imported before.
 """
 

@@ -36,9 +36,9 @@ IMPOSSIBLE = 1e-6  # an average number of times that counts as never, as that of
 class Bias(NamedTuple):
     """What `bias` measured, all of the logits' shape, in double precision.
 
-    ``exact``: the enumerated gradient; ``mean`` of the draws; its ``standard_error``; ``z`` = (mean - exact) /
-    standard_error, infinite where draws do not vary and are wrong. ``limit``: what the largest \\|z\\| of an unbiased
-    estimator exceeds once in a million; ``draws``: their number.
+    ``exact``: the enumerated gradient, or what was given as such; ``mean`` of the draws; its ``standard_error``; ``z``
+    = (mean - exact) / standard_error, infinite where draws do not vary and are wrong. ``limit``: what the largest
+    \\|z\\| of an unbiased estimator exceeds once in a million; ``draws``: their number.
     """
 
     exact: Tensor
@@ -64,7 +64,7 @@ class Bias(NamedTuple):
             return f"of {self.draws:,} gradients some are not finite: in coordinate {i} their mean is {self.mean[i]}"
         verdict = "differs from" if self.biased else "agrees with"
         return (
-            f"the mean of {self.draws:,} gradients {verdict} the enumerated gradient: in coordinate {i} it is "
+            f"the mean of {self.draws:,} gradients {verdict} the exact gradient: in coordinate {i} it is "
             f"{float(self.mean[i]):.6g} ± {float(self.standard_error[i]):.2g}, exact {float(self.exact[i]):.6g}, "
             f"z = {float(self.z[i]):.1f}; the limit for {self.z.numel()} coordinates is {self.limit:.1f}"
         )

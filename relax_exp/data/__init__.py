@@ -40,11 +40,14 @@ class ImageData(NamedTuple):
     """Images as rows of pixels, row-major, in the order in which they are used.
 
     Attributes:
+        name: Of the data set.
         train: ``(N, pixels)`` uint8, {0, 1} when `binarize` is static or threshold, grey values 0..255 when it is
             dynamic (whoever uses them divides by 255 and draws, from noise of its own) or none (divides by 255).
         valid: Likewise.
         test: Likewise.
         mean: The mean of `train`, ``(pixels,)`` float64, divided by 255 where they are grey values.
+        image_shape: Height and width.
+        binarize: How the images were made of grey values, one of `BINARIZATIONS`.
     """
 
     name: str

@@ -35,7 +35,7 @@ class Bernoulli(Family):
         """Return z~ ~ p(z | b) for uniform v, differentiable in the logits; all shapes are ``(..., D)``.
 
         It is softplus(logit v + softplus(l)) if b = 1, and mirrored if b = 0. This is the same as ``log(v / (1 - v) /
-        (1 - theta) + 1)`` of Le's notes on REBAR (004), written so that neither tail overflows. (The published RELAX
+        (1 - theta) + 1)`` of Le's notes on REBAR (2017), written so that neither tail overflows. (The published RELAX
         paper prints theta and 1 - theta swapped; enumeration decides for this one.)
         """
         sign = 2 * b - 1

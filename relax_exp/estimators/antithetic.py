@@ -126,9 +126,9 @@ def log_both(log_s: Tensor, order: int) -> Tensor:
 class ARMS(RLOO):
     """ARMS (Dimitriev & Zhou 2021): `RLOO` over ``samples`` = K >= 2 antithetic samples, each coordinate corrected.
 
-        sum_k (f_k - mean f) (b_k - theta) / (K - 1)  *  theta (1 - theta) / (theta - P(b_i = b_j = 1)).
+        sum_k (f_k - mean f) (b_k - p) / (K - 1)  *  p (1 - p) / (p - P(b_i = b_j = 1)).
 
-    The copula is the paper's Dirichlet one, mirrored where theta > 1/2 (b = 1 is then the common value). With s the
+    The copula is the paper's Dirichlet one, mirrored where p > 1/2 (b = 1 is then the common value). With s the
     probability of the rarer value and (d_1 .. d_K) ~ Dir(1), sample k takes it where 1 - d_k < s^(1/(K-1)), and two
     samples take it together with probability max(2 s^(1/(K-1)) - 1, 0)^(K-1), exactly. K = 2 is DisARM.
 
@@ -152,7 +152,7 @@ class ARMS(RLOO):
     def correction(self, logits: Tensor) -> Tensor:
         """Return the factor of each coordinate that undoes the coupling, in the shape of ``logits``.
 
-        It is theta (1 - theta) / (theta - joint) = (1 - s) / (1 - joint / s), with s the probability of the rarer
+        It is p (1 - p) / (p - joint) = (1 - s) / (1 - joint / s), with s the probability of the rarer
         value.
         """
         return self.debiased(logits, self.samples - 1)

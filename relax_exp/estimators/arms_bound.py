@@ -19,7 +19,7 @@ class ARMSBound(ARMS):
     Each of the K is drawn in ``copies`` = m >= 2 antithetic forms (`ARMS`); K m evaluations. With F_kj the bound where
     sample k takes its j-th form, and the others one form c, the gradient is the sum over k of
 
-        sum_j (F_kj - mean_j F_kj) (b_kj - theta) / (m - 1)  *  the correction of `ARMS`,
+        sum_j (F_kj - mean_j F_kj) (b_kj - p) / (m - 1)  *  the correction of `ARMS`,
 
     averaged over c, which uses every evaluation m times over. ``out.loss`` is the bound, averaged over c. With m = 2
     it is local DisARM (Dong, Mnih & Tucker 2020, section 4), with more the same of ARMS (Dimitriev & Zhou 2021). f is

@@ -49,7 +49,7 @@ def swapped(log_p: Tensor, noise: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 class ARS(Comparison):
-    """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019; slides 003), with one reference class r for each row.
+    """Augment-REINFORCE-swap (Yin, Yue & Zhou 2019), with one reference class r for each row.
 
         [f(z^{c<->r}) - mean_m f(z^{m<->r})] (1 - C pi_r),    z^{c<->r} = argmin pi e^{-logits}, pi_c and pi_r swapped,
 
@@ -98,7 +98,7 @@ class ARS(Comparison):
 
 
 class ARSM(Comparison):
-    """Augment-REINFORCE-swap-merge (Yin, Yue & Zhou 2019; slides 003): the mean of `ARS` over all references.
+    """Augment-REINFORCE-swap-merge (Yin, Yue & Zhou 2019): the mean of `ARS` over all references.
 
         sum_j [f(z^{c<->j}) - mean_m f(z^{m<->j})] (1 / C - pi_j).
 

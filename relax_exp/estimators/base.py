@@ -137,7 +137,13 @@ class Estimator(nn.Module, metaclass=Checked):
         target: What the gradient is of: the "mean" of f over samples, a "bound" of several samples, or f along a
             "path".
         samples: The number of samples of each row, stacked in front.
+        draws_p: Whether its samples are draws from p(b), all of them as likely as p says.
+        uses_f_b: Whether f at the sample, from a caller who has it, saves an evaluation.
+        uses_slope: Whether it takes df/db at the samples too: ``f_b`` may then be the pair of both.
+        shared: Whether, in a hierarchy, some parameters of layer 0 serve all layers, see `Rebar`.
         granular: Whether the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`.
+        second_order: Whether a biased one is unbiased where f is quadratic.
+        weight_decay: Of a control variate's network, a factor of the penalty in ``aux``.
     """
 
     unbiased: bool = True
@@ -145,13 +151,13 @@ class Estimator(nn.Module, metaclass=Checked):
     needs: str = "value"
     target: str = "mean"
     samples: int = 1
-    draws_p: bool = True  # its samples are draws from p(b), all of them as likely as p says
-    uses_f_b: bool = True  # f at the sample, from a caller who has it, saves an evaluation
-    uses_slope: bool = False  # df/db at the samples too: ``f_b`` may be the pair of both
-    shared: bool = False  # in a hierarchy, some parameters of layer 0 serve all layers, see `Rebar`
-    granular: bool = False  # the caller combines ``aux["parts"]``, see `relax_exp.estimators.rebar_relax.Rebar`
-    second_order: bool = False  # of a biased one: unbiased where f is quadratic
-    weight_decay: float = 0.0  # of a control variate's network, a factor of the penalty in ``aux``
+    draws_p: bool = True
+    uses_f_b: bool = True
+    uses_slope: bool = False
+    shared: bool = False
+    granular: bool = False
+    second_order: bool = False
+    weight_decay: float = 0.0
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from relax_exp.estimators.base import Noise, Objective, Output
 
 
 def flip_weight(logits: Tensor, b: Tensor) -> Tensor:
-    """Return (2 b - 1) theta (1 - theta), in the shape of ``logits``.
+    """Return (2 b - 1) p (1 - p), in the shape of ``logits``.
 
     Times f(b) - f(b with bit d flipped) it is the derivative of E[f] over b_d alone.
     """
@@ -23,7 +23,7 @@ def flip_weight(logits: Tensor, b: Tensor) -> Tensor:
 class LocalExpectation(Comparison):
     """Local expectation gradients (Titsias & Lazaro-Gredilla 2015): b_d enumerated, the other coordinates as sampled.
 
-    The estimate is theta_d (1 - theta_d) [f(b with b_d = 1) - f(b with b_d = 0)]. It takes D + 1 evaluations, at the
+    The estimate is p_d (1 - p_d) [f(b with b_d = 1) - f(b with b_d = 0)]. It takes D + 1 evaluations, at the
     sample and its D neighbours.
     """
 
@@ -74,8 +74,8 @@ class BitFlip(Comparison):
 class UGC(BitFlip):
     """Unbiased gradient variance clipping (Kunes et al. 2022): BitFlip-1 in coordinates near 0 or 1, DisARM elsewhere.
 
-    Near means min(theta, 1 - theta) < threshold / D. At the published 1/2 the second moments of the two,
-    D theta^2 (1 - theta)^2 and theta (1 - theta) max(theta, 1 - theta) / 2, cross (times the differences of f). The
+    Near means min(p, 1 - p) < threshold / D. At the published 1/2 the second moments of the two,
+    D p^2 (1 - p)^2 and p (1 - p) max(p, 1 - p) / 2, cross (times the differences of f). The
     choice depends on the logits alone, so the estimate stays unbiased. Both share the sample: three evaluations.
     """
 

@@ -19,7 +19,7 @@ BASELINE_UNITS = 100  # of baseline=input, as in the REBAR code
 
 
 class Rebar(Estimator):
-    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes 004): the relaxed loss as control variate.
+    """REBAR (Tucker et al. 2017; RELAX draft, section 2; Le's notes, 2017): the relaxed loss as control variate.
 
         [f(b) - c(z~)] d log p(b) / d logits + d c(z) / d logits - d c(z~) / d logits,    c(z) = eta f(sigma_lambda(z)),
 

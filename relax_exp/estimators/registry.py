@@ -381,7 +381,6 @@ def build(
     context_shape: int | tuple[int, ...] | None = None,
     generator: torch.Generator | None = None,
     path: str | None = None,
-    digest: str | None = None,
     **options: Any,
 ) -> Estimator:
     """Build the estimator of that name, an ``nn.Module``, and draw its initial weights.
@@ -393,7 +392,6 @@ def build(
         context_shape: The shape of one row's context, if there is one.
         generator: Draws the initial weights; seed 0 without one. The global random state is neither used nor moved.
         path: A Python file with the estimator, in the place of a registered one.
-        digest: Of the text of that file; it is not used here.
         options: The estimator's own options.
 
     Raises:

@@ -85,7 +85,7 @@ def leave_one_out(x: Tensor) -> Tensor:
 
 
 class DoubleCV(GradientLeaveOneOut):
-    """Double CV (Titsias & Shi 2022): RLOO of f(b_k) + alpha g_k (b_k - theta) - alpha g_k theta (1 - theta).
+    """Double CV (Titsias & Shi 2022): RLOO of f(b_k) + alpha g_k (b_k - p) - alpha g_k p (1 - p).
 
     g_k is the mean of df/db over the *other* samples: a first-order Taylor control variate for every sample and,
     through the baseline, for every other, and its mean in the last term. alpha is tuned, from 0, which is RLOO.
@@ -96,11 +96,11 @@ class DoubleCV(GradientLeaveOneOut):
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def controls(self, logits: Tensor, b: Tensor, f_b: Tensor, slope: Tensor):
-        """Return alpha g_k (b_k - theta) twice, and the mean of its product with the score."""
-        theta = self.family.mean(logits)
+        """Return alpha g_k (b_k - p) twice, and the mean of its product with the score."""
+        p = self.family.mean(logits)
         others = self.alpha * leave_one_out(slope)
-        taylor = (others * (b - theta)).sum(-1)
-        return taylor, taylor, -others * theta * (1 - theta)
+        taylor = (others * (b - p)).sum(-1)
+        return taylor, taylor, -others * p * (1 - p)
 
     def scalars(self) -> dict[str, Tensor]:
         """Return alpha."""

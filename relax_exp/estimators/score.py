@@ -49,11 +49,11 @@ class Baseline(Reinforce):
 
 
 class OptimalBaseline(Reinforce):
-    """REINFORCE minus the constant of least variance (Sobolev, "Discrete latent variables", 002).
+    """REINFORCE minus the constant of least variance (Sobolev's lecture "Discrete latent variables").
 
         c = sum_d Cov[f s_d, s_d] / sum_d Var[s_d] = E[f |s|^2] / E[|s|^2],    s = d log p(b) / d logits.
 
-    One constant for all rows and coordinates, as on the slide. Both expectations are running averages (``decay`` per
+    One constant for all rows and coordinates, as in the lecture. Both expectations are running averages (``decay`` per
     step) over the rows of past calls only, so c is independent of b; before any data it is 0. In their ratio the bias
     of having started from zero cancels.
     """

@@ -1,6 +1,6 @@
 """``task=simplex``: three categories on the simplex, where all that relaxations do can be seen.
 
-The Concrete density at several temperatures (Maddison et al. 2017; the slides 002), from its formula; and the bias and
+The Concrete density at several temperatures (Maddison et al. 2017), from its formula; and the bias and
 the variance of straight-through Gumbel-Softmax and Gumbel-Rao (Paulus et al. 2021), measured on the quadratic of
 `relax_exp.tasks.categorical_toy`, where the gradient is known exactly.
 """

@@ -1,6 +1,6 @@
 """``task=temperature``: bias and variance of the relaxations against their temperature, and schedules over training.
 
-The study that the review of the Concrete and Gumbel-Softmax papers (001) finds missing in both. On a problem of
+Neither the paper of the Concrete distribution nor that of Gumbel-Softmax has such a study. It is made on a problem of
 `relax_exp.tasks.categorical_toy`, where the gradient is known exactly.
 """
 

@@ -81,6 +81,7 @@ class Task:
         self.estimator_name: str = self.estimator_options.pop("name")
         self.lr_scale: float = self.estimator_options.pop("lr_scale", 1.0)
         self.warmup: int = self.estimator_options.pop("warmup", 0)
+        self.estimator_options.pop("digest", None)  # of the file ``path``, which tells runs apart and builds nothing
         self.options, self.batch_size, self.dtype, self.device = options, batch_size, dtype, torch.device(device)
 
     def compile(self) -> None:
@@ -176,7 +177,7 @@ class EpisodeTask(Task):
         frames: Steps of the environment after which a replica stops, or None.
         frame_skip: How often an action is taken.
         until_solved: Whether a replica stops once it has solved the environment.
-        freeze_at: Mean return at which a replica stops learning, or None.
+        freeze_at: Mean return of the a2c policy that is copied into a replica and kept fixed there, or None.
         replayed: Whether the estimator asks what other actions would have led to.
         pseudo_rollouts: Such other actions of an episode that are tried.
         variance_every: Steps between measurements of the gradient's variance, or None for none.

@@ -1,6 +1,7 @@
 """Toy problems with one categorical variable.
 
-ARSM's C-way reward (003), the 4-way cosine of the slides (002), and Gumbel-Rao's quadratic on the simplex.
+ARSM's C-way reward (Yin, Yue & Zhou 2019), f(z) = cos z with a few classes (Sobolev's lecture), and Gumbel-Rao's
+quadratic on the simplex (Paulus et al. 2021).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from relax_exp.tasks.toy import ToyTask
 def losses(problem: str, categories: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return f of every category, ``(C,)``.
 
-    arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C) that differs from
-    the start by 1 / (2 C) only. cos: cos z for z = 0..C-1, to be minimised. quadratic: `quadratic` at the corners.
+    arsm: -(1/2 + z / C^2) for z = 1..C (Yin, Yue & Zhou 2019, with R = C): an optimum of -(1/2 + 1/C), which the mean
+    over all z is only (C - 1) / (2 C^2) above. cos: cos z for z = 0..C-1, to be minimised. quadratic:
+    `quadratic` at the corners.
     """
     z = torch.arange(categories or CATEGORIES[problem], dtype=dtype)
     if problem == "quadratic":

@@ -1,4 +1,4 @@
-"""The categorical VAE: one or two layers of 20 variables with 10 categories (003, and both papers reviewed in 001).
+"""The categorical VAE: one or two layers of 20 variables with 10 categories (Yin, Yue & Zhou 2019).
 
 The binary VAE's objective and estimators with categorical layers between the maps of ARSM's public code: pixels as they
 are through 784-512-256 LeakyReLU(.2) and its mirror, a uniform prior that stays, Adam, batches of 200 images.

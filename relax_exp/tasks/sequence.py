@@ -1,4 +1,4 @@
-"""Text with categorical latents over time: ``task=sequence``, what the review of the relaxations (001) asks for."""
+"""A model of text with categorical latents over time: ``task=sequence``."""
 
 from __future__ import annotations
 

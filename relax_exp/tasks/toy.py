@@ -95,9 +95,10 @@ class ToyTask(Task):
 
 
 class Toy(ToyTask):
-    """Minimise the mean of (b - t)^2 over ``latents`` independent bits b, theta = .5 at the start.
+    """Minimise the mean of (b - t)^2 over ``latents`` independent bits b.
 
-    ``freeze`` leaves theta where it is and only tunes the estimator (Le's notes 004).
+    ``theta``, which is logged, is the probability of b = 1, .5 at the start. ``freeze`` leaves it where it is and only
+    tunes the estimator, as in Le's notes on REBAR and RELAX (2017).
     """
 
     name = "toy"

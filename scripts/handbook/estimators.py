@@ -12,6 +12,7 @@ from handbook.links import ROOT
 from relax_exp import estimators
 from relax_exp.config.files import CONFIGS, documented
 from relax_exp.estimators import Entry
+from relax_exp.estimators.options import accepted
 
 PAGES = ROOT / "docs" / "estimators"
 SOURCES = ROOT / "relax_exp" / "estimators"
@@ -24,7 +25,7 @@ TASKS = {  # of the example
 }
 UNITS = {
     "bernoulli": "variables",
-    "categorical": "categories",
+    "categorical": "categories of one variable",
     "gaussian": "variables",
     "permutation": "items to rank, at most 8",
     "subset": "items, of which 2 are taken",
@@ -86,6 +87,7 @@ def facts(name: str, entry: Entry) -> Iterable[tuple[str, str]]:
     yield "needs", "; ".join(f"`{need}`: {said}" for need, said in NEEDS.items() if need in asked)
     yield "unbiased", "yes" if all(unbiased) else "no"
     yield "estimates", OF[built[0][2].target]
+    yield "symbols", "those of [Theory](../theory.md)"
     yield "evaluations of f for a gradient", evaluations(name, built)
 
 
@@ -101,7 +103,7 @@ def evaluations(name: str, built: list[tuple[str, dict, estimators.Estimator]]) 
     for family, given, estimator in built:
         smaller = estimators.build(name, family, shape(family, 5), **given).evaluations
         size = f" for 10 {UNITS[family]}" if smaller != estimator.evaluations else ""
-        chosen = " ".join(f"`{k}={v}`" for k, v in given.items() if k in ("noise", "surrogate"))
+        chosen = " ".join(f"`{k}={v}`" for k, v in given.items() if k in ("noise", "surrogate", "pairs"))
         counts.setdefault(f"{estimator.evaluations}{size}", []).append(chosen)
     said = {count: " or ".join(filter(None, dict.fromkeys(chosen))) for count, chosen in counts.items()}
     return "; ".join(f"{count} with {chosen}" if chosen else count for count, chosen in said.items())
@@ -156,15 +158,21 @@ def options_file(name: str) -> Path:
 
 
 def options(name: str) -> str:
-    """The keys with their defaults and comments."""
+    """The keys with their defaults, in a configuration and from Python, and comments."""
     found = {key: said for key, said in documented(options_file(name)).items() if said[1]}
     if not found:
         return "None."
-    rows = [
-        f"| `{key}` | {f'`{value}`' if '$' not in value else 'by task'} | {cell(comment)} |"
-        for key, (value, comment) in found.items()
-    ]
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+    entry = estimators.lookup(name)
+    family = entry.families[0]
+    python = accepted(type(estimators.build(name, family, shape(family, 4), **entry.variants[0])))
+    rows = []
+    for key, (value, comment) in found.items():
+        option = key.removeprefix("estimator.")
+        default = f"`{value}`" if "$" not in value else "[by task](../tasks/README.md)"
+        own = f"`{python[option]!r}`" if option in python else "not there"
+        rows.append(f"| `{key}` | {default} | {own} | {cell(comment)} |")
+    head = ["| key | default | from Python | meaning |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def verification(name: str, rows: list[dict[str, str]]) -> str:
@@ -227,7 +235,9 @@ def index() -> str:
     ]
     head = (
         "A page for each: what it asks of f, its formula and source, its options, and how it compares with the exact "
-        "gradient. `needs` is explained there; which of them a task can use, `relax-exp task=NAME estimator=NAME` says."
+        "gradient. `needs` is explained there. Which of them a task can use: [Tasks](../tasks/README.md). An option "
+        "`estimator.X` of a page is the keyword `X` of `Latent` and `build`, whose default stands under *from Python*; "
+        "`lr_scale` and `warmup` are the trainer's, and not there. Symbols: [Theory](../theory.md)."
     )
     table = "\n".join(["| name | variables | needs | |", "|---|---|---|---|", *rows])
     return "\n\n".join(["# Estimators", MADE, head, table]) + "\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from handbook.estimators import cell
 from handbook.links import ROOT
-from relax_exp.config.files import CONFIGS, documented, summary
+from relax_exp.config.files import CONFIGS, documented, of_task, summary
+from relax_exp.schema import show
 from relax_exp.tasks.registry import TASKS
 
 PAGES = ROOT / "docs" / "tasks"
@@ -43,6 +44,9 @@ def made(name: str) -> str:
     lines += [f"| `{key}` | `{value}` | {cell(comment)} |" for key, (value, comment) in own.items()]
     lines += [f"| `{key}` | `{value}` | {cell(comment or COMMON[key])} |" for key, (value, comment) in shared.items()]
     able = fitting(name)
+    if defaults := of_task(name)["task"].get("estimator_defaults"):
+        lines += ["", "Options of estimators that are *by task*, unless they are typed: "]
+        lines[-1] += ", ".join(f"`estimator.{key}={show(value)}`" for key, value in defaults.items()) + "."
     if TASKS[name].beside:
         lines += ["", f"Keys that every run has: `relax-exp task={name} --help`.", "", "## Estimators", ""]
         lines += ["They are set beside each other, and none is chosen:", ""]

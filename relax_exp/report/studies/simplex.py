@@ -19,7 +19,7 @@ from relax_exp.report.runs import Run
 from relax_exp.report.studies.temperature import RESOLVED, Plain, part
 
 WEIGHTS = (2.0, 0.5, 1.0)  # unnormalised probabilities: of the densities, and where gradients are measured
-DENSITIES = (0.5, 1.0, 2.0)  # temperatures of theirs and of the slides; with 0, the discrete law, in the figure
+DENSITIES = (0.5, 1.0, 2.0)  # temperatures of Maddison et al.; with 0, the discrete law, in the figure
 MAPS = (0.1, 0.5, 1.0)  # temperatures at which the variance is mapped
 MAPPED_K = 100  # draws of Gumbel-Rao there
 SHADES = (0.1, 30.0)  # densities between which colours are spread; the uniform density is 2
