@@ -33,7 +33,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from relax_exp.config import files, resolve
+from relax_exp.config import resolve, yaml_files
 from relax_exp.errors import DataError
 from relax_exp.numerics import gpu_programs
 from relax_exp.numerics.random_streams import stream
@@ -115,7 +115,7 @@ def program(command: str, replicas: int, fewer: bool) -> str:
 def traced(command: str, replicas: int) -> tuple[GraphModule, list[torch.Tensor]]:
     """Return the step of a command as a graph, and its inputs; both on the ``meta`` device, which has no numbers."""
     overrides = shlex.split(command)
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         task = build_task(resolve.resolve(compose("config", overrides), overrides), "meta")
     state = Replicas(task, list(range(replicas)), [1e-3], "meta").state
 

@@ -25,10 +25,10 @@ from hydra import compose, initialize_config_dir
 from tabulate import tabulate
 
 from relax_exp import estimators
-from relax_exp.config.files import CONFIGS
 from relax_exp.config.resolve import resolve
+from relax_exp.config.yaml_files import CONFIGS
+from relax_exp.runs.atomic_write import write_atomically
 from relax_exp.runs.build import build_task
-from relax_exp.runs.files import write_atomically
 from relax_exp.training.replicas import Replicas
 
 OUT = Path(__file__).parents[1] / "results" / "score_term"

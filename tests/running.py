@@ -17,8 +17,8 @@ from processes import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._pytree import tree_leaves
 
-from relax_exp.config import files
 from relax_exp.config import resolve as config
+from relax_exp.config import yaml_files
 from relax_exp.config.identity import label
 from relax_exp.runs import run
 from relax_exp.tasks.registry import TASKS
@@ -35,7 +35,7 @@ KEPT: list[tempfile.TemporaryDirectory] = []  # until the tests end
 def resolve(line: str) -> dict:
     """The configuration of a command, without ``relax-exp`` in front."""
     overrides = shlex.split(line)
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         return config.resolve(compose("config", overrides), overrides)
 
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 import docs
 from relax_exp import estimators
-from relax_exp.config import files, plans, resolve
+from relax_exp.config import plans, resolve, yaml_files
 from relax_exp.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def test_every_estimator_and_experiment_has_a_page():
 
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if commands(p) and "results" not in p.parts], ids=named)
 def test_commands_compose(path):
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         for command in commands(path):
             typed = shlex.split(command, comments=True)
             if "..." in command or "previous" in command or "=ones" in command:  # examples of what is to be added

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import estimators
 from relax_exp.config import plans as experiments
-from relax_exp.config.files import CONFIGS, documented, summary
+from relax_exp.config.yaml_files import CONFIGS, documented, summary
 from relax_exp.schema import show
 from relax_exp.tasks.registry import TASKS
 

@@ -25,13 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 import relax_exp
 from relax_exp.cli import help, sweep, typed
 from relax_exp.cli.sweep import Outcome
-from relax_exp.config import files, identity, messages, resolve
+from relax_exp.config import identity, messages, resolve, yaml_files
 from relax_exp.data import DataError
 from relax_exp.errors import ConfigError, OptionError, RunError, SettingError
 from relax_exp.estimators import user_file
 from relax_exp.run_files import ERROR
 from relax_exp.runs import out_of_memory, provenance
-from relax_exp.runs.files import is_disk_full
+from relax_exp.runs.atomic_write import is_disk_full
 from relax_exp.runs.folder import write_error
 from relax_exp.tasks.registry import TASKS
 
@@ -56,7 +56,7 @@ def main() -> int:
             raise ConfigError("choose a task and an estimator: relax-exp task=NAME estimator=NAME (--help lists them)")
         if not sweep.begin(arguments):
             return 0
-        hydra.main(version_base="1.3", config_path=str(files.CONFIGS), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(yaml_files.CONFIGS), config_name="config")(job)()
     except KeyboardInterrupt as stop:
         if not stop.args:  # a run has said so, on a line of its own; here the terminal has written ^C and no more
             print("\nstopped", file=sys.stderr)

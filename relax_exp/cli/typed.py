@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from relax_exp.config import plans
-from relax_exp.config.files import CONFIGS
 from relax_exp.config.identity import PATH_KEYS
+from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from relax_exp.config import files, identity, resolve
+from relax_exp.config import identity, resolve, yaml_files
 from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of, show
 
@@ -50,7 +50,7 @@ def names() -> list[str]:
 
 def path(name: str) -> Path:
     """Return the file of an experiment."""
-    return files.CONFIGS / "experiment" / f"{name}.yaml"
+    return yaml_files.CONFIGS / "experiment" / f"{name}.yaml"
 
 
 def chosen(arguments: Sequence[str]) -> tuple[str, str, list[str]] | None:
@@ -116,7 +116,7 @@ def planned(name: str, budget: str, typed: Iterable[str] = ()) -> list[Planned]:
     from relax_exp.config.messages import explain
 
     runs: dict[Path, Planned] = {}
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         compose = _composer()
         for overrides in jobs(name, budget, typed):
             try:

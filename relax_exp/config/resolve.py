@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from relax_exp import estimators
-from relax_exp.config import compatibility, files
+from relax_exp.config import compatibility, yaml_files
 from relax_exp.errors import ConfigError
 from relax_exp.estimators import options, user_file
 from relax_exp.schema import (
@@ -74,14 +74,14 @@ def task_options(name: str, **changes: Any) -> Any:
     Raises:
         ConfigError: A change is unknown or wrong.
     """
-    values = {**files.of_task(name)["task"], **changes}
+    values = {**yaml_files.of_task(name)["task"], **changes}
     values = {key: value for key, value in values.items() if key not in ("name", "estimator_defaults")}
     return TASKS[name].options(**check(values, hints(TASKS[name].options), "task."))
 
 
 def estimator_options(name: str, task: str) -> dict:
     """Return name and options of an estimator as its file has them, with the defaults of a task."""
-    defaults = files.of_task(task)["task"]["estimator_defaults"]
+    defaults = yaml_files.of_task(task)["task"]["estimator_defaults"]
     return _estimator(_file(name, defaults), defaults)
 
 
@@ -138,7 +138,7 @@ def _file(name: str, defaults: dict) -> dict:
     """Return the estimator's YAML file with a task's defaults filled in."""
     if name == "all":
         return {"name": "all", "path": None}
-    section = OmegaConf.load(files.CONFIGS / "estimator" / f"{name}.yaml")
+    section = OmegaConf.load(yaml_files.CONFIGS / "estimator" / f"{name}.yaml")
     cfg = OmegaConf.create({"task": {"estimator_defaults": defaults}, "estimator": section})
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     return values["estimator"]

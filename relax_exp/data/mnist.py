@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
-from relax_exp.data.files import damaged, fetch, warn_unless_published
+from relax_exp.data.download import damaged, fetch, warn_unless_published
 
 IMAGE_SHAPE = (28, 28)
 TRAIN = 50_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relax_exp.data.files import STALL_SECONDS, damaged, fetch, warn_unless_published
+from relax_exp.data.download import STALL_SECONDS, damaged, fetch, warn_unless_published
 
 IMAGE_SHAPE = (28, 28)
 TRAIN = 23_000

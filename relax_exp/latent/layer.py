@@ -15,7 +15,7 @@ from relax_exp.distributions import INDEPENDENT, bounded
 from relax_exp.estimators.base import as_shape
 from relax_exp.estimators.pathwise import Pathwise
 from relax_exp.latent import checks, core
-from relax_exp.latent.foreign import parameters_of
+from relax_exp.latent.torch_distributions import parameters_of
 
 
 class Result(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from relax_exp.config.files import of_task
 from relax_exp.config.resolve import task_options
+from relax_exp.config.yaml_files import of_task
 from relax_exp.errors import SettingError
 from relax_exp.tasks.registry import TASKS
 

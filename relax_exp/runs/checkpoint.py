@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from relax_exp.errors import RunError
 from relax_exp.run_files import CHECKPOINT
-from relax_exp.runs.files import write_atomically
+from relax_exp.runs.atomic_write import write_atomically
 
 FORMAT = 1
 

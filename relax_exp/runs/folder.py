@@ -23,7 +23,7 @@ from relax_exp.config import identity
 from relax_exp.errors import RunError
 from relax_exp.run_files import CONFIG, DONE, ERROR, FAILED, INTERRUPTED, LOCK, META, RUNNING
 from relax_exp.runs import provenance
-from relax_exp.runs.files import is_disk_full, write_atomically
+from relax_exp.runs.atomic_write import is_disk_full, write_atomically
 from relax_exp.schema import show
 
 OVER = (DONE, FAILED)  # what meta.json says of a run that has ended

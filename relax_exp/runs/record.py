@@ -10,7 +10,7 @@ from relax_exp.config.identity import label
 from relax_exp.report.tables import run_table
 from relax_exp.run_files import CHECKPOINT, DONE, FAILED, METRICS, RUNNING
 from relax_exp.runs import checkpoint
-from relax_exp.runs.files import write_atomically
+from relax_exp.runs.atomic_write import write_atomically
 from relax_exp.runs.folder import RunFolder
 from relax_exp.runs.loggers import Console, MetricsFile, Row, TensorBoard, clean, gif
 from relax_exp.tasks.registry import TASKS

@@ -17,7 +17,7 @@ from relax_exp.report.figures.axes import save
 from relax_exp.report.runs import read_run
 from relax_exp.report.studies import STUDIES
 from relax_exp.run_files import DONE, TABLE
-from relax_exp.runs.files import write_atomically
+from relax_exp.runs.atomic_write import write_atomically
 from relax_exp.runs.folder import RunFolder, shown
 from relax_exp.tasks.registry import TASKS
 

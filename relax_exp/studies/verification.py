@@ -21,7 +21,7 @@ from relax_exp.estimators.base import Estimator
 from relax_exp.estimators.options import OF_TRAINING
 from relax_exp.report.studies.verification import SHOWN
 from relax_exp.run_files import DONE, FAILED, M_SAMPLE_LAW, TABLE, TUNED, VERDICTS
-from relax_exp.runs.files import write_atomically
+from relax_exp.runs.atomic_write import write_atomically
 from relax_exp.runs.folder import RunFolder, shown
 from relax_exp.studies import study
 from relax_exp.studies.verdict_cache import PACKAGES, VerdictCache, fingerprint

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from relax_exp.data import ImageData, founding
+from relax_exp.data import ImageData, text_corpus
 from relax_exp.models.sequence import SequenceModel
 from relax_exp.models.vae import Layer
 from relax_exp.tasks.categorical_vae import CategoricalVAE
@@ -31,12 +31,12 @@ class Sequence(CategoricalVAE):
 
     def __init__(self, estimator: dict[str, Any], options: SequenceOptions, **given: Any):
         self.length = options.variables * options.segment
-        train, held = founding.split(founding.read_corpus())
-        self.given = max(options.order, founding.GIVEN)
-        rows = founding.windows(train, self.given, self.length, max(1, self.length // STRIDES))
-        valid = founding.windows(held, self.given, self.length, self.length)
-        self.counted = founding.count_bits(train, valid, self.given)
-        mean = F.one_hot(rows.long(), len(founding.ALPHABET)).double().mean(0).flatten()
+        train, held = text_corpus.split(text_corpus.read_corpus())
+        self.given = max(options.order, text_corpus.GIVEN)
+        rows = text_corpus.windows(train, self.given, self.length, max(1, self.length // STRIDES))
+        valid = text_corpus.windows(held, self.given, self.length, self.length)
+        self.counted = text_corpus.count_bits(train, valid, self.given)
+        mean = F.one_hot(rows.long(), len(text_corpus.ALPHABET)).double().mean(0).flatten()
         data = ImageData("founding", rows, valid, valid, mean, (1, rows.shape[1]), "static")
         super().__init__(estimator, options, data, **given)
         self.measured_on = {key: said.replace("images", "windows") for key, said in self.measured_on.items()}
@@ -45,12 +45,12 @@ class Sequence(CategoricalVAE):
     def network(self):
         options = self.options
         layer = Layer("categorical", (options.variables, options.categories))
-        letters = len(founding.ALPHABET)
+        letters = len(text_corpus.ALPHABET)
         return SequenceModel(layer, self.mean, letters, self.given, options.segment, options.order, options.hidden)
 
     def pixels(self, rows, uniform):
         """Return indices as flat one-hot characters."""
-        return F.one_hot(rows.long(), len(founding.ALPHABET)).to(self.dtype).flatten(-2)
+        return F.one_hot(rows.long(), len(text_corpus.ALPHABET)).to(self.dtype).flatten(-2)
 
     def bits(self, nats):
         """Return bits per character of a bound in nats per window."""

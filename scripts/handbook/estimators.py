@@ -10,7 +10,7 @@ from pathlib import Path
 
 from handbook.links import ROOT
 from relax_exp import estimators
-from relax_exp.config.files import CONFIGS, documented
+from relax_exp.config.yaml_files import CONFIGS, documented
 from relax_exp.estimators import Entry
 from relax_exp.estimators.options import accepted
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from handbook.estimators import cell
 from handbook.links import ROOT
-from relax_exp.config.files import CONFIGS, documented, of_task, summary
+from relax_exp.config.yaml_files import CONFIGS, documented, of_task, summary
 from relax_exp.schema import show
 from relax_exp.tasks.registry import TASKS
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from relax_exp import estimators
 from relax_exp.cli import help
 from relax_exp.cli import main as cli
-from relax_exp.config.files import CONFIGS
+from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.tasks.registry import TASKS
 
 CHOICES = [[f"task={task}"] for task in TASKS] + [["task=toy", f"estimator={name}"] for name in estimators.names()]

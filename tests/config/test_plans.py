@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 
 from relax_exp.cli.main import main
 from relax_exp.cli.report import main as report
-from relax_exp.config import files, identity, resolve
+from relax_exp.config import identity, resolve, yaml_files
 from relax_exp.config import plans as experiments
-from relax_exp.config.files import CONFIGS
+from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.errors import ConfigError
 from relax_exp.runs.folder import RunFolder
 
@@ -45,7 +45,7 @@ def plan(tmp_path, monkeypatch):
     for group in ("task", "estimator", "config.yaml"):
         (tmp_path / group).symlink_to(CONFIGS / group)
     (tmp_path / "experiment").mkdir()
-    monkeypatch.setattr(files, "CONFIGS", tmp_path)
+    monkeypatch.setattr(yaml_files, "CONFIGS", tmp_path)
 
     def write(grids, text=None):
         text = text or f"budgets:\n  smoke: {grids}\n  cpu: [{{task: toy}}]\n  paper: [{{task: toy}}]\n"

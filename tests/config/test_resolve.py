@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from relax_exp import estimators
-from relax_exp.config import files, identity
+from relax_exp.config import identity, yaml_files
 from relax_exp.config import resolve as config
 from relax_exp.errors import ConfigError
 from relax_exp.tasks.registry import TASKS
@@ -21,7 +21,7 @@ from relax_exp.tasks.registry import TASKS
 @pytest.fixture(scope="module", autouse=True)
 def hydra():
     """Hydra, initialised once for all tests here."""
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         yield
 
 
@@ -32,7 +32,7 @@ def resolve(command: str) -> dict:
 
 
 TOY = "task=toy estimator=relax "
-YAML = sorted(p for p in files.CONFIGS.rglob("*.yaml") if p.parent.name != "experiment")  # whose keys are a task's
+YAML = sorted(p for p in yaml_files.CONFIGS.rglob("*.yaml") if p.parent.name != "experiment")  # whose keys are a task's
 
 
 SMALL = ("categorical_vae", "sequence", "structured")
@@ -59,8 +59,8 @@ def test_every_key_has_a_comment(path):
 
 
 def test_yaml_offers_exactly_the_registries():
-    assert {path.stem for path in (files.CONFIGS / "estimator").glob("*.yaml")} == set(estimators.names())
-    assert {path.stem for path in (files.CONFIGS / "task").glob("*.yaml")} == set(TASKS)
+    assert {path.stem for path in (yaml_files.CONFIGS / "estimator").glob("*.yaml")} == set(estimators.names())
+    assert {path.stem for path in (yaml_files.CONFIGS / "task").glob("*.yaml")} == set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -68,7 +68,7 @@ def test_values_are_in_the_file_alone(name):
     """So that they cannot differ: a record has types only, and from Python a task has the values of its file."""
     options = config.task_options(name)
     assert all(field.default is field.default_factory is dataclasses.MISSING for field in dataclasses.fields(options))
-    of_file = files.of_task(name)["task"]
+    of_file = yaml_files.of_task(name)["task"]
     assert dataclasses.asdict(options) == {k: v for k, v in of_file.items() if k not in ("name", "estimator_defaults")}
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.variance_draws = 3
@@ -238,7 +238,7 @@ def test_black_box_offers_what_needs_only_values():
 def test_a_key_outside_the_catalogue_has_the_type_of_its_default(tmp_path, monkeypatch):
     (tmp_path / "estimator").mkdir()
     (tmp_path / "estimator" / "relax.yaml").write_text("name: relax\nnovelty: 1.5\n")
-    monkeypatch.setattr(files, "CONFIGS", tmp_path)
+    monkeypatch.setattr(yaml_files, "CONFIGS", tmp_path)
     assert config._estimator({"name": "relax", "novelty": 2}, {}) == {"name": "relax", "novelty": 2.0}
     with pytest.raises(ConfigError, match=r"estimator\.novelty=high: must be a finite number"):
         config._estimator({"name": "relax", "novelty": "high"}, {})

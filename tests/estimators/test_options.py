@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from relax_exp import distributions, estimators
-from relax_exp.config.files import CONFIGS
+from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.estimators import options
 from relax_exp.estimators.rebar_relax import Rebar
 from relax_exp.estimators.score import Reinforce

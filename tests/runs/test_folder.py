@@ -17,7 +17,7 @@ import yaml
 import relax_exp
 from relax_exp.errors import RunError
 from relax_exp.runs import folder, provenance
-from relax_exp.runs.files import is_disk_full, write_atomically
+from relax_exp.runs.atomic_write import is_disk_full, write_atomically
 from relax_exp.runs.folder import RunFolder
 
 CONFIG = {

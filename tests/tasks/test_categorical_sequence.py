@@ -11,8 +11,8 @@ from running import beside_and_alone, execute, resolve
 from torch.utils._pytree import tree_map
 
 from relax_exp import testing
-from relax_exp.data import founding
-from relax_exp.data.founding import ALPHABET
+from relax_exp.data import text_corpus
+from relax_exp.data.text_corpus import ALPHABET
 from relax_exp.enumeration import checks, hierarchies
 from relax_exp.errors import ConfigError, SettingError
 from relax_exp.numerics.random_streams import stream
@@ -41,20 +41,20 @@ def moved(task: Sequence, seed: int = 0):
 
 
 def test_the_corpus_and_what_is_held_out():
-    blocks = founding.read_corpus()
+    blocks = text_corpus.read_corpus()
     text = "".join(blocks)
     assert len(text) > 24_000 and set(text) == set(ALPHABET) and "  " not in text
     assert text.startswith("the unanimous declaration of the thirteen united states of america. when in the course")
-    train, held = founding.split(blocks)
+    train, held = text_corpus.split(blocks)
     assert len(held) == len(blocks) // 8 and sorted(train + held) == sorted(blocks)
-    rows = founding.windows(held, 2, 16, 16)
+    rows = text_corpus.windows(held, 2, 16, 16)
     assert rows.shape[1] == 18
     assert "".join(ALPHABET[i] for i in rows[1]) == held[0][16:34]
 
 
 def test_counts_are_a_distribution_and_are_counted_by_hand():
     rows = torch.tensor([[ALPHABET.index(c) for c in "ab" + last] for last in ALPHABET], dtype=torch.uint8)
-    bits = [founding.count_bits(["abcabd", "bb"], rows[i : i + 1], 2) for i in range(len(rows))]
+    bits = [text_corpus.count_bits(["abcabd", "bb"], rows[i : i + 1], 2) for i in range(len(rows))]
     assert sum(2**-b for b in bits) == pytest.approx(1)
     unigram = (1 + 4 / 30) / (8 + 4)  # eight letters, four different ones
     after_b = (1 + 3 * unigram) / (3 + 3)  # b is followed by c, d, b

@@ -13,7 +13,7 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.utils._pytree import tree_map
 
 from relax_exp import testing
-from relax_exp.config import files
+from relax_exp.config import yaml_files
 from relax_exp.config.plans import names
 from relax_exp.distributions import Categorical
 from relax_exp.enumeration import checks, hierarchies
@@ -238,7 +238,7 @@ def test_what_cannot_be_is_refused(given, words):
 
 
 @pytest.mark.parametrize(
-    "name", sorted({path.stem for path in (files.CONFIGS / "experiment").glob("*vae*")} - {*names()})
+    "name", sorted({path.stem for path in (yaml_files.CONFIGS / "experiment").glob("*vae*")} - {*names()})
 )
 def test_presets_resolve(name):
     resolve(f"experiment={name}")

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from torch.utils._pytree import tree_map
 
 from relax_exp import estimators
-from relax_exp.config.files import CONFIGS
 from relax_exp.config.resolve import resolve
+from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.data import load
 from relax_exp.estimators import registry
 from relax_exp.models.mlp import he_

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from relax_exp.config import files
+from relax_exp.config import yaml_files
 from relax_exp.config.resolve import resolve
 from relax_exp.errors import RunError
 from relax_exp.runs.build import build_task, build_trainer
@@ -16,7 +16,7 @@ RUN = "task=cartpole task.max_steps=40 task.entropy=0 seeds=[0,1] task.variance_
 
 def trainer(line):
     words = (RUN + line).split()
-    with initialize_config_dir(str(files.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(yaml_files.CONFIGS), version_base="1.3"):
         config = resolve(compose("config", words), words)
     device = torch.device("cpu")
     return build_trainer(build_task(config, device), config["seeds"], config["lrs"], device, False)
