@@ -39,8 +39,8 @@ def tree(tmp_path_factory):
     return folder
 
 
-def test_the_document_has_both_examples():
-    assert len(BLOCKS) == 6 and len(COMMANDS) == 3
+def test_the_document_has_all_examples():
+    assert len(BLOCKS) == 7 and len(COMMANDS) == 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -58,3 +58,10 @@ def test_command(tree, command):
     else:
         last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
         assert last["step"] == 200 and 0 <= last["loss"] < 10
+
+
+def test_experiment(tree):
+    command = [sys.executable, "-m", "relax_exp", "experiment=two_rates", "budget=cpu", "--dry-run"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"estimator={name}" in done.stdout + done.stderr for name in ("rebar", "relax"))

@@ -58,6 +58,12 @@ def test_names():
     assert experiments.names() == NAMES
 
 
+@pytest.mark.parametrize("file", sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS), ids=str)
+def test_help_shows_a_whole_sentence(file):
+    said = yaml_files.summary(file)
+    assert said.endswith(".") and said[0].isupper()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_every_budget(name):
     """Each is a valid configuration, and no two write to one folder."""
