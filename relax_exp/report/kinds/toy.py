@@ -42,8 +42,8 @@ TOY = Kind(
         final("η", "estimator/eta")._replace(optional=True),
         TIME,
     ),
-    note=f"{COMMON} Excess loss: exact expected loss above its minimum. Seeds at optimum: every θ within {NEAR:g} of "
-    f"the best. {LOG}, {RUN}",
+    note=f"{COMMON} Excess loss: exact expected loss above its minimum. θ: the probability of b = 1. Seeds at "
+    f"optimum: every θ within {NEAR:g} of the best. {LOG}, {RUN}",
     relaxations=True,
     variety=lambda task: FIXED_THETA if task.get("freeze") else None,
 )
