@@ -107,7 +107,7 @@ def test_commands_compose(path):
             typed = shlex.split(command, comments=True)
             if "..." in command or "previous" in command or "=ones" in command:  # examples of what is to be added
                 continue
-            typed = [argument for argument in typed if not re.match(r"-m|--help|hydra[/.]|estimator\.path=", argument)]
+            typed = [a for a in typed if not re.match(r"-m|--help|--dry-run|hydra[/.]|estimator\.path=", a)]
             if chosen := plans.mentioned(typed):
                 rest = [a for a in typed if a.partition("=")[0] not in ("experiment", "budget")]
                 budgets = [a.partition("=")[2] for a in typed if a.startswith("budget=")] or plans.BUDGETS

@@ -36,7 +36,7 @@ def test_a_run_that_it_shows_is_valid(command, monkeypatch, tmp_path, capfd):
         module = types.ModuleType(f"relax_exp.{runner}")
         module.execute = lambda resolved: handed_over.append(resolved) or 0
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    arguments = [word for word in shlex.split(command)[1:] if not word.startswith("hydra")]
+    arguments = [word for word in shlex.split(command)[1:] if not word.startswith(("hydra", "--dry-run"))]
     if "--help" not in arguments and (plan := plans.chosen(arguments)):
         assert plans.jobs(*plan)  # test_experiments.py says that each is valid
         return

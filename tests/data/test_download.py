@@ -18,7 +18,7 @@ import pytest
 from synthetic_data import idx, l_shape, omniglot_arrays, same, write_omniglot
 
 from relax_exp import data
-from relax_exp.data import files, mnist, omniglot
+from relax_exp.data import download, mnist, omniglot
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 
@@ -148,7 +148,7 @@ def test_offline(name, tmp_path, monkeypatch):
 def test_a_network_that_says_nothing(name, tmp_path, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: release.wait(10))
-    monkeypatch.setattr(files, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(download, "ANSWER_SECONDS", 0.2)
     start = time.monotonic()
     with pytest.raises(data.DataError, match=r"no answer in 0.2 s"):
         data.load(name, tmp_path / "root")
