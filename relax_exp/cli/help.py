@@ -70,7 +70,7 @@ HIDDEN = {"name", "estimator_defaults", "hydra", "task", "estimator"}  # not typ
 
 def text(_root_: DictConfig) -> str:
     """Write the help for the configuration composed so far, the keys of the chosen task and estimator first."""
-    files, plans = sorted((CONFIGS / "experiment").glob("*.yaml")), experiments.names()
+    files, plans = experiments.files(), experiments.names()
     choices = {
         "Tasks": [(name, summary(CONFIGS / "task" / f"{name}.yaml")) for name in TASKS],
         "Estimators": [(name, estimators.lookup(name).summary) for name in estimators.names()],

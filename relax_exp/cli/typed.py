@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from relax_exp.config import plans
 from relax_exp.config.identity import PATH_KEYS
-from relax_exp.config.yaml_files import CONFIGS
 from relax_exp.errors import ConfigError
 from relax_exp.schema import one_of
 
@@ -62,9 +61,9 @@ def _check_preset(arguments: Sequence[str]) -> None:
     name = said.get("experiment", "")
     if not name or "," in name or name in plans.names():
         return
-    path = CONFIGS / "experiment" / f"{name}.yaml"
+    path = plans.path(name)
     if not path.is_file():
-        there = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        there = [file.stem for file in plans.files()]
         raise ConfigError(f"unknown experiment {name}: must be {one_of(there, name)}")
     own = re.search(r"override /task: (\w+)", path.read_text())
     if own and "task" in said and said["task"] != own[1]:

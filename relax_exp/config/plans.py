@@ -45,7 +45,12 @@ class Planned(NamedTuple):
 
 def names() -> list[str]:
     """Return the names of the experiments that are plans."""
-    return [file.stem for file in sorted(path("*").parent.glob("*.yaml")) if _is_plan(file)]
+    return [file.stem for file in files() if _is_plan(file)]
+
+
+def files() -> list[Path]:
+    """Return the files of all experiments, plans and presets of a single run."""
+    return sorted(path("*").parent.glob("*.yaml"))
 
 
 def path(name: str) -> Path:

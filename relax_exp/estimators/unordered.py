@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relax_exp.distributions import expand_event, gumbel
+from relax_exp.distributions import count_states, expand_event, gumbel
 from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Noise, Output, ScoreFunction
 from relax_exp.estimators.registry import MAX_RANKED
@@ -34,12 +34,10 @@ class Unordered(ScoreFunction):
 
     def __init__(self, *args: Any, samples: int = 4, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        size, classes = self.event_shape
-        states = classes**size
+        states, said = count_states(self.family.name, self.event_shape)
         if states > MAX_RANKED:
             raise OptionError(
-                f"unordered ranks all {classes}^{size} states of a row; the limit is {MAX_RANKED}: use fewer variables "
-                "or rloo"
+                f"unordered ranks all {said} states of a row; the limit is {MAX_RANKED}: use fewer variables or rloo"
             )
         if not 2 <= samples <= MAX_SAMPLES:
             raise OptionError(f"unordered: samples={samples} must be from 2 to {MAX_SAMPLES}")
