@@ -51,7 +51,7 @@ WIDE = 38  # letters in a line of an axis label
 ZONE = 0.17  # of a panel's height: the share of seeds whose gradients have no variance
 RARE = 0.02  # a share of gradients without variance that needs no words
 LOGARITHMIC = ("excess",)  # metrics that are drawn on a logarithmic axis, where a figure has them
-RISING = ("train/elbo", "valid/bound100", "valid/elbo", "test/elbo_full")
+RISING = ("train/elbo", "valid/bound100", "valid/elbo", "valid/elbo_full", "test/elbo_full")
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def styled(cells: list[Cell]) -> list[tuple[Cell, Style, str]]:
         label = titled(cell.estimator) + (f", rate {cell.lr:g}" if len(rates) > 1 else "")
         label += f", {seeds(len(cell.counted))}" if len(sizes) > 1 else ""
         styles.append(style(cell.name, variant))
-        labels.append(label if cell.finished else f"{label} (unfinished)")
+        labels.append(label if cell.finished else f"{label}, so far {cell.steps:,}")
     return list(zip(cells, apart(styles), labels, strict=True))
 
 

@@ -33,7 +33,8 @@ def curves(cells: list[Cell]) -> Figure:
         (cells, rule), tried = best(cells), len(cells)
         kind, panels = kinds.of(cells[0].kind), []
         for options in kind.panels:
-            having = [o for o in options if any(np.isfinite(c.series(o[0])[1]).any() for c in cells)]
+            times = {o: max(np.isfinite(c.series(o[0])[1]).any(1).sum() for c in cells) for o in options}
+            having = [o for o in options if times[o] > 1] or [o for o in options if times[o]]
             if has_log(cells):  # whose bounds are of one sample
                 having = [o for o in having if o[0] != "valid/bound100"] or having
             panels += having[:1]

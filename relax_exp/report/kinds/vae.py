@@ -14,7 +14,11 @@ VAE = Kind(
     label="{dataset} {model}",
     by_name=True,
     paired=True,
-    best=(1, ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"), "final validation bound"),
+    best=(
+        1,
+        ("valid/bound100_full", "valid/bound100", "valid/elbo", "train/elbo"),
+        "final 100-sample validation bound",
+    ),
     columns=(
         final("train ELBO", "train/elbo"),
         final(f"valid ELBO, {ALL}", "valid/elbo_full")._replace(optional=True),
@@ -30,6 +34,7 @@ VAE = Kind(
     panels=(
         [("train/elbo", "train ELBO (nats)")],
         [
+            ("valid/elbo_full", f"validation ELBO, {ALL} images (nats)"),
             ("valid/bound100", f"validation bound, 100 samples, {FIRST} images (nats)"),
             ("valid/elbo", f"validation ELBO, {FIRST} images (nats)"),
         ],

@@ -9,17 +9,14 @@ import numpy as np
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, NOT_RUN, Table
 from relax_exp.report.kinds.base import RUN
-from relax_exp.report.kinds.control import solvable, solved
+from relax_exp.report.kinds.control import solvable, solved, time_to_solve
 from relax_exp.report.papers.published import Chosen, chosen, published
 from relax_exp.report.statistics import interval, mean_log_variance, show
 from relax_exp.report.style import natural, order
 
 KINDS = ("cartpole", "continuous")
-LINES = {  # of our numbers: metric and decimals
-    "episodes to solve": ("solved_episodes", 0),
-    "frames to solve": ("solved_frames", 0),
-    "return of the last 100": ("return100", 1),
-}
+TIMES = {"episodes to solve": "episodes", "frames to solve": "frames"}
+RETURN = "return of the last 100"
 SOLVED, VARIANCE, RATES = "seeds that solve it", "mean log-variance", "rates (policy, ratio)"
 OF_SOLVING = ("episodes to solve", "frames to solve", SOLVED)  # not of environments without a threshold
 
@@ -77,7 +74,7 @@ def _ours(
         records.append(record | numbers)
     states = {record["estimator"]: record["status"] for record in records}
     without = () if not cells or any(map(solvable, cells.values())) else OF_SOLVING
-    names = [line for line in (*LINES, SOLVED, VARIANCE, RATES, "frames, seeds") if line not in without]
+    names = [line for line in (*TIMES, RETURN, SOLVED, VARIANCE, RATES, "frames, seeds") if line not in without]
     if not any(VARIANCE in of for of in texts.values()):
         names.remove(VARIANCE)
     rows = []
@@ -91,10 +88,13 @@ def _numbers(it: Chosen) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the texts of one estimator by the names of lines, and the record."""
     cell = it.cell
     texts, record = {}, {}
-    for name, (metric, decimals) in LINES.items():
-        values = cell.last(metric)
-        texts[name] = show(values[np.isfinite(values)], decimals)
-        record[name], record[f"{name} ±"] = interval(values)
+    for name, what in TIMES.items():
+        time = time_to_solve(cell, what)
+        texts[name], record[name], record[f"{name} ±"] = str(time), time.mean, time.half
+        record |= {f"{name} is at least": True} if time.least else {}
+    returns = cell.last("return100")
+    texts[RETURN] = show(returns[np.isfinite(returns)], 1)
+    record[RETURN], record[f"{RETURN} ±"] = interval(returns)
     texts[SOLVED], count = solved(cell)
     variance, values = mean_log_variance(cell)
     if variance != EMPTY:
@@ -115,7 +115,9 @@ def _name(label: str) -> str:
 
 
 NOTE = (
-    "Ours: mean over the seeds that solve the environment ± 95% t interval (one seed: none). Solved: the mean return "
+    "Ours: mean over seeds ± 95% t interval (one seed: none); where not all solve the environment (≥), the "
+    "product-limit estimate of the mean (Kaplan-Meier), for which the others count as long as they were watched, "
+    "with Greenwood's interval. Solved: the mean return "
     "of the last 100 episodes, of a full hundred, has reached the threshold, where the environment has one. Rates: of "
     "the policy, and of the baseline or control variate relative to it. Of several rates that were tried "
     "the table shows one: the rate with the fewest episodes among those at which all seeds solve the environment; if "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from relax_exp.config.identity import flatten
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import Table
 from relax_exp.report.papers.published import published
@@ -48,7 +49,9 @@ def _alike(cell: Cell, known: dict[str, Any]) -> bool:
     config = cell.runs[0].config
     same = (config["task"].get("dataset"), config["task"].get("model"), cell.name, cell.lr)
     epoch = published()["vae"]["images"]["mnist"] // config["batch_size"]
-    epochs = len(known["epochs"])
+    epochs, flat = len(known["epochs"]), flatten(config)
+    if any(flat.get(key, value) != value for key, value in known["settings"].items()):
+        return False
     return same == ("mnist", known["model"], known["estimator"], known["lr"]) and (
         (config["steps"], config.get("eval_every")) == (epochs * epoch, epoch)
     )

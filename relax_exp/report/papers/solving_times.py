@@ -9,10 +9,10 @@ import numpy as np
 
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
+from relax_exp.report.kinds.control import observed
 from relax_exp.report.papers.published import published
 from relax_exp.report.runs import Replica
 from relax_exp.report.style import style, titled
-from relax_exp.report.survival import Survival, survival
 from relax_exp.run_files import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ ERRORS = {"advantage": "published advantage", "sampler": "published sampler"}
 def stopping(cells: list[Cell]) -> list[Cell]:
     """Return the cells whose replicas stop once they have solved their environment, and have begun."""
     return [c for c in cells if c.runs[0].config["task"].get("until_solved") and c.steps]
-
-
-def observed(replicas: list[Replica]) -> Survival:
-    """Return of each replica the episodes until it solved its environment, or those that it has had so far to do so."""
-    last = [r.rows[r.last_step] for r in replicas if r.rows]
-    solved = [row.get("solved_episodes") for row in last]
-    times = [row["episodes"] if at is None else at for row, at in zip(last, solved, strict=True)]
-    return survival(np.array(times), np.array([at is not None for at in solved]))
 
 
 def variant(cell: Cell) -> str:

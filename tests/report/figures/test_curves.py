@@ -71,7 +71,7 @@ def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
     cells = cells_of(tmp_path)
     chosen, rule = best(cells)
     assert [(c.estimator, c.lr) for c in chosen] == [("rebar", 1e-3), ("relax", 1e-3)]
-    assert rule == "final validation bound"
+    assert rule == "final 100-sample validation bound"
     fig = curves(cells)
     assert [ax.get_ylabel() for ax in fig.axes] == [
         "train ELBO (nats)",
@@ -82,7 +82,7 @@ def test_curves_show_each_estimator_at_its_best_rate(tmp_path):
     assert [len(curves_of(ax)) for ax in fig.axes] == [2, 2, 2, 1]
     assert len(curves_of(fig.axes[2])[0].get_xdata()) == 28  # the two nulls are left out
     notes = fig.legends[0].get_title().get_text().replace("\n", " ")
-    assert notes == "mean of 2 seeds; learning rate (0.001) with the best final validation bound"
+    assert notes == "mean of 2 seeds; learning rate (0.001) with the best final 100-sample validation bound"
 
 
 def test_finished_rates_go_before_better_unfinished_ones(tmp_path):

@@ -14,8 +14,8 @@ RELAX = {"name": "relax", "noise": "tied", "surrogate": "relaxed", "depth": 2, "
 RELAX |= {"lr_scale": 1.0, "weight_decay": 1e-3, "warmup": 1000}
 
 
-def run(path, bounds, lr=1e-3, steps=4166, model="linear1"):
-    task = {"name": "vae", "dataset": "mnist", "model": model}
+def run(path, bounds, lr=1e-3, steps=4166, model="linear1", **options):
+    task = {"name": "vae", "dataset": "mnist", "model": model, "first_epoch": "file", **options}
     config = configuration(task, {"name": "relax"}, (0,), (lr,), steps) | {"batch_size": 24, "eval_every": 2083}
     rows = [
         {"step": 2083 * i, "seed": 0, "lr": lr, "train/elbo": bound, "time/elapsed": 1.0}
@@ -33,7 +33,14 @@ def test_an_epoch_that_is_off_by_more_than_half_a_nat_is_found(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("other", [{"lr": 3e-4}, {"steps": 50_000}, {"model": "linear2"}])
+def test_a_run_with_other_settings_is_not_compared(tmp_path):
+    for name, hidden in (("a", 200), ("b", 784)):
+        run(tmp_path / name, [-160.5, -142.0], lr=3e-4, model="nonlinear", decoder_hidden=hidden)
+    assert original(cells_of(tmp_path / "a")) is None
+    assert len(original(cells_of(tmp_path / "b")).rows) == 2
+
+
+@pytest.mark.parametrize("other", [{"lr": 3e-4}, {"steps": 50_000}, {"model": "linear2"}, {"first_epoch": "shuffled"}])
 def test_other_runs_are_not_compared(tmp_path, other):
     run(tmp_path / "a", [-156.81, -139.95], **other)
     assert original(cells_of(tmp_path)) is None

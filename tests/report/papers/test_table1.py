@@ -89,7 +89,7 @@ def test_the_csv_says_how_the_rate_was_chosen(tmp_path):
         for r in found
         if (r["model"], r["dataset"], r["source"], r["estimator"]) == ("linear1", "mnist", "ours", "relax")
     ]
-    assert (relax["lr"], relax["lr chosen by"]) == ("0.001", "best final validation bound of 0.001, 0.005")
+    assert (relax["lr"], relax["lr chosen by"]) == ("0.001", "best final 100-sample validation bound of 0.001, 0.005")
     assert (relax["steps"], relax["published steps"], relax["seeds"]) == ("1000", "2000000", "0 1")
     assert float(relax["bound"]) == -109.5
     nvil = next(r for r in found if (r["source"], r["estimator"]) == ("ours", "nvil"))
@@ -180,7 +180,19 @@ def test_what_it_takes_to_reach_a_bound(tmp_path):
 def test_a_run_whose_bound_still_rises_has_no_best(tmp_path):
     run(tmp_path / "a", "rebar", levels=(-120, -115, -110))
     run(tmp_path / "b", levels=(-119, -114, -109))
-    assert [row[5] for row in reach(cells_of(tmp_path)).rows] == ["–", "–"]
+    assert {line["epochs to REBAR's best"] for line in lines(reach(cells_of(tmp_path)), "mnist linear1")} == {"–"}
+
+
+def test_epochs_count_on_all_validation_images_where_all_evaluations_measured_them(tmp_path):
+    run(tmp_path / "a", "rebar", levels=(-120, -110, -112), whole=True)
+    run(tmp_path / "b", levels=(-118, -109, -108), whole=True)
+    table = reach(cells_of(tmp_path))
+    assert {(line["on images"], line["best valid ELBO"]) for line in lines(table, "mnist linear1")} == {
+        ("all", "-110.50"), ("all", "-108.50")
+    }  # fmt: skip
+    run(tmp_path / "c", "nvil", levels=(-120, -110, -112))  # on all images at its end only
+    table = reach(cells_of(tmp_path))
+    assert {line["on images"] for line in lines(table, "mnist linear1")} == {"first 1,000"}
 
 
 def test_validation_bounds_are_compared_with_one_sample_and_tested(tmp_path):
@@ -218,8 +230,20 @@ def test_the_grid_of_rates_has_a_column_each(tmp_path):
     run(tmp_path / "b", "rebar", lrs=(1e-4,), seeds=(0,), state="running", levels=(-120, -118))
     run(tmp_path / "c", seeds=(0,))
     table = learning_rates(cells_of(tmp_path))
-    assert table.headers[3:] == ["0.005", "0.001", "0.0001", "best"]
-    assert table.rows == [["mnist linear1", "rebar", "1k", "-115.00", "-110.00", "-118.00 ‡", "0.001"]]
+    assert table.headers[2:] == ["steps", "bound", "0.005", "0.001", "0.0001", "best"]
+    assert table.rows == [
+        ["mnist linear1", "rebar", "1k", "training", "-115.00", "-110.00", "-118.00 ‡", "0.001"],
+        ["mnist linear1", "rebar", "1k", "validation", "-116.00", "-111.00", "-119.00 ‡", "0.001"],
+    ]
+
+
+def test_the_grid_says_how_far_its_runs_have_come(tmp_path):
+    for rate in (1e-3, 5e-4):
+        path = run(tmp_path / f"{rate}", "rebar", lrs=(rate,), seeds=(0,), steps=400_000, state="interrupted")
+        config = path / "config.yaml"
+        config.write_text(config.read_text().replace("400000", "2000000"))
+    (line, _) = learning_rates(cells_of(tmp_path)).rows
+    assert line[:4] == ["mnist linear1", "rebar", "400k of 2M", "training"]
 
 
 @pytest.mark.parametrize("name", [*OF_A_LAYER, "concrete", "rloo", "vimco", "rebar", "relax"])
