@@ -13,7 +13,8 @@ def control_run(path, solved=(300, 420, None), returns=(480.0, 470.0, 200.0), lr
     """A run whose seeds solve their environment after so many episodes, and end at these mean returns."""
     task = {"name": "cartpole", "env": "CartPole-v1", "threshold": None} | task
     rows = [
-        {"step": 100, "seed": seed, "lr": lr, "return100": value, "solved_episodes": episodes,
+        {"step": 100, "seed": seed, "lr": lr, "return100": value, "episodes": 500, "frames": 25_000,
+         "solved_episodes": episodes,
          "solved_frames": None if episodes is None else 50 * episodes, "grad/log_variance": 1.0, "time/elapsed": 3.0}
         for seed, (episodes, value) in enumerate(zip(solved, returns, strict=True))
     ]  # fmt: skip
@@ -49,12 +50,21 @@ def test_what_was_solved_can_be(tmp_path):
     assert control.solvable(cell(tmp_path / "run", name="continuous", env="nobody/Knows-v0"))
 
 
-def test_the_table_has_means_over_the_seeds_that_get_there(tmp_path):
-    row = text_row(tables.markdown(cells_of(control_run(tmp_path / "run"))), "a2c")
+def test_the_table_has_means_over_the_seeds(tmp_path):
+    row = text_row(tables.markdown(cells_of(control_run(tmp_path / "run", solved=(300, 420, 480)))), "a2c")
     assert row["task"] == "CartPole-v1"
+    assert row["seeds that solve it"] == "3 of 3"
+    assert row["episodes to solve"].startswith("400 ± ")
+    assert row["frames to solve"].startswith("20000 ± ")
+
+
+def test_seeds_that_never_get_there_count_as_long_as_they_were_watched(tmp_path):
+    row = text_row(tables.markdown(cells_of(control_run(tmp_path / "run"))), "a2c")
     assert row["seeds that solve it"] == "2 of 3"
-    assert row["episodes to solve"].startswith("360 ± ")
-    assert row["frames to solve"].startswith("18000 ± ")
+    assert row["episodes to solve"].startswith("≥ 407 ± ")  # 300 + 2/3 of 120 + 1/3 of 80
+    assert row["frames to solve"].startswith("≥ 20333 ± ")
+    row = text_row(tables.markdown(cells_of(control_run(tmp_path / "none", solved=(None, None, None)))), "a2c")
+    assert (row["seeds that solve it"], row["episodes to solve"]) == ("0 of 3", EMPTY)
 
 
 def test_a_rate_at_which_all_solve_it_goes_before_a_faster_one(tmp_path):
