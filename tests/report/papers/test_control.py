@@ -163,7 +163,12 @@ def test_a_gradient_without_variance_is_a_share_of_the_seeds_and_left_out_of_mea
 def test_lax_is_shown_by_its_updates_and_an_environment_without_threshold_without_solving(tmp_path):
     run(tmp_path / "a", "a2c", task=CONTINUOUS)
     for updates in (1, 5, 25):
-        run(tmp_path / f"lax{updates}", "lax", task=CONTINUOUS | {"surrogate_updates": updates}, solved=(updates, updates))
+        run(
+            tmp_path / f"lax{updates}",
+            "lax",
+            task=CONTINUOUS | {"surrogate_updates": updates},
+            solved=(updates, updates),
+        )
     run(tmp_path / "p", "a2c", task=CONTINUOUS | {"env": "Pendulum-v1"}, solved=(None, None))
     lines, it = table(tmp_path)
     assert it.headers[2:] == ["a2c", "lax", *(f"lax (surrogate_updates={n})" for n in (1, 5, 25))]
