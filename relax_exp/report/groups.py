@@ -94,10 +94,11 @@ def longest(cells: list[Cell]) -> list[Cell]:
 def choose(cells: list[Cell]) -> tuple[Cell, str | None]:
     """Return the cell with the best final value, and the rule in words if there was a choice.
 
-    Finished cells go first, and so do those that have a value in the first of the rule's metrics; the next metrics
-    choose among cells that are level.
+    Finished cells go first, among them those with most seeds, and among these the ones that have a value in the first
+    of the rule's metrics; the next metrics choose among cells that are level.
     """
     cells = [c for c in cells if c.finished] or cells
+    cells = [c for c in cells if len(c.replicas) == max(len(each.replicas) for each in cells)]
     if len(cells) == 1:
         return cells[0], None
     sign, metrics, rule = kinds.of(cells[0].kind).best

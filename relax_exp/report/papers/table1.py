@@ -122,7 +122,7 @@ NOTE = (
     "mean one-sample training bound since the evaluation before, at the last step, mean over seeds ± 95% t interval "
     "(one seed: no interval); highest: over all evaluations. At step: where estimators ran for different numbers of "
     "steps, the last one that all of them reached. The learning rate is the one with the best final 100-sample "
-    "validation bound among those tried. REBAR (Tucker): ours has one eta for each parameter tensor, tuned on the "
-    "variance of the parameters' gradient. ‡: unfinished. –: not in that source. Models that none of these runs "
-    "trained are left out."
+    "validation bound among those tried with most seeds. REBAR (Tucker): ours has one eta for each parameter tensor, "
+    "tuned on the variance of the parameters' gradient. ‡: unfinished. –: not in that source. Models that none of "
+    "these runs trained are left out."
 )

@@ -139,6 +139,13 @@ def test_the_published_settings_keep_their_column_beside_others(tmp_path):
     assert (ours["RELAX"][:7], ours["relax (depth=4, weight_decay=0)"][:7]) == ("-109.50", "-124.50")
 
 
+def test_a_rate_with_fewer_seeds_does_not_take_the_place_of_one_with_more(tmp_path):
+    run(tmp_path / "a", lrs=(1e-3,), seeds=(0, 1, 2))
+    run(tmp_path / "b", lrs=(5e-4,), seeds=(0,), levels=(-100, -90))
+    (rate,) = lines(table1(cells_of(tmp_path)), "mnist", "linear1", "learning rate")
+    assert rate["RELAX"] == "0.001 (2 tried)"
+
+
 def test_rates_of_other_lengths_do_not_count_as_tried(tmp_path):
     run(tmp_path / "a", lrs=(1e-3, 5e-4), steps=1000)
     run(tmp_path / "b", steps=4000)
