@@ -27,8 +27,9 @@ def main() -> int:
         print("no run of experiment=original budget=cpu is there to compare", file=sys.stderr)
         return 1
     print(formats.markdown(table))
-    epochs = sum(run.config["steps"] // run.config["eval_every"] for run in runs)
-    return int(len(table.records) != epochs or any(record["within"] != "yes" for record in table.records))
+    epochs = sum(run.config["steps"] // run.config["eval_every"] for run in runs)  # each run is of one seed
+    compared = sum(record["seeds"] for record in table.records)
+    return int(compared != epochs or any(record["within"] != "yes" for record in table.records))
 
 
 if __name__ == "__main__":

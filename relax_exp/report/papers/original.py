@@ -31,8 +31,8 @@ def original(cells: list[Cell]) -> Table | None:
                 rows.append([cell.task, cell.name, f"{cell.lr:g}", str(epoch), str(len(ours)), f"{expected:.2f}",
                              show(ours), f"{mean - expected:+.2f}", said])  # fmt: skip
                 records.append({"task": cell.task, "estimator": cell.name, "lr": cell.lr, "epoch": epoch,
-                                "step": int(step), "original": expected, "bound": mean, "bound ±": half,
-                                "within": said})  # fmt: skip
+                                "seeds": len(ours), "step": int(step), "original": expected, "bound": mean,
+                                "bound ±": half, "within": said})  # fmt: skip
     headers = ["task", "estimator", "lr", "epoch", "seeds", "original code", "ours", "difference", "within half a nat"]
     return Table("original", "Beside the original code", headers, rows, NOTE, records) if rows else None
 

@@ -1,6 +1,10 @@
 """The comparison with the original code: its table, and the first epoch itself."""
 
+import importlib.util
 import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from folders import cells_of, configuration, write_run
@@ -14,11 +18,11 @@ RELAX = {"name": "relax", "noise": "tied", "surrogate": "relaxed", "depth": 2, "
 RELAX |= {"lr_scale": 1.0, "weight_decay": 1e-3, "warmup": 1000}
 
 
-def run(path, bounds, lr=1e-3, steps=4166, model="linear1", **options):
+def run(path, bounds, lr=1e-3, steps=4166, model="linear1", seed=0, **options):
     task = {"name": "vae", "dataset": "mnist", "model": model, "first_epoch": "file", **options}
-    config = configuration(task, {"name": "relax"}, (0,), (lr,), steps) | {"batch_size": 24, "eval_every": 2083}
+    config = configuration(task, {"name": "relax"}, (seed,), (lr,), steps) | {"batch_size": 24, "eval_every": 2083}
     rows = [
-        {"step": 2083 * i, "seed": 0, "lr": lr, "train/elbo": bound, "time/elapsed": 1.0}
+        {"step": 2083 * i, "seed": seed, "lr": lr, "train/elbo": bound, "time/elapsed": 1.0}
         for i, bound in enumerate(bounds, 1)
     ]
     return write_run(path, config, rows)
@@ -62,6 +66,25 @@ def test_epoch_0_is_that_of_the_original_code():
     assert (known["model"], known["lr"]) == ("linear1", 1e-3)
     (means,) = replicas.means()
     assert abs(means["train/elbo"] - known["epochs"][0]) < WITHIN
+
+
+def test_make_original_ends_well_where_all_epochs_of_all_seeds_agree(tmp_path, monkeypatch):
+    file = Path(__file__).parents[3] / "scripts" / "original.py"
+    spec = importlib.util.spec_from_file_location("make_original", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    bounds = ([-160.5, -142.0], [-160.3, -142.2], [-160.4, -142.1])
+    paths = [
+        run(tmp_path / str(seed), of, 3e-4, model="nonlinear", seed=seed, decoder_hidden=784)
+        for seed, of in enumerate(bounds)
+    ]
+    runs = [SimpleNamespace(path=path, config={"steps": 4166, "eval_every": 2083}) for path in paths]
+    monkeypatch.setattr(script, "planned", lambda *_: runs)
+    monkeypatch.setattr(script.subprocess, "run", lambda _: SimpleNamespace(returncode=0))
+    assert script.main() == 0
+    shutil.rmtree(paths[2])
+    run(paths[2], [-160.4], 3e-4, model="nonlinear", seed=2, decoder_hidden=784)  # its second epoch is missing
+    assert script.main() == 1
 
 
 @pytest.mark.parametrize("bounds", [[-156.81], [-156.81, -139.95]])
