@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+FIXED = {"schedule": "fixed", "minimum": 0.5, "rate": 1e-4, "anneal_every": 1000}  # of a temperature
+
 # By section of the configuration, name of the task or estimator, and key: the value of older runs, or a function that
 # gives it from the other keys of the section.
 ADDED: dict[str, dict[str, dict[str, Any]]] = {
@@ -26,6 +28,8 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
             "initial_weights": "glorot",
             "optimizer": "adam",
             "train_images": "train",
+            "warmup_epochs": 0,
+            "cosine_epochs": None,
         },
         "sequence": {"score_term": "kept"},
         "atari": {"life_loss_ends": False},
@@ -39,6 +43,10 @@ ADDED: dict[str, dict[str, dict[str, Any]]] = {
         "disarm": {"pairs": 1},
         "disarm_sb": {"order": "index"},
         "muprop": {"scales": "fixed"},
+        "straight_through": FIXED,
+        "gumbel_rao": FIXED,
+        "gst": FIXED,
+        "mve": {"temperature": None, "growth": 0.0, "anneal_every": 1000},
         "rodeo": {"operator": "gibbs"},
     },
 }

@@ -42,10 +42,10 @@ def decoder_hidden(task: dict) -> int | None:
 
 
 def check_size(task: dict, config: dict) -> None:
-    """Check whether a step's noise can be held, bounds come at evaluations, and the environment is one of the task's.
+    """Check whether a step's noise can be held and bounds, epochs and the environment fit the rest.
 
     Raises:
-        ConfigError: It cannot, they do not, or it is not.
+        ConfigError: It cannot, or they do not.
     """
     sizes = {f"task.{key}": task[key] for key in ("latents", "variables", "categories") if task.get(key)}
     numbers = config["batch_size"] * len(config["seeds"]) * len(config["lrs"]) * math.prod(sizes.values())
@@ -57,6 +57,12 @@ def check_size(task: dict, config: dict) -> None:
     every, evaluated = task.get("bound_every"), config["eval_every"]
     if every and every % evaluated and evaluated % every:
         raise ConfigError(f"task.bound_every={every}: must be a multiple of eval_every={evaluated}")
+    warmup, cosine = task.get("warmup_epochs", 0), task.get("cosine_epochs")
+    if cosine and cosine <= warmup:
+        raise ConfigError(
+            f"task.cosine_epochs={cosine}: counts the epochs of the warm-up, so must be more than "
+            f"task.warmup_epochs={warmup}, or null"
+        )
     if str(task.get("env", "")).startswith("ALE/") and TASKS[task["name"]].experience != "segments":
         raise ConfigError(f"task.env={task['env']} is an Atari game: type task=atari task.env={task['env']}")
 

@@ -59,6 +59,7 @@ class EstimatorOptions(TypedDict, total=False):
     minimum: Positive
     rate: NotNegative
     anneal_every: Count
+    growth: NotNegative
     draws: Count
     copies: Draws
     pairs: Count
@@ -74,11 +75,18 @@ class EstimatorOptions(TypedDict, total=False):
 
 
 def types(defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the type of every option: the catalogue's where the default is of it, else that of the default itself."""
+    """Return the type of every option: the catalogue's where the default is of it, else that of the default itself.
+
+    Where the default is None, that may be given beside what is of the catalogue's type.
+    """
     catalogue = hints(EstimatorOptions)
-    return {
-        key: catalogue[key] if _is(default, catalogue.get(key)) else _of(default) for key, default in defaults.items()
-    }
+    found: dict[str, Any] = {}
+    for key, default in defaults.items():
+        hint = catalogue.get(key)
+        if default is None and hint is not None and not _is(None, hint):
+            hint = hint | None
+        found[key] = hint if _is(default, hint) else _of(default)
+    return found
 
 
 def accepted(cls: type) -> dict[str, Any]:

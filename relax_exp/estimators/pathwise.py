@@ -187,26 +187,26 @@ class StraightThroughGumbel(Tempered):
         return hard_with_slope(self.family.hard(z), self.softened(z))
 
 
-class StraightThrough(Pathwise):
+class StraightThrough(Tempered):
     """Straight-through (Bengio et al. 2013): the hard sample forward, the mean's derivative backward.
 
     Of k items the derivative is not the mean's, which `SIMPLE` takes, but that of the relaxation at the logits. With a
-    ``temperature`` other than 1 the derivative of the mean of logits / temperature. (This is Decoupled ST, Shah et al.
-    2024, at forward temperature 1; another one would sample from another distribution.)
+    ``temperature`` other than 1 the derivative of the mean of logits / temperature; annealed it is the slope-annealed
+    estimator of Chung et al. (2017). (This is Decoupled ST, Shah et al. 2024, at forward temperature 1; another one
+    would sample from another distribution.)
     """
 
     needs = "gradient"
 
     def __init__(self, *args: Any, temperature: float = 1.0, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.temperature = temperature
+        super().__init__(*args, temperature=temperature, **kwargs)
 
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the mean."""
-        return hard_with_slope(self.family.sample(logits, noise["u"]), self.family.relax(logits, self.temperature))
+        return hard_with_slope(self.family.sample(logits, noise["u"]), self.softened(logits))
 
 
-class GumbelRao(Pathwise):
+class GumbelRao(Tempered):
     """Gumbel-Rao, GR-MCK (Paulus et al. 2021): straight-through Gumbel-Softmax with an averaged slope.
 
     The average is over ``draws`` = K of z given the hard sample. The value of z is drawn from p(z | b), but its slope
@@ -217,9 +217,9 @@ class GumbelRao(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args: Any, temperature: float = 0.5, draws: int = 10, **kwargs: Any):
+    def __init__(self, *args: Any, draws: int = 10, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.temperature, self.draws = temperature, draws
+        self.draws = draws
 
     def noise_shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one uniform for the sample, and one for each draw of z given it."""
@@ -231,7 +231,7 @@ class GumbelRao(Pathwise):
         path = family.path(logits, noise["u"])
         b = family.hard(path.detach())
         drawn = family.conditional_path(logits.detach(), b, noise["v"])
-        soft = family.relax(path + (drawn - path.detach()), self.temperature)
+        soft = self.softened(path + (drawn - path.detach()))
         return hard_with_slope(b, soft.mean(0))
 
 
@@ -271,7 +271,7 @@ def slope(p: Tensor, step: Tensor) -> Tensor:
     return p * (step - (p * step).sum(-1, keepdim=True))
 
 
-class GST(Pathwise):
+class GST(Tempered):
     """Gapped straight-through (Fan et al. 2022): hard forward, softmax((logits + m1 - m2) / temperature) backward.
 
     m1 and m2 are constants that raise the sampled category to the largest logit and lower the others to at least
@@ -280,9 +280,9 @@ class GST(Pathwise):
 
     needs = "gradient"
 
-    def __init__(self, *args: Any, temperature: float = 0.5, gap: float = 1.0, **kwargs: Any):
+    def __init__(self, *args: Any, gap: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.temperature, self.gap = temperature, gap
+        self.gap = gap
 
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope of the softmax of the shifted logits."""
@@ -290,7 +290,7 @@ class GST(Pathwise):
         b = self.family.sample(fixed, noise["u"])
         below = fixed.amax(-1, keepdim=True) - fixed
         shift = b * below - (1 - b) * (self.gap - below).clamp(min=0)
-        return hard_with_slope(b, self.family.relax(logits + shift, self.temperature))
+        return hard_with_slope(b, self.softened(logits + shift))
 
 
 class Reparameterization(Pathwise):

@@ -90,6 +90,27 @@ def radam(
     return new, {"m": m, "v": v}
 
 
+def adamw(
+    params: Any,
+    grads: Any,
+    moments: Moments,
+    t: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> Step:
+    """Take one step of AdamW, with the arguments of `adam` (Loshchilov & Hutter 2019, in torch's form and constants).
+
+    Parameters shrink by lr ``weight_decay`` apart from the step, and eps is added to the *corrected* sqrt(v).
+    """
+    correction1, correction2 = (_one_minus_power(beta, t.to(lr.dtype)) for beta in betas)
+    size, kept, root = lr / correction1, 1 - lr * weight_decay, correction2.sqrt()
+    m, v = _averages(moments, grads, betas)
+    new = tree_map(lambda p, m, v: kept * p - size * m / (v.sqrt() / root + eps), params, m, v)
+    return new, {"m": m, "v": v}
+
+
 def sgd(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas: tuple[float, float] = BETAS) -> Step:
     """Take one step of plain gradient descent, with the arguments of `adam`; moments stay as they are."""
     return tree_map(lambda p, g: p - lr * g, params, grads), moments
@@ -145,6 +166,7 @@ def none(params: Any, grads: Any, moments: Moments, t: Tensor, lr: Tensor, betas
 
 OPTIMIZERS: dict[str, Callable[..., Step]] = {
     "adam": adam,
+    "adamw": adamw,
     "momentum": momentum,
     "radam": radam,
     "rmsprop": rmsprop,
@@ -152,6 +174,21 @@ OPTIMIZERS: dict[str, Callable[..., Step]] = {
     "sgd": sgd,
     "none": none,
 }
+
+
+def warmup_cosine(lr: Tensor, epoch: Tensor, warmup: int, total: int | None) -> Tensor:
+    """Return the learning rate in an epoch, counted from zero, of what rises linearly and then falls along a cosine.
+
+    It is that of torch's LinearLR from a thousandth of ``lr`` over ``warmup`` epochs, followed by its CosineAnnealingLR
+    to zero at epoch ``total``, each stepped once an epoch; without ``total`` the rate stays after the warm-up.
+    """
+    e = epoch.to(lr.dtype)
+    factor = torch.ones_like(e)
+    if total is not None:
+        factor = (1 + torch.cos(math.pi * ((e - warmup) / (total - warmup)).clamp(0, 1))) / 2
+    if warmup:
+        factor = torch.where(e < warmup, 1e-3 + (1 - 1e-3) * e / warmup, factor)
+    return lr * factor
 
 
 def initial_moments(optimizer: str, params: Any) -> Moments:

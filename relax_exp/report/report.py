@@ -21,9 +21,9 @@ from relax_exp.report.papers.frozen import frozen
 from relax_exp.report.papers.learning_rates import learning_rates
 from relax_exp.report.papers.original import of_original, original
 from relax_exp.report.papers.paired import paired
-from relax_exp.report.papers.reinmax import reinmax
 from relax_exp.report.papers.score_term import score_term
 from relax_exp.report.papers.solving_times import solving_times
+from relax_exp.report.papers.straight_through_vaes import STUDIES as STRAIGHT_THROUGH_VAES
 from relax_exp.report.papers.structured import structured
 from relax_exp.report.papers.table1 import table1
 from relax_exp.report.runs import CURVES, MEASURED, Run
@@ -61,7 +61,8 @@ class Report:
         """Tables that set several cells beside each other or beside published numbers."""
         others = [cell for cell in self.cells if not of_original(cell)]
         learning = [cell for cell in others if not control.frozen(cell)]
-        of_others = (table1, reinmax, structured, paired, score_term, bounds, reach, learning_rates, rl, solving_times)
+        vaes = [study.table for study in STRAIGHT_THROUGH_VAES]
+        of_others = (table1, *vaes, structured, paired, score_term, bounds, reach, learning_rates, rl, solving_times)
         made = (original(self.cells), *(of(learning) for of in of_others), frozen(others))
         return [table for table in made if table is not None]
 

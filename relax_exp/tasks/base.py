@@ -114,6 +114,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def rate(self, lr: Tensor, t: Tensor) -> Tensor:
+        """Return the learning rate of the step after ``t`` of them, a scalar; ``lr`` is that of the configuration."""
+        return lr
+
     def tune(
         self,
         model: Model,

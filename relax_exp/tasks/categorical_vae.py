@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from relax_exp.data import GREY, ImageData
 from relax_exp.models.vae import DiscreteVAE, Layer
-from relax_exp.numerics.optimizers import BETAS
+from relax_exp.numerics.optimizers import BETAS, warmup_cosine
 from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions
 from relax_exp.tasks.vae import BOUND_IMAGES, LatentModel
@@ -40,6 +40,8 @@ class CategoricalVAE(LatentModel):
 
     name = "categorical_vae"
     betas = BETAS
+    warmup_epochs: int = 0
+    cosine_epochs: int | None = None
 
     options: CategoricalVAEOptions
 
@@ -49,9 +51,16 @@ class CategoricalVAE(LatentModel):
         self.relaxed = options.relaxed
         if isinstance(options, CategoricalVAEOptions):
             self.initial_weights, self.optimizer = options.initial_weights, options.optimizer
+            self.warmup_epochs, self.cosine_epochs = options.warmup_epochs, options.cosine_epochs
             if options.train_images == "all":
                 data, self.part, self.has_test = joined(data), "test", False
         super().__init__(estimator, options, data, **given)
+
+    def rate(self, lr, t):
+        """Return the learning rate of the step's epoch, see `warmup_cosine`."""
+        if not self.warmup_epochs and self.cosine_epochs is None:
+            return lr
+        return warmup_cosine(lr, t * self.batch_size // len(self.data), self.warmup_epochs, self.cosine_epochs)
 
     def network(self):
         keys = ("hidden", "activation", "centred", "learned_prior", "pinned")

@@ -20,6 +20,7 @@ from relax_exp.schema import (
     Draws,
     Fraction,
     NotNegative,
+    NotNegativeCount,
     Positive,
     Text,
 )
@@ -179,7 +180,9 @@ class CategoricalVAEOptions:
     hidden: list[Count]
     activation: Literal["tanh", "relu", "leaky_relu"]
     initial_weights: Literal["glorot", "torch"]
-    optimizer: Literal["adam", "radam"]
+    optimizer: Literal["adam", "radam", "adamw"]
+    warmup_epochs: NotNegativeCount
+    cosine_epochs: Count | None
     binarize: Binarization
     train_images: Literal["train", "all"]
     centred: bool

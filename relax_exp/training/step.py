@@ -62,10 +62,10 @@ def make_step(task: Task) -> Step:
     def step(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> State:
         model = state.model
         grads = task.gradients(model, batch, noise)
-        t, tuning_t = state.t + 1, state.tuning_t + 1
+        t, tuning_t, lr = state.t + 1, state.tuning_t + 1, task.rate(state.lr, state.t)
         descend = OPTIMIZERS[task.optimizer]
-        params, moments = descend(model.params, grads.params, state.moments, t, state.lr, task.betas)
-        tuning_lr = state.lr * task.lr_scale
+        params, moments = descend(model.params, grads.params, state.moments, t, lr, task.betas)
+        tuning_lr = lr * task.lr_scale
         tuning, tuning_moments = task.tune(model, grads, state.tuning_moments, tuning_t, tuning_lr, batch, noise)
         zero = torch.zeros_like(grads.loss)
         norms = norm(grads.params, zero), norm(grads.tuning, zero)

@@ -22,6 +22,7 @@ NAMES = [
     "atari",
     "categorical",
     "histograms",
+    "mve_vae",
     "original",
     "permutation",
     "reinmax_vae",

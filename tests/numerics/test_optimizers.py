@@ -5,7 +5,18 @@ import pytest
 import torch
 from torch.func import vmap
 
-from relax_exp.numerics.optimizers import adam, adam_init, initial_moments, momentum, radam, rmsprop, rmsprop_tf, sgd
+from relax_exp.numerics.optimizers import (
+    adam,
+    adam_init,
+    adamw,
+    initial_moments,
+    momentum,
+    radam,
+    rmsprop,
+    rmsprop_tf,
+    sgd,
+    warmup_cosine,
+)
 
 STEPS = 20
 
@@ -127,3 +138,29 @@ def test_radam_is_torchs(betas):
         optimizer.step()
         params, moments = radam(params, {"w": g}, moments, torch.tensor(t), lr, betas)
         torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_adamw_with_warmup_and_cosine_is_torchs():
+    """Two updates an epoch, through the warm-up, the cosine and one epoch at the rate zero."""
+    theta = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.AdamW([theta], lr=0.1)
+    schedules = torch.optim.lr_scheduler
+    linear = schedules.LinearLR(optimizer, start_factor=1e-3, total_iters=3)
+    falling = schedules.CosineAnnealingLR(optimizer, T_max=6)
+    schedule = schedules.SequentialLR(optimizer, [linear, falling], milestones=[3])
+    params, moments = {"w": torch.ones(2, 3, dtype=torch.float64)}, adam_init({"w": torch.zeros(2, 3).double()})
+    for t, g in enumerate(gradients()):
+        theta.grad = g.clone()
+        optimizer.step()
+        lr = warmup_cosine(torch.tensor(0.1, dtype=torch.float64), torch.tensor(t // 2), 3, 9)
+        assert float(lr) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-15)
+        params, moments = adamw(params, {"w": g}, moments, torch.tensor(t + 1), lr)
+        torch.testing.assert_close(params["w"], theta.detach(), rtol=1e-12, atol=1e-15)
+        if t % 2:
+            schedule.step()
+    assert t // 2 == 9 and float(lr) == 0
+
+
+def test_the_rate_stays_after_a_warmup_without_an_end():
+    rates = [float(warmup_cosine(torch.tensor(2.0), torch.tensor(epoch), 4, None)) for epoch in (0, 2, 4, 400)]
+    assert rates == pytest.approx([0.002, 1.001, 2.0, 2.0])

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from relax_exp.report.cells import Cell
 from relax_exp.report.figures.axes import mark, styled
 from relax_exp.report.kinds.control import solvable
-from relax_exp.report.papers import reinmax
+from relax_exp.report.papers import straight_through_vaes
 from relax_exp.report.papers.original import of_original
 from relax_exp.report.papers.published import published
 from relax_exp.report.papers.table1 import TRAINING_BOUND
@@ -94,7 +94,8 @@ def best_loss(cells: list[Cell]) -> float | None:
 def published_points(metric: str, cells: list[Cell]) -> list[Points]:
     """Return what others have of a metric, where a cell trained the model that theirs is of.
 
-    They are ARSM's published log, the original code's epochs, and for ReinMax's VAE means in the colours of estimators.
+    They are ARSM's published log, the original code's epochs, and for the VAEs of ReinMax and MVE means in the colours
+    of estimators.
     """
     found: list[Points] = []
     key = {"train/elbo": "train", "valid/elbo": "valid"}.get(metric)
@@ -108,10 +109,10 @@ def published_points(metric: str, cells: list[Cell]) -> list[Points]:
         cell, known = beside[0]  # it was run with one estimator a model
         steps = cell.series(TRAINING_BOUND)[0][: len(known["epochs"])]
         found.append(Points(steps, np.array(known["epochs"][: len(steps)]), "original code"))
-    means = [(reinmax.points(cell, metric), look) for cell, look, _ in styled(cells)]
-    return found + [
-        Points(*of, "published mean of ten seeds, same colour", look.color) for of, look in means if len(of[0])
-    ]
+    for cell, look, _ in styled(cells):
+        for label, steps, means in straight_through_vaes.points(cell, metric):
+            found.append(Points(steps, means, label, look.color))
+    return found
 
 
 def has_log(cells: list[Cell]) -> bool:
