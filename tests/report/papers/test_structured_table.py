@@ -45,6 +45,16 @@ def test_each_estimator_stands_beside_its_published_numbers(tmp_path):
     assert found[words, "st_gumbel"][1] == "59.7" and (words, "arm") not in found
 
 
+def test_annealed_straight_through_stands_in_a_line_of_its_own(tmp_path):
+    write(tmp_path / "a", "straight_through", [-70.0])
+    assert lines(tmp_path)["200-200 bits", "annealed ST"][:4] == ["–", "58.7", "–", "not run"]
+    write(tmp_path / "b", {"name": "straight_through", "schedule": "annealed", "rate": 1e-3}, [-69.0])
+    found = {label: row[1:4] for (_, label), row in lines(tmp_path).items() if label.startswith("straight_through")}
+    assert found["straight_through"] == ["58.9", "–", "70.00"]
+    (annealed,) = [row for label, row in found.items() if label != "straight_through"]
+    assert annealed == ["58.7", "–", "69.00"]
+
+
 def test_settings_have_lines_of_their_own(tmp_path):
     write(tmp_path / "a", "disarm", [-80.0])
     write(tmp_path / "b", "disarm", [-90.0], optimizer="momentum")
