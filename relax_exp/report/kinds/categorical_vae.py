@@ -26,7 +26,7 @@ CATEGORICAL_VAE = Kind(
     label="{dataset} {layers}x{variables}x{categories}",
     by_name=True,
     best=VAE.best,
-    rows=("task.relaxed",),
+    rows=("task.relaxed", "task.optimizer"),
     columns=(
         VAE.columns[0],
         Column("train relaxed", relaxed, optional=True),
