@@ -312,7 +312,7 @@ MUTANTS = [
     ),
     Mutant(
         "MVE: the sampled class without its factor of a half",
-        "estimators.second_order:MVE.relax",
+        "estimators.second_order:MVE._limit",
         "torch.where(b > 0.5, along / 2, other)",
         "torch.where(b > 0.5, along, other)",
         "mve",
