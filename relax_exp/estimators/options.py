@@ -83,7 +83,7 @@ def types(defaults: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, default in defaults.items():
         hint = catalogue.get(key)
-        if default is None and hint is not None and not _is(None, hint):
+        if hint is not None and default is None:
             hint = hint | None
         found[key] = hint if _is(default, hint) else _of(default)
     return found

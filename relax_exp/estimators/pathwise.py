@@ -93,7 +93,43 @@ def hard_with_slope(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-class Tempered(Pathwise):
+class Stepped(Pathwise):
+    """The base of estimators whose temperature may change with the step, in a buffer where `count_steps` was called.
+
+    The step is rounded down to a multiple of ``anneal_every``.
+    """
+
+    step: Tensor
+
+    def __init__(self, *args: Any, anneal_every: int = 1000, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.anneal_every = anneal_every
+
+    def count_steps(self) -> None:
+        """Register the buffer of the step, from zero."""
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def exponential(self, start: float, rate: float) -> Tensor:
+        """Return start exp(rate t), t the rounded step."""
+        step = self.step.div(self.anneal_every, rounding_mode="floor") * self.anneal_every
+        return start * (rate * step.to(torch.get_default_dtype())).exp()
+
+    @property
+    def temperature(self) -> Tensor | float | None:
+        """The temperature as it stands, a tensor where it moves."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement temperature")
+
+    def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the buffers with the step, where it is counted, one further."""
+        return {"step": buffers["step"] + 1} if "step" in buffers else {}
+
+    def scalars(self, values: Tensor) -> dict[str, Tensor]:
+        """Return the temperature where it moves."""
+        temperature = self.temperature
+        return {"temperature": temperature} if isinstance(temperature, Tensor) else {}
+
+
+class Tempered(Stepped):
     """The base of estimators with a temperature that is fixed, annealed or (for a relaxed sample) learned.
 
     ``schedule`` says which. fixed: ``temperature``. annealed: max(minimum, temperature exp(-rate t)), with the step t
@@ -104,7 +140,6 @@ class Tempered(Pathwise):
     """
 
     schedules: tuple[str, ...] = ("fixed", "annealed")
-    step: Tensor
 
     def __init__(
         self,
@@ -113,7 +148,6 @@ class Tempered(Pathwise):
         schedule: str = "fixed",
         minimum: float = 0.5,
         rate: float = 1e-4,
-        anneal_every: int = 1000,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -126,11 +160,11 @@ class Tempered(Pathwise):
                 "raise temperature (published: 1.0) or lower minimum"
             )
         self.schedule, self.start = schedule, temperature
-        self.minimum, self.rate, self.anneal_every = minimum, rate, anneal_every
+        self.minimum, self.rate = minimum, rate
         if schedule == "learned":
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         if schedule == "annealed":
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+            self.count_steps()
 
     @property
     def temperature(self) -> Tensor | float:
@@ -138,9 +172,7 @@ class Tempered(Pathwise):
         if self.schedule == "learned":
             return self.log_temperature.exp()
         if self.schedule == "annealed":
-            step = self.step.div(self.anneal_every, rounding_mode="floor") * self.anneal_every
-            dtype = torch.get_default_dtype()
-            return (self.start * (-self.rate * step.to(dtype)).exp()).clamp(min=self.minimum)
+            return self.exponential(self.start, -self.rate).clamp(min=self.minimum)
         return self.start
 
     def softened(self, z: Tensor) -> Tensor:
@@ -148,16 +180,9 @@ class Tempered(Pathwise):
         temperature = self.temperature
         return self.family.relax(z, temperature.to(z.dtype) if isinstance(temperature, Tensor) else temperature)
 
-    def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the buffers with the step one further."""
-        return {"step": buffers["step"] + 1} if self.schedule == "annealed" else {}
-
     def scalars(self, values: Tensor) -> dict[str, Tensor]:
         """Return the temperature where it moves, and the relaxed loss where that trains it."""
-        temperature = self.temperature
-        if not isinstance(temperature, Tensor):
-            return {}
-        scalars = {"temperature": temperature}
+        scalars = super().scalars(values)
         return scalars | {"relaxed_loss": values.mean()} if self.schedule == "learned" else scalars
 
     def tuning_loss(self, out: Output) -> Tensor:
@@ -191,9 +216,9 @@ class StraightThrough(Tempered):
     """Straight-through (Bengio et al. 2013): the hard sample forward, the mean's derivative backward.
 
     Of k items the derivative is not the mean's, which `SIMPLE` takes, but that of the relaxation at the logits. With a
-    ``temperature`` other than 1 the derivative of the mean of logits / temperature; annealed it is the slope-annealed
-    estimator of Chung et al. (2017). (This is Decoupled ST, Shah et al. 2024, at forward temperature 1; another one
-    would sample from another distribution.)
+    ``temperature`` other than 1 the derivative of the mean of logits / temperature; annealed, the slope is
+    sharpened as by Chung et al. (2017), with the sample left as it is. (This is Decoupled ST, Shah et al. 2024, at
+    forward temperature 1; another one would sample from another distribution.)
     """
 
     needs = "gradient"

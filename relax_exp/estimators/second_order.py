@@ -11,7 +11,7 @@ from torch import Tensor
 from relax_exp.distributions import FAMILIES
 from relax_exp.errors import OptionError
 from relax_exp.estimators.base import Noise
-from relax_exp.estimators.pathwise import Pathwise, ReinMax, hard_with_slope, slope
+from relax_exp.estimators.pathwise import Pathwise, ReinMax, Stepped, hard_with_slope, slope
 
 # torch does not annotate it.
 solve: Callable[[Tensor, Tensor], Tensor] = torch.linalg.solve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -111,15 +111,16 @@ class ZGR(Pathwise):
         return hard_with_slope(b, (p + (b - p.detach()) * (b * log_p).sum(-1, keepdim=True)) / 2)
 
 
-class MVE(Pathwise):
+class MVE(Stepped):
     """MVE, the minimum-variance estimator of second order, in closed form.
 
     ("Generalized and optimal straight-through estimators", AISTATS 2026.) Of all matrices S(b) for which df/db S(b) is
     exact for every linear f, with J = J(p) = diag(p) - p p' it takes those with the least
 
-        E |S(b)|^2 + temperature / 2 |M - diag J|^2,    M_ix = p_x S_xi + p_i S_ix,
+        E |S(b)|^2 + temperature / 2 sum_ix (p_x S_xi + p_i S_ix - [i = x] J_i)^2,
 
-    for each column; the second term is zero where df/db S(b) is exact for every quadratic f. Temperature 0 would be
+    where S_xi is row i of S(b) for the class x. The second term is zero where df/db S(b) is exact for every quadratic
+    f, so that this temperature is a penalty's weight and rises where others fall. Temperature 0 would be
     straight-through, S = J. ``temperature=None`` is the limit at infinity: exact, and so unbiased, for a quadratic f.
     For the sampled class x and rows i,
 
@@ -131,39 +132,25 @@ class MVE(Pathwise):
 
     With ``growth`` the temperature rises, as temperature exp(growth step), where the step, a buffer, is rounded down to
     a multiple of ``anneal_every``. The paper goes from 1 to 10^6 in 500 epochs of 300 updates: 1, growth 9.23e-5, 300.
+    In single precision the equations are singular from about 10^8 on; take the limit there.
     """
 
     unbiased = False
     needs = "gradient"
-    step: Tensor
 
-    def __init__(
-        self, *args: Any, temperature: float | None = None, growth: float = 0.0, anneal_every: int = 1000, **kwargs: Any
-    ):
+    def __init__(self, *args: Any, temperature: float | None = None, growth: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if temperature is None and growth:
             raise OptionError(f"MVE: growth={growth} is of a finite temperature: set temperature, or growth=0")
-        self.start, self.growth, self.anneal_every = temperature, growth, anneal_every
+        self.start, self.growth = temperature, growth
         self.second_order = temperature is None
         if growth:
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+            self.count_steps()
 
     @property
     def temperature(self) -> Tensor | float | None:
         """The temperature as it stands."""
-        if self.start is None or not self.growth:
-            return self.start
-        step = self.step.div(self.anneal_every, rounding_mode="floor") * self.anneal_every
-        return self.start * (self.growth * step.to(torch.get_default_dtype())).exp()
-
-    def advance(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the buffers with the step one further."""
-        return {"step": buffers["step"] + 1} if self.growth else {}
-
-    def scalars(self, values: Tensor) -> dict[str, Tensor]:
-        """Return the temperature where it rises."""
-        temperature = self.temperature
-        return {"temperature": temperature} if isinstance(temperature, Tensor) else {}
+        return self.start if self.start is None or not self.growth else self.exponential(self.start, self.growth)
 
     def relax(self, logits: Tensor, noise: Noise) -> Tensor:
         """Return the hard sample in value, with the slope that the class describes."""

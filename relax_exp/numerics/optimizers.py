@@ -180,7 +180,8 @@ def warmup_cosine(lr: Tensor, epoch: Tensor, warmup: int, total: int | None) -> 
     """Return the learning rate in an epoch, counted from zero, of what rises linearly and then falls along a cosine.
 
     It is that of torch's LinearLR from a thousandth of ``lr`` over ``warmup`` epochs, followed by its CosineAnnealingLR
-    to zero at epoch ``total``, each stepped once an epoch; without ``total`` the rate stays after the warm-up.
+    to zero at epoch ``total``, each stepped once an epoch, and stays at zero from there; without ``total`` it stays
+    after the warm-up.
     """
     e = epoch.to(lr.dtype)
     factor = torch.ones_like(e)

@@ -25,7 +25,7 @@ from relax_exp.tasks.registry import TASKS, CategoricalToyOptions
 from relax_exp.training.replicas import Replicas
 
 STUDIED = TASKS["temperature"].estimators or ()
-ANNEALED = ("concrete", "st_gumbel")  # of these, those whose temperature can follow a schedule
+ANNEALED = ("concrete", "st_gumbel")  # of these, those that are also trained with a temperature that falls
 LOWEST, HIGHEST = 0.05, 5.0
 ANNEALED_BY = 0.8  # of the run: when the annealed temperature arrives
 ROWS = 20_000  # gradients at a time

@@ -114,8 +114,11 @@ class Task:
         """
         raise NotImplementedError
 
-    def rate(self, lr: Tensor, t: Tensor) -> Tensor:
-        """Return the learning rate of the step after ``t`` of them, a scalar; ``lr`` is that of the configuration."""
+    def rate(self, lr: Tensor, t: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return the learning rate of the model's parameters in the step after ``t`` of them, a scalar.
+
+        ``lr`` is that of the configuration, at which tuning parameters go on; ``batch`` is what `gradients` is given.
+        """
         return lr
 
     def tune(

@@ -18,6 +18,8 @@ from relax_exp.numerics.random_streams import stream
 from relax_exp.tasks.registry import CategoricalVAEOptions, SequenceOptions
 from relax_exp.tasks.vae import BOUND_IMAGES, LatentModel
 
+PER_EPOCH = "updates_per_epoch"
+
 
 def joined(data: ImageData) -> ImageData:
     """Return the data set with training and validation images in one, and the test images in both other places."""
@@ -56,11 +58,19 @@ class CategoricalVAE(LatentModel):
                 data, self.part, self.has_test = joined(data), "test", False
         super().__init__(estimator, options, data, **given)
 
-    def rate(self, lr, t):
+    def of_data(self):
+        """Return what `LatentModel.of_data` does, and the updates of an epoch."""
+        return super().of_data() | {PER_EPOCH: torch.tensor(len(self.data) // self.batch_size, device=self.device)}
+
+    def gradients(self, model, batch, noise, fixed=None):
+        return super().gradients(model, {k: v for k, v in batch.items() if k != PER_EPOCH}, noise, fixed)
+
+    def rate(self, lr, t, batch):
         """Return the learning rate of the step's epoch, see `warmup_cosine`."""
         if not self.warmup_epochs and self.cosine_epochs is None:
             return lr
-        return warmup_cosine(lr, t * self.batch_size // len(self.data), self.warmup_epochs, self.cosine_epochs)
+        epoch = t // batch.get(PER_EPOCH, len(self.data) // self.batch_size)
+        return warmup_cosine(lr, epoch, self.warmup_epochs, self.cosine_epochs)
 
     def network(self):
         keys = ("hidden", "activation", "centred", "learned_prior", "pinned")

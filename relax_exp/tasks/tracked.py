@@ -63,6 +63,9 @@ class Tracked(Task):
             tuning[name], buffers[name] = ride.tuning, ride.buffers
         return Gradients(main.params, tuning, buffers, main.loss, main.tuning_loss, main.metrics)
 
+    def rate(self, lr, t, batch):
+        return self.task.rate(lr, t, batch)
+
     def tune(self, model, grads, moments, t, lr, batch, noise):
         """Take each one's own step, at its own ``lr_scale``."""
         made = {

@@ -31,7 +31,7 @@ class State(NamedTuple):
         tuning_t: The updates of the tuning parameters taken, those of the warm-up included.
         sums: Running sums of the metrics since the last evaluation.
         summed: How many values each of them holds.
-        lr: The learning rate.
+        lr: The learning rate of the configuration.
         failed_at: The step at which a watched quantity was first not finite; 0: none, negative: a warm-up update.
         failed_what: Its index in `WATCHED`.
         last_finite: The last finite value of each.
@@ -62,10 +62,10 @@ def make_step(task: Task) -> Step:
     def step(state: State, batch: dict[str, Any], noise: dict[str, Tensor]) -> State:
         model = state.model
         grads = task.gradients(model, batch, noise)
-        t, tuning_t, lr = state.t + 1, state.tuning_t + 1, task.rate(state.lr, state.t)
+        t, tuning_t, lr = state.t + 1, state.tuning_t + 1, task.rate(state.lr, state.t, batch)
         descend = OPTIMIZERS[task.optimizer]
         params, moments = descend(model.params, grads.params, state.moments, t, lr, task.betas)
-        tuning_lr = lr * task.lr_scale
+        tuning_lr = state.lr * task.lr_scale
         tuning, tuning_moments = task.tune(model, grads, state.tuning_moments, tuning_t, tuning_lr, batch, noise)
         zero = torch.zeros_like(grads.loss)
         norms = norm(grads.params, zero), norm(grads.tuning, zero)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import running
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from relax_exp.config.resolve import task_options
 from relax_exp.data import load
@@ -136,3 +136,26 @@ def test_a_task_without_variances_refuses_to_track(monkeypatch):
     }
     with pytest.raises(SettingError, match="measures no variance"):
         build_task({**config, "batch_size": 1, "dtype": "float32"}, "cpu")
+
+
+def test_the_run_keeps_the_course_of_its_learning_rate():
+    """In the first epoch of a warm-up the parameters move a thousandth of the rate, and tuning parameters all of it."""
+    data = load("digits", binarize="static")
+    given = {"layers": 1, "variables": 2, "categories": 3, "hidden": [], "batch_size": 90, "variance_draws": 3}
+    own = {"name": "rebar", "warmup": 0}
+    made = [
+        make_task("categorical_vae", own, data, dtype=torch.float64, warmup_epochs=2, cosine_epochs=5, **given)
+        for _ in range(2)
+    ]
+    probe = make_task("categorical_vae", {"name": "nvil"}, data, dtype=torch.float64, **given)
+    alone, ridden = Replicas(made[0], [0], [1e-2]), Replicas(Tracked(made[1], "rebar", {"nvil": probe}), [0], [1e-2])
+    before = tree_map(torch.clone, alone.state.model)
+    for replicas in (alone, ridden):
+        list(replicas.advance(1))
+    for first, left, right in zip(
+        *map(tree_leaves, (before.params, alone.state.model.params, ridden.state.model.params)), strict=True
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+        assert (left - first).abs().max() < 1.01e-5
+    for first, after in zip(*map(tree_leaves, (before.tuning, alone.state.model.tuning)), strict=True):
+        assert float((after - first).abs().max()) == pytest.approx(1e-2, rel=0.05)

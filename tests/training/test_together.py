@@ -18,6 +18,7 @@ CASES = {
     "nvil, whose baseline sees the image": ("vae", {"name": "nvil", "width": 4}, {"latents": 3}),
     "concrete": ("vae", {"name": "concrete"}, {"latents": 3}),
     "categorical": ("categorical_vae", {"name": "rebar"}, SHAPE),
+    "rates of epochs": ("categorical_vae", {"name": "rebar"}, SHAPE | {"warmup_epochs": 1, "cosine_epochs": 3}),
     "halves of images": ("structured", {"name": "nvil", "width": 4}, {"variables": 3}),
     "pixels drawn anew": ("vae", {"name": "rebar"}, {"latents": 3, "binarize": "dynamic"}),
 }

@@ -46,7 +46,7 @@ def settings(cells: Iterable[Cell]) -> dict[int, str]:
         keys = dict.fromkeys(key for options in same for key in options)
         ignored = ("estimator.granularity", *RATES)
         differing = [key for key in keys if len({str(options.get(key)) for options in same}) > 1]
-        default = _defaults(cell.name, cell.runs[0].config["task"]["name"])
+        default = defaults(cell.name, cell.runs[0].config["task"]["name"])
         told = [k for k in differing if k not in ignored and text(flat[id(cell)].get(k)) != text(default.get(k))]
         parts = {key.split(".", 1)[1]: flat[id(cell)].get(key) for key in told}
         if flat[id(cell)].get("estimator.granularity") == "parameter":
@@ -57,7 +57,7 @@ def settings(cells: Iterable[Cell]) -> dict[int, str]:
 
 
 @cache
-def _defaults(name: str, task: str) -> dict[str, Any]:
+def defaults(name: str, task: str) -> dict[str, Any]:
     """Return the options of a registered estimator by default, with dots; of another one nothing is known."""
     return flatten({"estimator": estimator_options(name, task)}) if name in estimators.REGISTRY else {}
 

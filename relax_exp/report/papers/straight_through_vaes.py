@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from relax_exp.config.identity import flatten
-from relax_exp.config.resolve import estimator_options
 from relax_exp.report.cells import Cell
 from relax_exp.report.formats import EMPTY, Table
-from relax_exp.report.papers.published import published
+from relax_exp.report.papers.published import defaults, published
 from relax_exp.report.statistics import interval, show
 
 WITHIN = 0.5  # nats by which means may differ where two joint standard errors are less
@@ -49,10 +48,10 @@ class Study:
             return False
         config = cell.runs[0].config
         chosen = {"lr": cell.lr, "optimizer": config["task"].get("optimizer")}
-        own = {**estimator_options(cell.name, cell.kind), **{k: v for k, v in settings.items() if k not in OF_RUNS}}
+        own = {f"estimator.{key}": value for key, value in settings.items() if key not in OF_RUNS}
         return (
             all(chosen[key] == settings[key] for key in OF_RUNS if key in settings)
-            and flatten(config["estimator"]).items() <= flatten({**own, "name": cell.name}).items()
+            and flatten({"estimator": config["estimator"]}).items() <= (defaults(cell.name, cell.kind) | own).items()
             and config["eval_every"] == self.updates
             and self.known["model"].items() <= {**config["task"], "batch_size": config["batch_size"]}.items()
         )
